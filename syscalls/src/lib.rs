@@ -1,0 +1,1 @@
+//! The x86_64 Linux system-call interface on an arm64 kernel.
