@@ -1,1 +1,3 @@
 //! The x86_64 Linux system-call interface on an arm64 kernel.
+
+pub mod host;
