@@ -1,2 +1,2 @@
 //! The `demotic` command.
-fn main() {}
+fn main(){}
