@@ -5,5 +5,7 @@ pub mod cli;
 pub mod elf;
 pub mod error;
 pub mod host_features;
+pub mod load;
 pub mod stack;
+pub mod start;
 pub mod vdso;

@@ -100,12 +100,23 @@ pub fn build(top: u64, contents: &Contents) -> InitialStack {
     bytes.extend_from_slice(&contents.random);
     bytes.extend_from_slice(b"x86_64");
     pad_to(&mut bytes, argv.start);
-    for string in contents.argv.iter().chain(contents.envp).chain([&contents.execfn]) {
+    for string in contents
+        .argv
+        .iter()
+        .chain(contents.envp)
+        .chain([&contents.execfn])
+    {
         bytes.extend_from_slice(string);
         bytes.push(0);
     }
     pad_to(&mut bytes, top);
-    InitialStack { bytes, sp, argv, envp, auxv }
+    InitialStack {
+        bytes,
+        sp,
+        argv,
+        envp,
+        auxv,
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +133,10 @@ mod tests {
         }
 
         fn string(&self, address: u64) -> &[u8] {
-            self.bytes[(address - self.sp) as usize..].split(|&b| b == 0).next().unwrap()
+            self.bytes[(address - self.sp) as usize..]
+                .split(|&b| b == 0)
+                .next()
+                .unwrap()
         }
 
         /// Reads a null-terminated array of string pointers; gives the strings and what follows.
