@@ -43,13 +43,13 @@ pub const fn page_up(addr: u64) -> u64 {
 /// Where the bytes of the file come from.
 pub trait Source {
     /// Length of the file.
-    fn len(&self) -> u64;
+    fn size(&self) -> u64;
     /// Fills `buf` from `offset` on, or fails.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
 impl Source for [u8] {
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.len() as u64
     }
 
@@ -72,7 +72,7 @@ pub struct FileSource<'a> {
 }
 
 impl Source for FileSource<'_> {
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.len
     }
 
@@ -159,7 +159,7 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
     let loads: Vec<Segment> = headers
         .iter()
         .filter(|p| p.p_type == PT_LOAD && p.p_memsz > 0)
-        .map(|p| Segment::new(p, source.len()))
+        .map(|p| Segment::new(p, source.size()))
         .collect::<Result<_, _>>()?;
     let span = span(&loads)?;
     let align = loads.iter().map(|s| s.align).max().unwrap_or(PAGE);
@@ -188,7 +188,7 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
 /// Reads the file header and checks that it is an x86_64 program's.
 fn read_header<S: Source + ?Sized>(source: &S) -> Result<Header, LoadError> {
     let mut bytes = [0; EHDR_SIZE];
-    let available = source.len().min(EHDR_SIZE as u64) as usize;
+    let available = source.size().min(EHDR_SIZE as u64) as usize;
     source
         .read_at(&mut bytes[..available], 0)
         .map_err(LoadError::Read)?;
@@ -201,7 +201,7 @@ fn read_header<S: Source + ?Sized>(source: &S) -> Result<Header, LoadError> {
     if available < EHDR_SIZE {
         return Err(LoadError::Truncated {
             needs: EHDR_SIZE as u64,
-            has: source.len(),
+            has: source.size(),
         });
     }
     let header = Elf::parse_header(&bytes)
@@ -250,10 +250,10 @@ fn read_range<S: Source + ?Sized>(
     let needs = offset
         .checked_add(buf.len() as u64)
         .ok_or(LoadError::Malformed("a file offset wraps around"))?;
-    if needs > source.len() {
+    if needs > source.size() {
         return Err(LoadError::Truncated {
             needs,
-            has: source.len(),
+            has: source.size(),
         });
     }
     source.read_at(buf, offset).map_err(LoadError::Read)

@@ -221,10 +221,10 @@ fn reserve(memory: &Memory, plan: &LoadPlan, hint: u64) -> Result<u64, Errno> {
         return map(plan.span.start, size, FIXED_NOREPLACE);
     }
     let hint = hint & !(plan.align - 1);
-    if hint != 0 {
-        if let Ok(address) = map(hint, size, FIXED_NOREPLACE) {
-            return Ok(address);
-        }
+    if hint != 0
+        && let Ok(address) = map(hint, size, FIXED_NOREPLACE)
+    {
+        return Ok(address);
     }
     let spare = plan.align - PAGE;
     let address = map(0, size + spare, 0)?;

@@ -366,7 +366,7 @@ fn segments_that_cannot_be() {
     assert!(refusal_of(&[Phdr { offset: 1, ..TEXT }]).contains("disagree"));
     assert!(
         refusal_of(&[Phdr {
-            offset: u64::MAX & !0xfff,
+            offset: !0xfff,
             ..TEXT
         }])
         .contains("wraps")
