@@ -147,4 +147,54 @@ mod tests {
             assert_eq!(chain[i] & 1 == 1, i + 1 == chain.len(), "{name}");
         }
     }
+
+    /// The C library's dynamic linker loads it, finds its functions by version, and they work.
+    #[test]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn works_in_a_real_process() {
+        use std::ffi::CString;
+        use std::io::Write;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(IMAGE).unwrap();
+        let path = CString::new(file.path().to_str().unwrap()).unwrap();
+        // SAFETY: the path is null-terminated; loading runs no code of the image.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        assert!(!library.is_null());
+        let function = |name: &str| {
+            let name = CString::new(name).unwrap();
+            // SAFETY: a live handle and null-terminated strings.
+            let address = unsafe { libc::dlvsym(library, name.as_ptr(), c"LINUX_2.6".as_ptr()) };
+            assert!(!address.is_null(), "{name:?}");
+            address
+        };
+        type GetRandom = extern "C" fn(*mut u8, usize, u32, *mut u8, usize) -> isize;
+        type GetCpu = extern "C" fn(*mut u32, *mut u32, usize) -> i32;
+        type ClockGetTime = extern "C" fn(i32, *mut libc::timespec) -> i32;
+        // SAFETY: vdso(7) and lib/vdso/getrandom.c give these functions these signatures.
+        let (get_random, get_cpu, clock_gettime) = unsafe {
+            (
+                std::mem::transmute::<*mut libc::c_void, GetRandom>(function("getrandom")),
+                std::mem::transmute::<*mut libc::c_void, GetCpu>(function("__vdso_getcpu")),
+                std::mem::transmute::<*mut libc::c_void, ClockGetTime>(function("clock_gettime")),
+            )
+        };
+        let mut bytes = [0u8; 64];
+        let query = get_random(std::ptr::null_mut(), 0, 0, bytes.as_mut_ptr(), usize::MAX);
+        assert_eq!(query, -libc::ENOSYS as isize);
+        assert_eq!(
+            get_random(bytes.as_mut_ptr(), 64, 0, std::ptr::null_mut(), 0),
+            64
+        );
+        assert_ne!(bytes, [0; 64]);
+        let mut cpu = u32::MAX;
+        assert_eq!(get_cpu(&mut cpu, std::ptr::null_mut(), 0), 0);
+        assert_ne!(cpu, u32::MAX);
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        assert_eq!(clock_gettime(libc::CLOCK_REALTIME, &mut time), 0);
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+        assert!((now - time.tv_sec).abs() < 60);
+    }
 }
