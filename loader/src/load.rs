@@ -29,9 +29,10 @@ const NORESERVE: u32 = libc::MAP_NORESERVE as u32;
 const PIE_BASE: u64 = 0x5555_5555_4000;
 const PIE_RANDOM_PAGES: u64 = 1 << 28;
 
-/// Room for a stack without a limit, and the least the kernel allows for arguments (ARG_MAX).
-const STACK_MAX: u64 = 1 << 30;
+/// The stack of a process without a limit: it is mapped whole and mappings begin below it.
+const STACK_MAX: u64 = 128 << 20;
 const STACK_DEFAULT: u64 = 8 << 20;
+/// What the kernel allows for arguments and environment whatever the limit (ARG_MAX).
 const ARGUMENTS_MIN: u64 = 128 << 10;
 
 /// A program in memory.
