@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
+use syscalls::sigframe::MIN_SIGSTKSZ;
 use translator::engine::{Config, MemoryOrder};
 
 /// AT_FLAGS bit of binfmt_misc's P flag: argv is the translator, the program's path, its argv.
@@ -25,8 +26,6 @@ const CACHE_SIZE: usize = 512 << 20;
 const HWCAP: u64 = 0x078b_fbff;
 /// RDFSBASE and its kin are there.
 const HWCAP2: u64 = 1 << 1;
-/// Least size of a signal stack that holds our AVX signal frames.
-const MINSIGSTKSZ: u64 = 2048;
 /// Kernel clock ticks in times(2), the same on both architectures.
 const CLKTCK: u64 = 100;
 /// Levels of x86-64 that the translator carries out.
@@ -157,7 +156,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
 
     let mut auxv = vec![
         (at::SYSINFO_EHDR, load::vdso(memory)?),
-        (at::MINSIGSTKSZ, MINSIGSTKSZ),
+        (at::MINSIGSTKSZ, MIN_SIGSTKSZ),
         (at::HWCAP, HWCAP),
         (at::HWCAP2, HWCAP2),
         (at::PAGESZ, elf::PAGE),
