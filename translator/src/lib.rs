@@ -2,5 +2,6 @@
 //!
 //! This crate knows nothing of Linux, ELF or system calls.
 
+pub mod asm;
 pub mod engine;
 pub mod state;
