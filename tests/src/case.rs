@@ -48,32 +48,20 @@ impl Setting {
     /// Runs one program both ways and judges it.
     pub fn judge(&self, program: &Program) -> Result<Verdict> {
         let sandbox = Sandbox::new(self.work.join(&program.name))?;
-        let mut verdict = Verdict {
-            problems: Vec::new(),
-            native: Duration::ZERO,
-            translated: Duration::ZERO,
-        };
-        let native = if self.native {
-            self.natively(program, &sandbox, &mut verdict)?
-        } else {
-            None
-        };
+        let mut verdict =
+            Verdict { problems: Vec::new(), native: Duration::ZERO, translated: Duration::ZERO };
+        let native =
+            if self.native { self.natively(program, &sandbox, &mut verdict)? } else { None };
         if !verdict.problems.is_empty() {
             return Ok(verdict);
         }
         let record = sandbox.file("exec.trace");
-        let translated = self.run(
-            &sandbox,
-            "translated",
-            program,
-            self.translated(program, &record),
-        )?;
+        let translated =
+            self.run(&sandbox, "translated", program, self.translated(program, &record))?;
         verdict.translated = translated.took;
         match &native {
             Some(native) => {
-                verdict
-                    .problems
-                    .extend(compare::outcomes(native, &translated, &program.ignore)?)
+                verdict.problems.extend(compare::outcomes(native, &translated, &program.ignore)?)
             }
             None if translated.end != End::Exit(program.status) => {
                 verdict.problems.push(format!(
@@ -158,10 +146,8 @@ impl Setting {
 /// The programs that should have been translated and are not in the translator's record of what it loaded.
 fn not_translated(program: &Program, record: &Path) -> Option<String> {
     let record = fs::read_to_string(record).unwrap_or_default();
-    let paths = record
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(_pid, path)| Path::new(path));
+    let paths =
+        record.lines().filter_map(|line| line.split_once(' ')).map(|(_pid, path)| Path::new(path));
     let mut seen = HashSet::new();
     for path in paths {
         let names = [Some(path.to_owned()), path.canonicalize().ok()];
@@ -173,14 +159,10 @@ fn not_translated(program: &Program, record: &Path) -> Option<String> {
         );
     }
     let line = program.command_line();
-    let itself = Path::new(&line[0])
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
+    let itself = Path::new(&line[0]).file_name().map(|name| name.to_string_lossy().into_owned());
     let expected = itself.iter().chain(&program.children);
-    let missing: Vec<_> = expected
-        .filter(|name| !seen.contains(*name))
-        .map(String::as_str)
-        .collect();
+    let missing: Vec<_> =
+        expected.filter(|name| !seen.contains(*name)).map(String::as_str).collect();
     (!missing.is_empty()).then(|| format!("never seen translated: {}", missing.join(", ")))
 }
 
@@ -189,11 +171,7 @@ fn complaints(outcome: &Outcome) -> Result<String> {
     let bytes = fs::read(&outcome.kept.stderr).context("standard error")?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(15)..]
-        .iter()
-        .map(|line| format!("    {line:.200}\n"));
-    Ok(format!(
-        "standard error ends with:\n{}",
-        last.collect::<String>()
-    ))
+    let last =
+        lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line:.200}\n"));
+    Ok(format!("standard error ends with:\n{}", last.collect::<String>()))
 }

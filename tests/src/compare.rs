@@ -22,11 +22,7 @@ pub fn outcomes(left: &Outcome, right: &Outcome, ignore: &[String]) -> Result<Ve
     if left.end != right.end {
         differences.push(format!("ended with {}, not with {}", right.end, left.end));
     }
-    differences.extend(contents(
-        "standard output",
-        &left.kept.stdout,
-        &right.kept.stdout,
-    )?);
+    differences.extend(contents("standard output", &left.kept.stdout, &right.kept.stdout)?);
     let (left, right) = (entries(&left.kept.files)?, entries(&right.kept.files)?);
     let names: BTreeSet<_> = left.keys().chain(right.keys()).collect();
     for name in names {
@@ -64,22 +60,12 @@ enum Kind {
 impl Entry {
     fn difference(&self, name: &str, other: &Self) -> Result<Option<String>> {
         if self.kind != other.kind {
-            return Ok(Some(format!(
-                "{name} is {:?}, not {:?}",
-                other.kind, self.kind
-            )));
+            return Ok(Some(format!("{name} is {:?}, not {:?}", other.kind, self.kind)));
         }
         if self.mode != other.mode {
-            return Ok(Some(format!(
-                "{name} has mode {:o}, not {:o}",
-                other.mode, self.mode
-            )));
+            return Ok(Some(format!("{name} has mode {:o}, not {:o}", other.mode, self.mode)));
         }
-        if self.kind == Kind::File {
-            contents(name, &self.path, &other.path)
-        } else {
-            Ok(None)
-        }
+        if self.kind == Kind::File { contents(name, &self.path, &other.path) } else { Ok(None) }
     }
 }
 
@@ -96,14 +82,7 @@ fn entries(folder: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
                 folders.push(path.clone());
             }
             let name = path.strip_prefix(folder)?.to_owned();
-            found.insert(
-                name,
-                Entry {
-                    kind,
-                    mode: data.permissions().mode() & 0o7777,
-                    path,
-                },
-            );
+            found.insert(name, Entry { kind, mode: data.permissions().mode() & 0o7777, path });
         }
     }
     Ok(found)
@@ -130,21 +109,14 @@ fn contents(name: &str, left: &Path, right: &Path) -> Result<Option<String>> {
         (Ok(left), Ok(right)) => lines(left, right),
         _ => bytes(&left, &right),
     };
-    Ok(Some(format!(
-        "{name} differs (- native, + translated):\n{difference}"
-    )))
+    Ok(Some(format!("{name} differs (- native, + translated):\n{difference}")))
 }
 
 fn lines(left: &str, right: &str) -> String {
-    let difference = TextDiff::configure()
-        .timeout(Duration::from_secs(5))
-        .diff_lines(left, right);
+    let difference = TextDiff::configure().timeout(Duration::from_secs(5)).diff_lines(left, right);
     let text = difference.unified_diff().context_radius(2).to_string();
-    let mut shown: String = text
-        .lines()
-        .take(SHOWN)
-        .map(|line| format!("    {line:.200}\n"))
-        .collect();
+    let mut shown: String =
+        text.lines().take(SHOWN).map(|line| format!("    {line:.200}\n")).collect();
     if text.lines().count() > SHOWN {
         shown += &format!("    … {} lines more\n", text.lines().count() - SHOWN);
     }
@@ -152,18 +124,9 @@ fn lines(left: &str, right: &str) -> String {
 }
 
 fn bytes(left: &[u8], right: &[u8]) -> String {
-    let at = left
-        .iter()
-        .zip(right)
-        .take_while(|(left, right)| left == right)
-        .count();
+    let at = left.iter().zip(right).take_while(|(left, right)| left == right).count();
     let window = |bytes: &[u8]| {
-        bytes[at..]
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<Vec<_>>()
-            .join(" ")
+        bytes[at..].iter().take(16).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
     };
     format!(
         "    from byte {at} (of {} and {})\n    - {}\n    + {}\n",
@@ -200,10 +163,7 @@ mod tests {
     #[test]
     fn other_bytes_are_shown_from_where_they_differ() {
         let text = difference(&[0xff, 1, 2], &[0xff, 1, 3, 4]).unwrap();
-        assert!(
-            text.contains("from byte 2 (of 3 and 4)\n    - 02\n    + 03 04\n"),
-            "{text}"
-        );
+        assert!(text.contains("from byte 2 (of 3 and 4)\n    - 02\n    + 03 04\n"), "{text}");
     }
 
     #[test]

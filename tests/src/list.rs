@@ -58,10 +58,7 @@ pub fn read(path: &Path) -> Result<Vec<Program>> {
     let list: List = toml::from_str(&text).with_context(|| path.display().to_string())?;
     for program in &list.program {
         if program.command.is_empty() == program.script.is_none() {
-            bail!(
-                "{}: a program has either a command or a script",
-                program.name
-            );
+            bail!("{}: a program has either a command or a script", program.name);
         }
     }
     Ok(list.program)
@@ -79,10 +76,7 @@ impl Program {
     /// The environment variables that say how much work to do.
     pub fn sizes(&self, size: Size) -> Vec<(&str, String)> {
         let pick = |&(normal, full): &(u64, u64)| if size == Size::Full { full } else { normal };
-        self.size
-            .iter()
-            .map(|(name, values)| (name.as_str(), pick(values).to_string()))
-            .collect()
+        self.size.iter().map(|(name, values)| (name.as_str(), pick(values).to_string())).collect()
     }
 }
 
@@ -93,11 +87,8 @@ mod tests {
 
     #[test]
     fn the_list_is_well_formed_and_names_are_unique() {
-        let programs = read(Path::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/programs.toml"
-        )))
-        .unwrap();
+        let programs =
+            read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/programs.toml"))).unwrap();
         let names: HashSet<_> = programs.iter().map(|program| &program.name).collect();
         assert_eq!(names.len(), programs.len());
     }

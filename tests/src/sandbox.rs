@@ -65,9 +65,7 @@ impl Sandbox {
     pub fn new(folder: PathBuf) -> Result<Self> {
         remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self {
-            folder: folder.canonicalize()?,
-        })
+        Ok(Self { folder: folder.canonicalize()? })
     }
 
     /// A file beside the runs.
@@ -118,9 +116,7 @@ impl Sandbox {
 /// Runs a command to its end or to the limit, and ends what it left behind in its process group.
 fn within(mut command: Command, limit: Duration) -> Result<End> {
     let program = command.get_program().display().to_string();
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{program} could not be started"))?;
+    let mut child = command.spawn().with_context(|| format!("{program} could not be started"))?;
     let group = Pid::from_raw(child.id() as i32).context("a process id")?;
     let deadline = Instant::now() + limit;
     // The child is not reaped before its group is killed: until then its number cannot be anyone else's.
@@ -139,11 +135,7 @@ fn within(mut command: Command, limit: Duration) -> Result<End> {
         Err(error) => return Err(error.into()),
     }
     let status = child.wait()?;
-    Ok(if in_time {
-        End::from(status)
-    } else {
-        End::TimeLimit
-    })
+    Ok(if in_time { End::from(status) } else { End::TimeLimit })
 }
 
 impl From<ExitStatus> for End {
@@ -196,9 +188,7 @@ mod tests {
         let sandbox = Sandbox::new(folder.path().join("case")).unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        sandbox
-            .run("native", command, Path::new("/nonexistent"), &[], limit)
-            .unwrap()
+        sandbox.run("native", command, Path::new("/nonexistent"), &[], limit).unwrap()
     }
 
     #[test]

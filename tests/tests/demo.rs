@@ -5,14 +5,9 @@ use std::{fs, path::Path, process::Command};
 
 /// The compiler a program was built with, from its `.comment` section.
 fn compiler(program: &[u8]) -> &[u8] {
-    let start = program
-        .windows(5)
-        .position(|bytes| bytes == b"GCC: ")
-        .expect("a .comment section");
-    let length = program[start..]
-        .iter()
-        .position(|&byte| byte == 0)
-        .expect("the end of the string");
+    let start = program.windows(5).position(|bytes| bytes == b"GCC: ").expect("a .comment section");
+    let length =
+        program[start..].iter().position(|&byte| byte == 0).expect("the end of the string");
     &program[start..start + length]
 }
 
@@ -21,10 +16,7 @@ fn the_demo_is_what_its_source_says() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
     let folder = tempfile::tempdir().unwrap();
     let rebuilt = folder.path().join("demo");
-    let build = Command::new(demo.join("build"))
-        .arg(&rebuilt)
-        .status()
-        .unwrap();
+    let build = Command::new(demo.join("build")).arg(&rebuilt).status().unwrap();
     assert!(build.success());
     let committed = fs::read(demo.join("demo")).unwrap();
     let rebuilt = fs::read(rebuilt).unwrap();
@@ -44,16 +36,9 @@ fn a_native_kernel_answers_every_call_of_the_demo() {
     let output = Command::new(demo).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{printed}");
-    for call in [
-        "pidfd_open",
-        "pidfd_getfd",
-        "pidfd_send_signal",
-        "waitid(P_PIDFD)",
-    ] {
+    for call in ["pidfd_open", "pidfd_getfd", "pidfd_send_signal", "waitid(P_PIDFD)"] {
         assert!(
-            printed
-                .lines()
-                .any(|line| line.starts_with(call) && line.ends_with(": works")),
+            printed.lines().any(|line| line.starts_with(call) && line.ends_with(": works")),
             "{printed}"
         );
     }

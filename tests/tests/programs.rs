@@ -40,11 +40,7 @@ fn run(demotic: &Path, list: &Path, work: &Path) -> String {
         .output()
         .unwrap();
     let printed = String::from_utf8(runner.stdout).unwrap();
-    assert_eq!(
-        runner.status.success(),
-        printed.ends_with(", 0 failed\n"),
-        "{printed}"
-    );
+    assert_eq!(runner.status.success(), printed.ends_with(", 0 failed\n"), "{printed}");
     printed
 }
 
@@ -79,31 +75,15 @@ fn different_output_is_shown() {
 
 #[test]
 fn a_different_exit_status_is_shown() {
-    fails_with(
-        ONE,
-        r#""$@"; exit 4"#,
-        "ended with exit status 4, not with exit status 3",
-    );
+    fails_with(ONE, r#""$@"; exit 4"#, "ended with exit status 4, not with exit status 3");
 }
 
 #[test]
 fn different_files_are_shown() {
-    fails_with(
-        ONE,
-        r#""$@"; echo three > written; exit 3"#,
-        "    -two\n    +three\n",
-    );
-    fails_with(
-        ONE,
-        r#""$@"; rm written; exit 3"#,
-        "written was not written",
-    );
+    fails_with(ONE, r#""$@"; echo three > written; exit 3"#, "    -two\n    +three\n");
+    fails_with(ONE, r#""$@"; rm written; exit 3"#, "written was not written");
     fails_with(ONE, r#""$@"; : > more; exit 3"#, "more should not be there");
-    fails_with(
-        ONE,
-        r#""$@"; chmod 700 written; exit 3"#,
-        "written has mode 700, not",
-    );
+    fails_with(ONE, r#""$@"; chmod 700 written; exit 3"#, "written has mode 700, not");
 }
 
 #[test]

@@ -44,21 +44,15 @@ impl Installed {
 
     /// Is the package here, with at least this upstream version?
     pub fn has(&self, package: &str, at_least: &[u32]) -> bool {
-        self.version(package)
-            .is_some_and(|version| upstream(version).as_slice() >= at_least)
+        self.version(package).is_some_and(|version| upstream(version).as_slice() >= at_least)
     }
 }
 
 /// The leading numbers of a Debian version, without its epoch: `1:10.0.2+ds-2` is 10, 0, 2.
 fn upstream(version: &str) -> Vec<u32> {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
-    let end = version
-        .find(|c: char| c != '.' && !c.is_ascii_digit())
-        .unwrap_or(version.len());
-    version[..end]
-        .split('.')
-        .map_while(|number| number.parse().ok())
-        .collect()
+    let end = version.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..end].split('.').map_while(|number| number.parse().ok()).collect()
 }
 
 /// Could this package be installed from the sources as they are, with at least this version?
@@ -97,15 +91,9 @@ pub fn person_present() -> bool {
 /// Runs apt-get as root, its output on standard error.
 fn apt_get(arguments: &[&str]) -> Result<()> {
     let mut command = as_root("apt-get")?;
-    command
-        .arg("--quiet")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .context("apt-get")?;
+    command.arg("--quiet").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    let status =
+        command.stdin(Stdio::null()).stdout(std::io::stderr()).status().context("apt-get")?;
     if !status.success() {
         bail!("apt-get {} failed", arguments.join(" "));
     }
@@ -130,9 +118,7 @@ pub fn add_arm64() -> Result<()> {
     if foreign.lines().any(|line| line == "arm64") {
         return Ok(());
     }
-    let status = as_root("dpkg")?
-        .args(["--add-architecture", "arm64"])
-        .status()?;
+    let status = as_root("dpkg")?.args(["--add-architecture", "arm64"]).status()?;
     if !status.success() {
         bail!("dpkg --add-architecture arm64 failed");
     }
@@ -142,9 +128,7 @@ pub fn add_arm64() -> Result<()> {
 /// The `KEY=` value in os-release(5).
 fn os_release(key: &str) -> Option<String> {
     let text = std::fs::read_to_string("/etc/os-release").ok()?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim_matches('"').into())
 }
 
@@ -159,9 +143,8 @@ pub fn mirror() -> Option<(String, String)> {
         "Created-By: Packages",
     ]));
     let sources = sources.ok()?;
-    let address = sources
-        .lines()
-        .find_map(|line| line.strip_prefix(codename.as_str())?.strip_prefix(' '))?;
+    let address =
+        sources.lines().find_map(|line| line.strip_prefix(codename.as_str())?.strip_prefix(' '))?;
     Some((address.into(), codename))
 }
 
@@ -172,22 +155,15 @@ pub fn add_backports() -> Result<()> {
     }
     let (address, codename) = mirror().context("apt has no source for this release")?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let signed = if Path::new(keyring).exists() {
-        format!("Signed-By: {keyring}\n")
-    } else {
-        String::new()
-    };
+    let signed =
+        if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
     let source = format!(
         "Types: deb\nURIs: {address}\nSuites: {codename}-backports\nComponents: main\n{signed}"
     );
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), source)?;
     let place = "/etc/apt/sources.list.d/demotic-backports.sources";
-    let status = as_root("install")?
-        .args(["-m", "644"])
-        .arg(file.path())
-        .arg(place)
-        .status()?;
+    let status = as_root("install")?.args(["-m", "644"]).arg(file.path()).arg(place).status()?;
     if !status.success() {
         bail!("{place} could not be written");
     }

@@ -61,9 +61,8 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     setup::ensure(For::Test);
     toolchain::ensure_components();
     let toolchain = Toolchain::find(true);
-    let chosen = Part::value_variants()
-        .iter()
-        .filter(|part| options.part.is_none_or(|only| only == **part));
+    let chosen =
+        Part::value_variants().iter().filter(|part| options.part.is_none_or(|only| only == **part));
     let mut tally = Tally::default();
     for part in chosen {
         for check in part.checks(&toolchain, options) {
@@ -82,15 +81,8 @@ pub fn test(options: &Options) -> Result<ExitCode> {
 
 impl Part {
     fn checks(self, toolchain: &Result<Toolchain>, options: &Options) -> Vec<Check> {
-        let check = |name: &str, command| Check {
-            name: name.into(),
-            command,
-        };
-        let arm64 = || {
-            toolchain
-                .as_ref()
-                .map_err(|error| anyhow::anyhow!("{error:#}"))
-        };
+        let check = |name: &str, command| Check { name: name.into(), command };
+        let arm64 = || toolchain.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
         let filter = options.filter.as_slice();
         match self {
             Self::Format => {
@@ -109,25 +101,17 @@ impl Part {
                 let target = ["--target", toolchain::TARGET];
                 vec![
                     check("clippy for this processor", Ok(lint(host, &[]))),
-                    check(
-                        "clippy for arm64",
-                        arm64().map(|arm64| lint(arm64.clippy(), &target)),
-                    ),
+                    check("clippy for arm64", arm64().map(|arm64| lint(arm64.clippy(), &target))),
                 ]
             }
             Self::Unit => {
                 let mut host = cargo();
-                host.args(["test", "--quiet", "--workspace", "--no-fail-fast"])
-                    .args(filter);
+                host.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(filter);
                 let on_arm64 = arm64().map(|arm64| {
                     let mut test = arm64.cargo("test");
                     test.args(["--quiet", "--no-fail-fast", "--lib", "--bins", "--tests"]);
-                    test.args([
-                        "--package=translator",
-                        "--package=syscalls",
-                        "--package=demotic",
-                    ])
-                    .args(filter);
+                    test.args(["--package=translator", "--package=syscalls", "--package=demotic"])
+                        .args(filter);
                     test
                 });
                 vec![
@@ -157,36 +141,17 @@ impl Part {
 fn programs(demotic: &Path, options: &Options) -> Result<Command> {
     let native = cfg!(target_arch = "x86_64");
     let sysroot = match &options.sysroot {
-        Some(sysroot) => sysroot
-            .canonicalize()
-            .with_context(|| sysroot.display().to_string())?,
+        Some(sysroot) => sysroot.canonicalize().with_context(|| sysroot.display().to_string())?,
         None if native => "/".into(),
         None => bail!("whole programs need an x86_64 root here: give one with --sysroot DIRECTORY"),
     };
     let mut programs = cargo();
-    programs.args([
-        "run",
-        "--quiet",
-        "--package",
-        "demotic-tests",
-        "--bin",
-        "programs",
-        "--",
-    ]);
-    programs
-        .arg("--demotic")
-        .arg(demotic)
-        .arg("--sysroot")
-        .arg(sysroot);
+    programs.args(["run", "--quiet", "--package", "demotic-tests", "--bin", "programs", "--"]);
+    programs.arg("--demotic").arg(demotic).arg("--sysroot").arg(sysroot);
     programs.arg("--work").arg(target().join("programs"));
     programs.args(toolchain::runner().map(|runner| format!("--runner={runner}")));
     let sizes = [("--quick", options.quick), ("--full", options.full)];
-    programs.args(
-        sizes
-            .iter()
-            .filter(|(_, asked)| *asked)
-            .map(|(option, _)| option),
-    );
+    programs.args(sizes.iter().filter(|(_, asked)| *asked).map(|(option, _)| option));
     programs.args(options.filter.as_ref().map(OsString::from));
     Ok(programs)
 }
@@ -252,11 +217,7 @@ impl Tally {
             eprintln!("failed: {check}");
         }
         println!("{} passed, {} failed", self.passed, self.failed);
-        if self.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

@@ -44,9 +44,7 @@ fn main() -> ExitCode {
 
 /// The top of the repository.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the repository")
 }
 
 /// Where cargo puts what it builds, and the chores what they fetch.

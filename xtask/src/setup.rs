@@ -104,10 +104,8 @@ pub fn ensure(command: For) {
         say("no dpkg here: install what xtask/packages.toml names by other means");
         return;
     };
-    let missing: Vec<_> = packages
-        .into_iter()
-        .filter(|package| package.missing(&installed))
-        .collect();
+    let missing: Vec<_> =
+        packages.into_iter().filter(|package| package.missing(&installed)).collect();
     if missing.is_empty() {
         return;
     }
@@ -122,10 +120,7 @@ pub fn ensure(command: For) {
         return;
     };
     for package in missing.iter().filter(|package| package.missing(&installed)) {
-        say(&format!(
-            "still missing: {} ({})",
-            package.name, package.why
-        ));
+        say(&format!("still missing: {} ({})", package.name, package.why));
     }
 }
 
@@ -179,11 +174,7 @@ pub fn install_rust(parts: &[RustPart]) -> Result<()> {
     });
     let packages = packages
         .into_iter()
-        .find(|packages| {
-            packages
-                .iter()
-                .all(|name| apt::available(name, &oldest).is_some())
-        })
+        .find(|packages| packages.iter().all(|name| apt::available(name, &oldest).is_some()))
         .context("the distribution has no Rust for arm64 that is new enough: use rustup")?;
     apt::install(&packages)
 }
@@ -210,11 +201,7 @@ mod tests {
         let mut seen = HashSet::new();
         for package in table().group.into_iter().flat_map(|group| group.packages) {
             assert!(!package.why.is_empty(), "{} has no reason", package.name);
-            assert!(
-                seen.insert(package.name.clone()),
-                "{} stands twice",
-                package.name
-            );
+            assert!(seen.insert(package.name.clone()), "{} stands twice", package.name);
         }
         assert!(!table().rust.is_empty());
     }

@@ -51,9 +51,7 @@ impl Toolchain {
     /// Finds a compiler for arm64, or installs one; with `clippy`, one whose clippy is there too.
     pub fn find(clippy: bool) -> Result<Self> {
         let own = Self { rustc: None };
-        let distribution = Self {
-            rustc: Some(DISTRIBUTION_RUSTC.into()),
-        };
+        let distribution = Self { rustc: Some(DISTRIBUTION_RUSTC.into()) };
         if own.usable(clippy) {
             return Ok(own);
         }
@@ -75,11 +73,8 @@ impl Toolchain {
                 return Ok(own);
             }
         }
-        let parts: &[_] = if clippy {
-            &[RustPart::Arm64, RustPart::Clippy]
-        } else {
-            &[RustPart::Arm64]
-        };
+        let parts: &[_] =
+            if clippy { &[RustPart::Arm64, RustPart::Clippy] } else { &[RustPart::Arm64] };
         setup::install_rust(parts).context("no Rust compiler for arm64")?;
         if !distribution.usable(clippy) {
             bail!("{DISTRIBUTION_RUSTC} still cannot build for {TARGET}");
@@ -105,10 +100,7 @@ impl Toolchain {
             cargo.env("RUSTC", rustc);
         }
         if let Some(runner) = runner() {
-            cargo.env(
-                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
-                "aarch64-linux-gnu-gcc",
-            );
+            cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
             cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
         }
         cargo
@@ -135,17 +127,13 @@ impl Toolchain {
     /// Builds Demotic for arm64 and returns its path.
     pub fn build(&self) -> Result<PathBuf> {
         say("building Demotic for arm64");
-        let status = self
-            .cargo("build")
-            .args(["--quiet", "--release", "--package", "demotic"])
-            .status()?;
+        let status =
+            self.cargo("build").args(["--quiet", "--release", "--package", "demotic"]).status()?;
         if !status.success() {
             bail!("Demotic could not be built for arm64");
         }
         let built = target().join(TARGET).join("release/demotic");
-        built
-            .canonicalize()
-            .with_context(|| format!("{} is not there", built.display()))
+        built.canonicalize().with_context(|| format!("{} is not there", built.display()))
     }
 }
 
@@ -177,10 +165,7 @@ fn in_root(mut command: Command) -> Command {
 
 /// Installs `cargo fmt` and `cargo clippy` for this machine's own processor, where they are missing.
 pub fn ensure_components() {
-    let parts = [
-        ("fmt", "rustfmt", RustPart::Fmt),
-        ("clippy", "clippy", RustPart::Clippy),
-    ];
+    let parts = [("fmt", "rustfmt", RustPart::Fmt), ("clippy", "clippy", RustPart::Clippy)];
     for (subcommand, component, part) in parts {
         if succeeds(cargo().args([subcommand, "--version"]))
             || succeeds(Command::new("timeout").args([
@@ -202,10 +187,7 @@ pub fn ensure_components() {
 fn new_enough(rustc: &Path) -> bool {
     let version = output(Command::new(rustc).arg("--version")).unwrap_or_default();
     let number = version.split(' ').nth(1).unwrap_or_default();
-    let numbers: Vec<u32> = number
-        .split('.')
-        .map_while(|part| part.parse().ok())
-        .collect();
+    let numbers: Vec<u32> = number.split('.').map_while(|part| part.parse().ok()).collect();
     numbers >= oldest()
 }
 

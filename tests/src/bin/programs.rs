@@ -53,27 +53,17 @@ fn main() -> Result<ExitCode> {
         _ => Size::Normal,
     };
     let chosen = |program: &Program| {
-        options
-            .filter
-            .as_ref()
-            .is_none_or(|part| program.name.contains(part))
+        options.filter.as_ref().is_none_or(|part| program.name.contains(part))
             && !(program.slow && options.quick)
     };
-    let programs: Vec<_> = list::read(&options.list)?
-        .into_iter()
-        .filter(chosen)
-        .collect();
+    let programs: Vec<_> = list::read(&options.list)?.into_iter().filter(chosen).collect();
     let setting = Setting {
         demotic: options.demotic,
         runner: options.runner,
         sysroot: options.sysroot,
         native: cfg!(target_arch = "x86_64"),
         size,
-        files: options
-            .list
-            .parent()
-            .unwrap_or(Path::new("."))
-            .join("programs"),
+        files: options.list.parent().unwrap_or(Path::new(".")).join("programs"),
         work: options.work,
     };
     if !setting.native {
@@ -94,21 +84,15 @@ fn main() -> Result<ExitCode> {
     });
     let failed = failed.into_inner();
     println!("{} passed, {failed} failed", programs.len() as u64 - failed);
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Says how a test went; returns whether it passed.
 fn report(program: &Program, judged: Result<Verdict>) -> bool {
     let problems = match judged {
         Ok(verdict) if verdict.problems.is_empty() => {
-            let (native, translated) = (
-                verdict.native.as_secs_f64(),
-                verdict.translated.as_secs_f64(),
-            );
+            let (native, translated) =
+                (verdict.native.as_secs_f64(), verdict.translated.as_secs_f64());
             println!(
                 "ok      {:24} native {native:6.2} s, translated {translated:6.2} s",
                 program.name
