@@ -28,7 +28,7 @@ pub struct Setting {
     pub native: bool,
     /// How large the programs' work is made.
     pub size: Size,
-    /// Holds the files each program finds in its folder, by the program's name.
+    /// Holds the folders of files that programs find in theirs.
     pub files: PathBuf,
     /// Where programs run.
     pub work: PathBuf,
@@ -119,7 +119,7 @@ impl Setting {
         program: &Program,
         command: Command,
     ) -> Result<Outcome> {
-        let files = self.files.join(&program.name);
+        let files = self.files.join(program.files.as_ref().unwrap_or(&program.name));
         let limit = Duration::from_secs(program.timeout);
         sandbox.run(name, command, &files, &program.sizes(self.size), limit)
     }

@@ -27,6 +27,8 @@ pub struct Program {
     pub command: Vec<String>,
     /// What a shell runs, in place of a command line.
     pub script: Option<String>,
+    /// The folder of files it finds in its own, when that is not called like the test.
+    pub files: Option<String>,
     /// The limit of one run in seconds.
     pub timeout: u64,
     /// Programs that must be seen translated, by their file names.
