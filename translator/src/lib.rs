@@ -4,3 +4,4 @@
 
 pub mod engine;
 pub mod state;
+pub mod x87;
