@@ -55,28 +55,14 @@ impl Invocation {
     /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
     fn of_this_process() -> Self {
         let secure = host_auxv(at::SECURE).is_some_and(|secure| secure != 0);
-        let variable = if secure {
-            None
-        } else {
-            std::env::var_os(OPTIONS_VARIABLE)
-        };
+        let variable = if secure { None } else { std::env::var_os(OPTIONS_VARIABLE) };
         let mut arguments: Vec<OsString> = std::env::args_os().collect();
         let preserved =
             host_auxv(at::FLAGS).is_some_and(|flags| flags & AT_FLAGS_PRESERVE_ARGV0 != 0);
         let exec_fd = host_auxv(at::EXECFD).map(|fd| fd as RawFd);
         if !(preserved || exec_fd.is_some()) || arguments.len() < 2 + usize::from(preserved) {
-            let Cli {
-                program,
-                shared,
-                command,
-            } = Cli::from_arguments(arguments, variable);
-            return Self {
-                program,
-                shared,
-                command,
-                binfmt: false,
-                secure,
-            };
+            let Cli { program, shared, command } = Cli::from_arguments(arguments, variable);
+            return Self { program, shared, command, binfmt: false, secure };
         }
         let argv0 = preserved.then(|| arguments.remove(2));
         let shared = match variable {
@@ -86,39 +72,18 @@ impl Invocation {
                 Cli::from_arguments(vec!["demotic".into(), "-".into()], Some(options)).shared
             }
         };
-        let program = ProgramOptions {
-            argv0,
-            exec_fd,
-            ..ProgramOptions::default()
-        };
-        Self {
-            program,
-            shared,
-            command: arguments.split_off(1),
-            binfmt: true,
-            secure,
-        }
+        let program = ProgramOptions { argv0, exec_fd, ..ProgramOptions::default() };
+        Self { program, shared, command: arguments.split_off(1), binfmt: true, secure }
     }
 
     /// The program's environment: this process's, with `-U` and `-E` applied.
     fn environment(&self) -> Vec<&[u8]> {
-        let name = |entry: &[u8]| {
-            entry
-                .split(|&b| b == b'=')
-                .next()
-                .unwrap_or_default()
-                .to_vec()
-        };
-        let ProgramOptions {
-            set_env, unset_env, ..
-        } = &self.program;
+        let name = |entry: &[u8]| entry.split(|&b| b == b'=').next().unwrap_or_default().to_vec();
+        let ProgramOptions { set_env, unset_env, .. } = &self.program;
         let mut entries: Vec<&[u8]> = host_environment().collect();
         if !set_env.is_empty() || !unset_env.is_empty() {
-            let changed: Vec<Vec<u8>> = set_env
-                .iter()
-                .chain(unset_env)
-                .map(|e| name(e.as_bytes()))
-                .collect();
+            let changed: Vec<Vec<u8>> =
+                set_env.iter().chain(unset_env).map(|e| name(e.as_bytes())).collect();
             entries.retain(|entry| !changed.contains(&name(entry)));
             entries.extend(set_env.iter().map(|entry| entry.as_bytes()));
         }
@@ -138,10 +103,7 @@ impl Invocation {
 
 /// Loads the program and runs it.
 fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
-    let memory = Memory::new().map_err(|error| LoadError::Map {
-        what: "the translator",
-        error,
-    })?;
+    let memory = Memory::new().map_err(|error| LoadError::Map { what: "the translator", error })?;
     let program = invocation.open_program()?;
     let path = load::resolved_path(&program, Path::new(&invocation.command[0]));
     let (random, base_random) = random();
@@ -174,13 +136,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         argv[0] = name.as_bytes();
     }
     let environment = invocation.environment();
-    let contents = Contents {
-        argv: &argv,
-        envp: &environment,
-        execfn,
-        random,
-        auxv: &auxv,
-    };
+    let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
     let image = Image {
@@ -201,6 +157,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
             host_auxv(at::HWCAP2).unwrap_or(0),
         ),
         cache_size: CACHE_SIZE,
+        flags_live_at_return: false,
         dump_asm: invocation.shared.dump_asm,
     };
     runtime::start(options(invocation)?, config, memory, image)
@@ -208,12 +165,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
 
 /// The run time's options.
 fn options(invocation: Invocation) -> Result<Options, LoadError> {
-    let Invocation {
-        shared,
-        binfmt,
-        secure,
-        ..
-    } = invocation;
+    let Invocation { shared, binfmt, secure, .. } = invocation;
     if shared.memory_model == MemoryModel::Tso {
         processor_tso()?;
     }
@@ -221,9 +173,7 @@ fn options(invocation: Invocation) -> Result<Options, LoadError> {
     Ok(Options {
         child_args: shared.to_arguments(&current_dir),
         sysroot: shared.sysroot,
-        strace: shared
-            .strace
-            .map(|file| file.map_or(Strace::Stderr, Strace::File)),
+        strace: shared.strace.map(|file| file.map_or(Strace::Stderr, Strace::File)),
         runner: shared.runner.as_deref().map(cli::words).unwrap_or_default(),
         trace_exec: shared.trace_exec,
         memory_model: match shared.memory_model {
@@ -280,13 +230,7 @@ fn random() -> ([u8; 16], u64) {
     let mut words = [0u64; 3];
     // SAFETY: the buffer has the length given. The call can only fail before the kernel's generator
     // is seeded, during boot; the zeros that stay are then as good as anything.
-    unsafe {
-        libc::getrandom(
-            words.as_mut_ptr().cast(),
-            size_of_val(&words),
-            libc::GRND_NONBLOCK,
-        )
-    };
+    unsafe { libc::getrandom(words.as_mut_ptr().cast(), size_of_val(&words), libc::GRND_NONBLOCK) };
     // SAFETY: personality(2) with this argument only asks.
     let personality = unsafe { libc::personality(0xffff_ffff) };
     let fixed = personality != -1 && personality & libc::ADDR_NO_RANDOMIZE != 0;

@@ -8,18 +8,11 @@ const RUNNER: &str = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER";
 
 fn demotic(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_demotic");
-    let runner = if cfg!(target_arch = "aarch64") {
-        std::env::var(RUNNER).ok()
-    } else {
-        None
-    };
+    let runner = if cfg!(target_arch = "aarch64") { std::env::var(RUNNER).ok() } else { None };
     let mut words: Vec<&str> = runner.iter().flat_map(|r| r.split_whitespace()).collect();
     words.push(program);
     words.extend(arguments);
-    Command::new(words[0])
-        .args(&words[1..])
-        .output()
-        .expect("demotic starts")
+    Command::new(words[0]).args(&words[1..]).output().expect("demotic starts")
 }
 
 /// Runs something that is no program; gives the exit status and the one line of the message.
@@ -28,9 +21,7 @@ fn refused(path: &str) -> (i32, String) {
     let message = String::from_utf8(output.stderr).unwrap();
     let start = format!("demotic: {path}: ");
     assert_eq!(message.lines().count(), 1, "{message}");
-    let text = message
-        .strip_prefix(&start)
-        .unwrap_or_else(|| panic!("{message}"));
+    let text = message.strip_prefix(&start).unwrap_or_else(|| panic!("{message}"));
     assert!(text.contains("; "), "says what to do: {text}");
     (output.status.code().expect("no signal"), text.to_owned())
 }
@@ -65,11 +56,7 @@ fn what_cannot_be_executed() {
 
 #[test]
 fn a_wrong_command_line() {
-    for arguments in [
-        &[][..],
-        &["--no-such-option", "/bin/true"],
-        &["--exec-fd", "-1", "/x"],
-    ] {
+    for arguments in [&[][..], &["--no-such-option", "/bin/true"], &["--exec-fd", "-1", "/x"]] {
         let output = demotic(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty());
@@ -80,17 +67,10 @@ fn a_wrong_command_line() {
 fn help_and_version_go_to_standard_output() {
     let version = demotic(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(
-        version.stdout,
-        format!("demotic {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
-    );
+    assert_eq!(version.stdout, format!("demotic {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     let help = demotic(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    assert!(
-        String::from_utf8(help.stdout)
-            .unwrap()
-            .contains("Exit status:")
-    );
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Exit status:"));
 }
 
 /// binfmt_misc's F flag and chroots need a program that needs no other file, and a guest may want

@@ -30,10 +30,7 @@ pub fn munmap(task: &mut Task, [addr, len, ..]: [u64; 6]) -> SysResult {
 
 /// mprotect(2).
 pub fn mprotect(task: &mut Task, [addr, len, prot, ..]: [u64; 6]) -> SysResult {
-    task.runtime()
-        .memory
-        .protect(addr, len, prot as u32)
-        .map(|()| 0)
+    task.runtime().memory.protect(addr, len, prot as u32).map(|()| 0)
 }
 
 /// pkey_mprotect(2): there are no protection keys, so only the key -1 is valid.
@@ -41,10 +38,7 @@ pub fn pkey_mprotect(task: &mut Task, [addr, len, prot, key, ..]: [u64; 6]) -> S
     if key as i32 != -1 {
         return Err(Errno(libc::EINVAL));
     }
-    task.runtime()
-        .memory
-        .protect(addr, len, prot as u32)
-        .map(|()| 0)
+    task.runtime().memory.protect(addr, len, prot as u32).map(|()| 0)
 }
 
 /// brk(2).

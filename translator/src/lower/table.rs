@@ -25,14 +25,7 @@ pub type Rows = &'static [(Mnemonic, Entry)];
 
 /// Shorthand for a row.
 pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
-    (
-        m,
-        Entry {
-            lower: Some(f),
-            reads,
-            writes,
-        },
-    )
+    (m, Entry { lower: Some(f), reads, writes })
 }
 
 /// Shorthand for a row of an instruction that does not touch the status flags.
@@ -40,32 +33,20 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
     row(m, f, Flags::NONE, Flags::NONE)
 }
 
-const FAMILIES: &[Rows] = &[
-    arith::ROWS,
-    control::ROWS,
-    moves::CONDITIONAL_ROWS,
-    moves::ROWS,
-];
+const FAMILIES: &[Rows] = &[arith::ROWS, control::ROWS, moves::CONDITIONAL_ROWS, moves::ROWS];
 
 /// At least the number of mnemonics iced knows.
 const COUNT: usize = 2048;
 
 const fn build() -> [Entry; COUNT] {
     // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
-    let mut t = [Entry {
-        lower: None,
-        reads: Flags::ALL,
-        writes: Flags::NONE,
-    }; COUNT];
+    let mut t = [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE }; COUNT];
     let mut f = 0;
     while f < FAMILIES.len() {
         let mut i = 0;
         while i < FAMILIES[f].len() {
             let (m, e) = FAMILIES[f][i];
-            assert!(
-                t[m as usize].lower.is_none(),
-                "a mnemonic stands in two families"
-            );
+            assert!(t[m as usize].lower.is_none(), "a mnemonic stands in two families");
             t[m as usize] = e;
             i += 1;
         }
@@ -129,11 +110,7 @@ mod tests {
             }
             let modified = bits(ins.rflags_modified());
             let read = bits(ins.rflags_read());
-            assert!(
-                read.within(e.reads),
-                "{code:?} reads {read:?}, the table says {:?}",
-                e.reads
-            );
+            assert!(read.within(e.reads), "{code:?} reads {read:?}, the table says {:?}", e.reads);
             assert!(
                 e.writes.within(modified),
                 "{code:?} modifies {modified:?}, the table says {:?}",
