@@ -1,3 +1,18 @@
 //! The x86_64 Linux system-call interface on an arm64 kernel.
 
+pub mod abi;
+pub mod fds;
+pub mod files;
+pub mod guest;
 pub mod host;
+pub mod ipc;
+pub mod limits;
+pub mod log;
+pub mod paths;
+pub mod poll;
+pub mod process_info;
+pub mod stat;
+pub mod strace;
+pub mod table;
+pub mod task;
+pub mod time;
