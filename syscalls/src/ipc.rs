@@ -32,8 +32,5 @@ pub fn semctl(task: &mut Task, [id, index, cmd, arg, ..]: [u64; 6]) -> SysResult
 
 /// mq_open(2)
 pub fn mq_open(task: &mut Task, [name, flags, mode, attr, ..]: [u64; 6]) -> SysResult {
-    task.host_call(
-        nr::mq_open,
-        [name, open_flags::to_host(flags), mode, attr, 0, 0],
-    )
+    task.host_call(nr::mq_open, [name, open_flags::to_host(flags), mode, attr, 0, 0])
 }

@@ -31,11 +31,7 @@ struct Remembered {
 
 impl Remembered {
     const fn nothing() -> Self {
-        Self {
-            set: AtomicBool::new(false),
-            cur: AtomicU64::new(0),
-            max: AtomicU64::new(0),
-        }
+        Self { set: AtomicBool::new(false), cur: AtomicU64::new(0), max: AtomicU64::new(0) }
     }
 
     fn get(&self) -> Option<Rlimit> {
@@ -124,24 +120,14 @@ mod tests {
 
     #[test]
     fn a_limit_set_is_the_limit_read() {
-        let mut task = Task::new(1);
+        let mut task = Task::for_test();
         DATA.put(Rlimit { cur: 5, max: 10 });
         let new = Rlimit { cur: 3, max: 7 };
         let mut old = Rlimit::default();
-        let args = [
-            0,
-            RLIMIT_DATA,
-            &raw const new as u64,
-            &raw mut old as u64,
-            0,
-            0,
-        ];
+        let args = [0, RLIMIT_DATA, &raw const new as u64, &raw mut old as u64, 0, 0];
         assert_eq!(prlimit64(&mut task, args), Ok(0));
         assert_eq!(old, Rlimit { cur: 5, max: 10 });
-        assert_eq!(
-            getrlimit(&mut task, [RLIMIT_DATA, &raw mut old as u64, 0, 0, 0, 0]),
-            Ok(0)
-        );
+        assert_eq!(getrlimit(&mut task, [RLIMIT_DATA, &raw mut old as u64, 0, 0, 0, 0]), Ok(0));
         assert_eq!(old, new);
         let wrong = Rlimit { cur: 8, max: 7 };
         let args = [RLIMIT_DATA, &raw const wrong as u64, 0, 0, 0, 0];

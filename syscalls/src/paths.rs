@@ -15,10 +15,7 @@ static SYSROOT: OnceLock<Vec<u8>> = OnceLock::new();
 
 /// Sets the sysroot, once, before the guest runs. "/" and "" mean that there is none.
 pub fn set_sysroot(dir: &[u8]) {
-    let end = dir
-        .iter()
-        .rposition(|&byte| byte != b'/')
-        .map_or(0, |last| last + 1);
+    let end = dir.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
     if end > 0 {
         // A second call would come from the command line's parser, which makes one.
         let _ = SYSROOT.set(dir[..end].to_vec());
@@ -70,7 +67,5 @@ fn below(task: &mut Task, root: &[u8], name: &CStr) -> Option<CString> {
     let candidate = CString::new([root, name.to_bytes()].concat()).ok()?;
     let at = AT_FDCWD as u64;
     let exists = [at, candidate.as_ptr() as u64, 0, AT_SYMLINK_NOFOLLOW, 0, 0];
-    task.host_call(nr::faccessat2, exists)
-        .is_ok()
-        .then_some(candidate)
+    task.host_call(nr::faccessat2, exists).is_ok().then_some(candidate)
 }

@@ -1,10 +1,11 @@
-//! Waiting for descriptors: poll, select, epoll; and pause.
+//! Waiting for descriptors: poll, select, epoll.
 
 use crate::abi::epoll::{GuestEpollEvent, HostEpollEvent};
 use crate::abi::time::{Timespec, Timeval};
 use crate::abi::{SIGSET_SIZE, errno};
 use crate::guest;
 use crate::host::{Errno, SysResult};
+use crate::signal::with_mask;
 use crate::table::host as nr;
 use crate::task::Task;
 
@@ -17,10 +18,7 @@ pub fn poll(task: &mut Task, [fds, count, timeout, ..]: [u64; 6]) -> SysResult {
 
 fn from_milliseconds(timeout: i32) -> Option<Timespec> {
     let timeout = i64::from(timeout);
-    (timeout >= 0).then(|| Timespec {
-        sec: timeout / 1000,
-        nsec: timeout % 1000 * 1_000_000,
-    })
+    (timeout >= 0).then(|| Timespec { sec: timeout / 1000, nsec: timeout % 1000 * 1_000_000 })
 }
 
 /// select(2): what is left of the timeout is written back.
@@ -32,22 +30,13 @@ pub fn select(task: &mut Task, [count, read, write, except, timeout, _]: [u64; 6
     let args = [count, read, write, except, &raw mut left as u64, 0];
     let result = task.host_call(nr::pselect6, args);
     // As in the kernel, a timeout that cannot be written does not change the result (poll_select_finish).
-    let _ = guest::write(
-        timeout,
-        &Timeval {
-            sec: left.sec,
-            usec: left.nsec / 1000,
-        },
-    );
+    let _ = guest::write(timeout, &Timeval { sec: left.sec, usec: left.nsec / 1000 });
     result
 }
 
 /// As kern_select does: more than a second of microseconds is carried over.
 fn from_timeval(time: Timeval) -> Result<Timespec, Errno> {
-    let sec = time
-        .sec
-        .checked_add(time.usec / 1_000_000)
-        .ok_or(errno::EINVAL)?;
+    let sec = time.sec.checked_add(time.usec / 1_000_000).ok_or(errno::EINVAL)?;
     let nsec = time.usec % 1_000_000 * 1000;
     if sec < 0 || nsec < 0 {
         return Err(errno::EINVAL);
@@ -55,9 +44,23 @@ fn from_timeval(time: Timeval) -> Result<Timespec, Errno> {
     Ok(Timespec { sec, nsec })
 }
 
-/// pause(2)
-pub fn pause(task: &mut Task, _: [u64; 6]) -> SysResult {
-    task.host_call(nr::ppoll, [0; 6])
+/// ppoll(2)
+pub fn ppoll(task: &mut Task, [fds, count, timeout, mask, size, _]: [u64; 6]) -> SysResult {
+    with_mask(task, mask, size, |task, mask| {
+        task.host_call(nr::ppoll, [fds, count, timeout, mask, SIGSET_SIZE, 0])
+    })
+}
+
+/// pselect6(2): the last argument points to the mask's address and size.
+pub fn pselect6(
+    task: &mut Task,
+    [count, read, write, except, timeout, mask]: [u64; 6],
+) -> SysResult {
+    let [mask, size] = guest::read_opt::<[u64; 2]>(mask)?.unwrap_or_default();
+    with_mask(task, mask, size, |task, mask| {
+        let mask = [mask, SIGSET_SIZE];
+        task.host_call(nr::pselect6, [count, read, write, except, timeout, mask.as_ptr() as u64])
+    })
 }
 
 /// epoll_create(2)
@@ -81,21 +84,27 @@ pub fn epoll_ctl(task: &mut Task, [epfd, op, fd, event, ..]: [u64; 6]) -> SysRes
 
 /// epoll_wait(2)
 pub fn epoll_wait(task: &mut Task, [epfd, events, max, timeout, ..]: [u64; 6]) -> SysResult {
-    wait(
-        task,
-        nr::epoll_pwait,
-        [epfd, events, max, timeout, 0, SIGSET_SIZE],
-    )
+    wait(task, nr::epoll_pwait, [epfd, events, max, timeout, 0, SIGSET_SIZE])
 }
 
 /// epoll_pwait(2)
-pub fn epoll_pwait(task: &mut Task, args: [u64; 6]) -> SysResult {
-    wait(task, nr::epoll_pwait, args)
+pub fn epoll_pwait(
+    task: &mut Task,
+    [epfd, events, max, timeout, mask, size]: [u64; 6],
+) -> SysResult {
+    with_mask(task, mask, size, |task, mask| {
+        wait(task, nr::epoll_pwait, [epfd, events, max, timeout, mask, SIGSET_SIZE])
+    })
 }
 
 /// epoll_pwait2(2)
-pub fn epoll_pwait2(task: &mut Task, args: [u64; 6]) -> SysResult {
-    wait(task, nr::epoll_pwait2, args)
+pub fn epoll_pwait2(
+    task: &mut Task,
+    [epfd, events, max, timeout, mask, size]: [u64; 6],
+) -> SysResult {
+    with_mask(task, mask, size, |task, mask| {
+        wait(task, nr::epoll_pwait2, [epfd, events, max, timeout, mask, SIGSET_SIZE])
+    })
 }
 
 /// Waits with an event array of the host's form, then hands the events to the guest.
@@ -127,25 +136,13 @@ mod tests {
     fn negative_milliseconds_are_endless() {
         assert_eq!(from_milliseconds(-1), None);
         assert_eq!(from_milliseconds(0), Some(Timespec { sec: 0, nsec: 0 }));
-        assert_eq!(
-            from_milliseconds(1500),
-            Some(Timespec {
-                sec: 1,
-                nsec: 500_000_000
-            })
-        );
+        assert_eq!(from_milliseconds(1500), Some(Timespec { sec: 1, nsec: 500_000_000 }));
     }
 
     #[test]
     fn microseconds_beyond_a_second_are_carried() {
         let time = |sec, usec| from_timeval(Timeval { sec, usec });
-        assert_eq!(
-            time(1, 2_500_000),
-            Ok(Timespec {
-                sec: 3,
-                nsec: 500_000_000
-            })
-        );
+        assert_eq!(time(1, 2_500_000), Ok(Timespec { sec: 3, nsec: 500_000_000 }));
         assert_eq!(time(-1, 0), Err(errno::EINVAL));
         assert_eq!(time(1, -1), Err(errno::EINVAL));
         assert_eq!(time(i64::MAX, 1_000_000), Err(errno::EINVAL));

@@ -26,11 +26,7 @@ pub fn uname(task: &mut Task, [buf, ..]: [u64; 6]) -> SysResult {
 
 /// What x86_64 calls the machine. Under PER_LINUX32 (setarch(8)) either kernel names its 32-bit sibling.
 fn machine(host: &[u8; UTS_FIELD]) -> [u8; UTS_FIELD] {
-    let name: &[u8] = if host.starts_with(b"armv8") {
-        b"i686"
-    } else {
-        b"x86_64"
-    };
+    let name: &[u8] = if host.starts_with(b"armv8") { b"i686" } else { b"x86_64" };
     let mut field = [0; UTS_FIELD];
     field[..name.len()].copy_from_slice(name);
     field
@@ -114,7 +110,7 @@ mod tests {
 
     #[test]
     fn options_of_other_architectures_are_refused() {
-        let mut task = Task::new(1);
+        let mut task = Task::for_test();
         assert_eq!(prctl(&mut task, [50, 0, 0, 0, 0, 0]), Err(errno::EINVAL));
         let mut mode = 0u32;
         let addr = &raw mut mode as u64;

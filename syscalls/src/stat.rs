@@ -15,20 +15,14 @@ pub fn stat(task: &mut Task, [path, statbuf, ..]: [u64; 6]) -> SysResult {
 
 /// lstat(2)
 pub fn lstat(task: &mut Task, [path, statbuf, ..]: [u64; 6]) -> SysResult {
-    newfstatat(
-        task,
-        [AT_FDCWD as u64, path, statbuf, AT_SYMLINK_NOFOLLOW, 0, 0],
-    )
+    newfstatat(task, [AT_FDCWD as u64, path, statbuf, AT_SYMLINK_NOFOLLOW, 0, 0])
 }
 
 /// newfstatat(2)
 pub fn newfstatat(task: &mut Task, [dirfd, path, statbuf, flags, ..]: [u64; 6]) -> SysResult {
     let path = paths::translate(task, dirfd as i32, path, flags & AT_SYMLINK_NOFOLLOW == 0)?;
     let mut stat = HostStat::default();
-    task.host_call(
-        nr::newfstatat,
-        [dirfd, path.addr(), &raw mut stat as u64, flags, 0, 0],
-    )?;
+    task.host_call(nr::newfstatat, [dirfd, path.addr(), &raw mut stat as u64, flags, 0, 0])?;
     guest::write(statbuf, &GuestStat::from(stat))?;
     Ok(0)
 }

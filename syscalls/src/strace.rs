@@ -33,10 +33,7 @@ pub fn init(file: Option<&Path>) -> io::Result<()> {
             fds::keep(file.as_raw_fd())
         }
     };
-    FD.store(
-        kept.ok_or_else(io::Error::last_os_error)?,
-        Ordering::Relaxed,
-    );
+    FD.store(kept.ok_or_else(io::Error::last_os_error)?, Ordering::Relaxed);
     Ok(())
 }
 
@@ -53,13 +50,9 @@ pub fn set_several() {
 /// Makes a call and prints it.
 pub(crate) fn traced(task: &mut Task, call: &Call, args: [u64; 6]) -> SysResult {
     let tid = task.tid;
-    let mut texts: Vec<Option<String>> = (0..call.args.len())
-        .map(|i| format::entering(call, &args, i))
-        .collect();
-    let forks = matches!(
-        u64::from(call.number),
-        nr::clone | nr::clone3 | nr::fork | nr::vfork
-    );
+    let mut texts: Vec<Option<String>> =
+        (0..call.args.len()).map(|i| format::entering(call, &args, i)).collect();
+    let forks = matches!(u64::from(call.number), nr::clone | nr::clone3 | nr::fork | nr::vfork);
     if forks {
         set_several();
     }
@@ -87,10 +80,7 @@ pub(crate) fn print_unknown(task: &Task, number: u32, args: [u64; 6], result: Sy
 
 /// Calls that have nobody to return to when they succeed.
 fn never_returns(call: &Call) -> bool {
-    matches!(
-        u64::from(call.number),
-        nr::exit | nr::exit_group | nr::execve | nr::execveat
-    )
+    matches!(u64::from(call.number), nr::exit | nr::exit_group | nr::execve | nr::execveat)
 }
 
 fn print(tid: i32, name: &str, args: &[Option<String>], outcome: &str) {
@@ -164,9 +154,6 @@ mod tests {
             "-1 ENOENT (No such file or directory)"
         );
         let args = [3, 3, 0, 0, 0, 0];
-        assert_eq!(
-            results(nr::fcntl, args, Ok(0x8002)),
-            "0x8002 (flags O_RDWR|O_LARGEFILE)"
-        );
+        assert_eq!(results(nr::fcntl, args, Ok(0x8002)), "0x8002 (flags O_RDWR|O_LARGEFILE)");
     }
 }

@@ -12,10 +12,7 @@ const ITIMER_REAL: u64 = 0;
 /// time(2)
 pub fn time(task: &mut Task, [tloc, ..]: [u64; 6]) -> SysResult {
     let mut now = Timespec::default();
-    task.host_call(
-        nr::clock_gettime,
-        [CLOCK_REALTIME_COARSE, &raw mut now as u64, 0, 0, 0, 0],
-    )?;
+    task.host_call(nr::clock_gettime, [CLOCK_REALTIME_COARSE, &raw mut now as u64, 0, 0, 0, 0])?;
     if tloc != 0 {
         guest::write(tloc, &now.sec)?;
     }
@@ -24,23 +21,10 @@ pub fn time(task: &mut Task, [tloc, ..]: [u64; 6]) -> SysResult {
 
 /// alarm(2)
 pub fn alarm(task: &mut Task, [seconds, ..]: [u64; 6]) -> SysResult {
-    let value = Timeval {
-        sec: seconds as i64,
-        usec: 0,
-    };
-    let new = Itimerval {
-        value,
-        ..Itimerval::default()
-    };
+    let value = Timeval { sec: seconds as i64, usec: 0 };
+    let new = Itimerval { value, ..Itimerval::default() };
     let mut old = Itimerval::default();
-    let args = [
-        ITIMER_REAL,
-        &raw const new as u64,
-        &raw mut old as u64,
-        0,
-        0,
-        0,
-    ];
+    let args = [ITIMER_REAL, &raw const new as u64, &raw mut old as u64, 0, 0, 0];
     task.host_call(nr::setitimer, args)?;
     Ok(seconds_left(old.value))
 }
@@ -59,19 +43,7 @@ mod tests {
     fn a_running_alarm_never_reads_as_none() {
         assert_eq!(seconds_left(Timeval { sec: 0, usec: 0 }), 0);
         assert_eq!(seconds_left(Timeval { sec: 0, usec: 1 }), 1);
-        assert_eq!(
-            seconds_left(Timeval {
-                sec: 4,
-                usec: 499_999
-            }),
-            4
-        );
-        assert_eq!(
-            seconds_left(Timeval {
-                sec: 4,
-                usec: 500_000
-            }),
-            5
-        );
+        assert_eq!(seconds_left(Timeval { sec: 4, usec: 499_999 }), 4);
+        assert_eq!(seconds_left(Timeval { sec: 4, usec: 500_000 }), 5);
     }
 }

@@ -25,20 +25,13 @@ layout!(HostEpollEvent, 16, data @ 8);
 
 impl From<GuestEpollEvent> for HostEpollEvent {
     fn from(event: GuestEpollEvent) -> Self {
-        Self {
-            events: event.events,
-            pad: 0,
-            data: event.data,
-        }
+        Self { events: event.events, pad: 0, data: event.data }
     }
 }
 
 impl From<HostEpollEvent> for GuestEpollEvent {
     fn from(event: HostEpollEvent) -> Self {
-        Self {
-            events: event.events,
-            data: event.data,
-        }
+        Self { events: event.events, data: event.data }
     }
 }
 

@@ -35,25 +35,13 @@ layout!(HostSemidDs, 88, otime @ 48, ctime @ 56, nsems @ 64);
 
 impl From<GuestSemidDs> for HostSemidDs {
     fn from(ds: GuestSemidDs) -> Self {
-        Self {
-            perm: ds.perm,
-            otime: ds.otime,
-            ctime: ds.ctime,
-            nsems: ds.nsems,
-            ..Self::default()
-        }
+        Self { perm: ds.perm, otime: ds.otime, ctime: ds.ctime, nsems: ds.nsems, ..Self::default() }
     }
 }
 
 impl From<HostSemidDs> for GuestSemidDs {
     fn from(ds: HostSemidDs) -> Self {
-        Self {
-            perm: ds.perm,
-            otime: ds.otime,
-            ctime: ds.ctime,
-            nsems: ds.nsems,
-            ..Self::default()
-        }
+        Self { perm: ds.perm, otime: ds.otime, ctime: ds.ctime, nsems: ds.nsems, ..Self::default() }
     }
 }
 

@@ -47,9 +47,7 @@ fn around(first: u32, last: u32, members: &[u32]) -> Vec<(u32, u32)> {
 /// dup2(2)
 pub fn dup2(task: &mut Task, [old, new, ..]: [u64; 6]) -> SysResult {
     if old == new {
-        return task
-            .host_call(nr::fcntl, [old, F_GETFD, 0, 0, 0, 0])
-            .map(|_| new);
+        return task.host_call(nr::fcntl, [old, F_GETFD, 0, 0, 0, 0]).map(|_| new);
     }
     dup3(task, [old, new, 0, 0, 0, 0])
 }
@@ -65,9 +63,7 @@ pub fn dup3(task: &mut Task, [old, new, flags, ..]: [u64; 6]) -> SysResult {
 /// fcntl(2)
 pub fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> SysResult {
     match cmd {
-        F_GETFL => task
-            .host_call(nr::fcntl, [fd, cmd, arg, 0, 0, 0])
-            .map(open_flags::to_guest),
+        F_GETFL => task.host_call(nr::fcntl, [fd, cmd, arg, 0, 0, 0]).map(open_flags::to_guest),
         F_SETFL => task.host_call(nr::fcntl, [fd, cmd, open_flags::to_host(arg), 0, 0, 0]),
         _ => task.host_call(nr::fcntl, [fd, cmd, arg, 0, 0, 0]),
     }
@@ -103,10 +99,7 @@ pub fn inotify_init(task: &mut Task, _: [u64; 6]) -> SysResult {
 
 /// fanotify_init(2): the second argument is for the descriptors that events bring.
 pub fn fanotify_init(task: &mut Task, [flags, event_flags, ..]: [u64; 6]) -> SysResult {
-    task.host_call(
-        nr::fanotify_init,
-        [flags, open_flags::to_host(event_flags), 0, 0, 0, 0],
-    )
+    task.host_call(nr::fanotify_init, [flags, open_flags::to_host(event_flags), 0, 0, 0, 0])
 }
 
 #[cfg(test)]

@@ -65,14 +65,9 @@ mod tests {
         convert(buffer.as_mut_ptr() as u64, buffer.len() as u64).unwrap();
         let mut at = 0;
         for (i, name) in names.iter().enumerate() {
-            let length = usize::from(u16::from_ne_bytes([
-                buffer[at + RECLEN],
-                buffer[at + RECLEN + 1],
-            ]));
-            assert_eq!(
-                &buffer[at + NAME..][..name.len() + 1],
-                [name, &b"\0"[..]].concat()
-            );
+            let length =
+                usize::from(u16::from_ne_bytes([buffer[at + RECLEN], buffer[at + RECLEN + 1]]));
+            assert_eq!(&buffer[at + NAME..][..name.len() + 1], [name, &b"\0"[..]].concat());
             assert_eq!(buffer[at + length - 1], 4 + i as u8);
             // include/linux/dirent.h and fs/readdir.c: the old record's length is the same.
             assert_eq!(length, (NAME + name.len() + 2).next_multiple_of(8));

@@ -31,14 +31,7 @@ pub fn ustat(task: &mut Task, [dev, buf, ..]: [u64; 6]) -> SysResult {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|_| errno::ENOSYS)?;
     let mount_point = mount_point(&mounts, dev as u32).ok_or(errno::EINVAL)?;
     let mut statfs = [0u64; STATFS_WORDS];
-    let args = [
-        mount_point.as_ptr() as u64,
-        statfs.as_mut_ptr() as u64,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let args = [mount_point.as_ptr() as u64, statfs.as_mut_ptr() as u64, 0, 0, 0, 0];
     task.host_call(nr::statfs, args)?;
     let ustat = Ustat {
         tfree: statfs[STATFS_BFREE] as i32,
@@ -53,9 +46,7 @@ pub fn ustat(task: &mut Task, [dev, buf, ..]: [u64; 6]) -> SysResult {
 fn mount_point(mounts: &str, dev: u32) -> Option<CString> {
     // new_decode_dev of linux/kdev_t.h
     let device = format!("{}:{}", dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
-    let line = mounts
-        .lines()
-        .find(|line| line.split(' ').nth(2) == Some(&device))?;
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&device))?;
     CString::new(unescape(line.split(' ').nth(4)?)).ok()
 }
 
@@ -64,9 +55,7 @@ fn unescape(field: &str) -> Vec<u8> {
     let bytes = field.as_bytes();
     let (mut out, mut i) = (Vec::new(), 0);
     while i < bytes.len() {
-        let code = field
-            .get(i + 1..i + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = field.get(i + 1..i + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match (bytes[i], code) {
             (b'\\', Some(byte)) => {
                 out.push(byte);
@@ -93,9 +82,7 @@ pub fn sysfs(_: &mut Task, [option, arg1, arg2, ..]: [u64; 6]) -> SysResult {
             index.map(|index| index as u64).ok_or(errno::EINVAL)
         }
         2 => {
-            let name = usize::try_from(arg1)
-                .ok()
-                .and_then(|index| types.nth(index));
+            let name = usize::try_from(arg1).ok().and_then(|index| types.nth(index));
             write_name(arg2, name.ok_or(errno::EINVAL)?)
         }
         3 => Ok(types.count() as u64),

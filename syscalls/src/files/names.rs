@@ -38,12 +38,7 @@ pub fn chown(task: &mut Task, [path, owner, group, ..]: [u64; 6]) -> SysResult {
 
 /// lchown(2)
 pub fn lchown(task: &mut Task, [path, owner, group, ..]: [u64; 6]) -> SysResult {
-    no_follow(
-        task,
-        nr::fchownat,
-        path,
-        [owner, group, AT_SYMLINK_NOFOLLOW],
-    )
+    no_follow(task, nr::fchownat, path, [owner, group, AT_SYMLINK_NOFOLLOW])
 }
 
 /// mkdir(2)

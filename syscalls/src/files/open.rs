@@ -36,10 +36,7 @@ pub fn creat(task: &mut Task, [path, mode, ..]: [u64; 6]) -> SysResult {
 /// openat(2)
 pub fn openat(task: &mut Task, [dirfd, path, flags, mode, ..]: [u64; 6]) -> SysResult {
     let path = paths::translate(task, dirfd as i32, path, flags & O_NOFOLLOW == 0)?;
-    task.host_call(
-        nr::openat,
-        [dirfd, path.addr(), open_flags::to_host(flags), mode, 0, 0],
-    )
+    task.host_call(nr::openat, [dirfd, path.addr(), open_flags::to_host(flags), mode, 0, 0])
 }
 
 /// openat2(2)
@@ -48,10 +45,7 @@ pub fn openat2(task: &mut Task, [dirfd, path, how, size, ..]: [u64; 6]) -> SysRe
     let path = paths::translate(task, dirfd as i32, path, how.flags & O_NOFOLLOW == 0)?;
     how.flags = open_flags::to_host(how.flags);
     let size = size_of::<OpenHow>() as u64;
-    task.host_call(
-        nr::openat2,
-        [dirfd, path.addr(), &raw const how as u64, size, 0, 0],
-    )
+    task.host_call(nr::openat2, [dirfd, path.addr(), &raw const how as u64, size, 0, 0])
 }
 
 /// The structure in the size known here; what the guest has beyond must be zero (copy_struct_from_user).
@@ -73,10 +67,7 @@ fn read_how(addr: u64, size: u64) -> Result<OpenHow, crate::host::Errno> {
 
 /// open_by_handle_at(2)
 pub fn open_by_handle_at(task: &mut Task, [mount_fd, handle, flags, ..]: [u64; 6]) -> SysResult {
-    task.host_call(
-        nr::open_by_handle_at,
-        [mount_fd, handle, open_flags::to_host(flags), 0, 0, 0],
-    )
+    task.host_call(nr::open_by_handle_at, [mount_fd, handle, open_flags::to_host(flags), 0, 0, 0])
 }
 
 #[cfg(test)]

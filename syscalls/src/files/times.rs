@@ -23,25 +23,17 @@ pub fn utimes(task: &mut Task, [path, times, ..]: [u64; 6]) -> SysResult {
 /// futimesat(2)
 pub fn futimesat(task: &mut Task, [dirfd, path, times, ..]: [u64; 6]) -> SysResult {
     let times = match guest::read_opt::<[[i64; 2]; 2]>(times)? {
-        Some(times) => Some(from_timevals(
-            times.map(|[sec, usec]| Timeval { sec, usec }),
-        )?),
+        Some(times) => Some(from_timevals(times.map(|[sec, usec]| Timeval { sec, usec }))?),
         None => None,
     };
     set(task, dirfd as i32, path, times)
 }
 
 fn from_timevals(times: [Timeval; 2]) -> Result<[Timespec; 2], Errno> {
-    if times
-        .iter()
-        .any(|time| !(0..1_000_000).contains(&time.usec))
-    {
+    if times.iter().any(|time| !(0..1_000_000).contains(&time.usec)) {
         return Err(errno::EINVAL);
     }
-    Ok(times.map(|time| Timespec {
-        sec: time.sec,
-        nsec: time.usec * 1000,
-    }))
+    Ok(times.map(|time| Timespec { sec: time.sec, nsec: time.usec * 1000 }))
 }
 
 fn set(task: &mut Task, dirfd: i32, path: u64, times: Option<[Timespec; 2]>) -> SysResult {
@@ -59,10 +51,7 @@ mod tests {
         let time = |usec| [Timeval { sec: 5, usec }, Timeval { sec: -1, usec: 0 }];
         assert_eq!(
             from_timevals(time(999_999)).unwrap()[0],
-            Timespec {
-                sec: 5,
-                nsec: 999_999_000
-            }
+            Timespec { sec: 5, nsec: 999_999_000 }
         );
         assert_eq!(from_timevals(time(1_000_000)), Err(errno::EINVAL));
         assert_eq!(from_timevals(time(-1)), Err(errno::EINVAL));

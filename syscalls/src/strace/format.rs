@@ -46,11 +46,7 @@ fn pointed(addr: u64, text: Result<String, Errno>) -> String {
 }
 
 fn pointer(addr: u64) -> String {
-    if addr == 0 {
-        "NULL".into()
-    } else {
-        format!("{addr:#x}")
-    }
+    if addr == 0 { "NULL".into() } else { format!("{addr:#x}") }
 }
 
 /// A value that is not followed anywhere.
@@ -93,11 +89,7 @@ fn named(names: &Names, value: u64) -> String {
         }
     }
     if rest != 0 || parts.is_empty() {
-        parts.push(if rest == 0 {
-            "0".into()
-        } else {
-            format!("{rest:#x}")
-        });
+        parts.push(if rest == 0 { "0".into() } else { format!("{rest:#x}") });
     }
     parts.join("|")
 }

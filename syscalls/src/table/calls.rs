@@ -10,7 +10,7 @@ use super::Type::{self, *};
 use super::{Arg, Call, Handling};
 use crate::abi::errno;
 use crate::strace::names::*;
-use crate::{files, ipc, limits, poll, process_info, stat, time};
+use crate::{files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time};
 
 calls! {
       0  63 read(fd: Fd, buf: Out(Buffer), count: Ulong) pass;
@@ -22,13 +22,13 @@ calls! {
       6   - lstat(path: LinkPath, statbuf: Out(Stat)) convert(stat::lstat) "struct stat";
       7   - poll(fds: In(Pollfds), nfds: Uint, timeout: Int) convert(poll::poll);
       8  62 lseek(fd: Fd, offset: Long, whence: WHENCE) pass;
-      9 222 mmap(addr: Ptr, length: Ulong, prot: PROT, flags: MAP, fd: Fd, offset: Hex) -> Ptr missing "memory::mmap";
-     10 226 mprotect(addr: Ptr, len: Ulong, prot: PROT) missing "memory::mprotect";
-     11 215 munmap(addr: Ptr, length: Ulong) missing "memory::munmap";
-     12 214 brk(addr: Ptr) -> Ptr missing "memory::brk";
-     13 134 rt_sigaction(signum: Signal, act: In(Sigaction), oldact: Out(Sigaction), sigsetsize: Ulong) missing "signal::rt_sigaction";
-     14 135 rt_sigprocmask(how: SIG_HOW, set: In(Sigset), oldset: Out(Sigset), sigsetsize: Ulong) missing "signal::rt_sigprocmask";
-     15 139 rt_sigreturn() missing "signal::rt_sigreturn";
+      9 222 mmap(addr: Ptr, length: Ulong, prot: PROT, flags: MAP, fd: Fd, offset: Hex) -> Ptr emulate(memory::mmap);
+     10 226 mprotect(addr: Ptr, len: Ulong, prot: PROT) emulate(memory::mprotect);
+     11 215 munmap(addr: Ptr, length: Ulong) emulate(memory::munmap);
+     12 214 brk(addr: Ptr) -> Ptr emulate(memory::brk);
+     13 134 rt_sigaction(signum: Signal, act: In(Sigaction), oldact: Out(Sigaction), sigsetsize: Ulong) emulate(signal::rt_sigaction);
+     14 135 rt_sigprocmask(how: SIG_HOW, set: In(Sigset), oldset: Out(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigprocmask);
+     15 139 rt_sigreturn() emulate(signal::rt_sigreturn);
      16  29 ioctl(fd: Fd, request: IOCTL, arg: Hex) pass;
      17  67 pread64(fd: Fd, buf: Out(Buffer), count: Ulong, offset: Long) pass;
      18  68 pwrite64(fd: Fd, buf: In(Buffer), count: Ulong, offset: Long) pass;
@@ -47,7 +47,7 @@ calls! {
      31 195 shmctl(shmid: Int, cmd: IPC_CMD, buf: Ptr) pass;
      32  23 dup(oldfd: Fd) pass;
      33   - dup2(oldfd: Fd, newfd: Fd) convert(files::dup2);
-     34   - pause() convert(poll::pause);
+     34   - pause() convert(signal::pause);
      35 101 nanosleep(req: In(Timespec), rem: Out(Timespec)) pass;
      36 102 getitimer(which: ITIMER, value: Out(Itimerval)) pass;
      37   - alarm(seconds: Uint) convert(time::alarm);
@@ -73,7 +73,7 @@ calls! {
      57   - fork() missing "process::fork";
      58   - vfork() missing "process::vfork";
      59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) missing "process::execve";
-     60  93 exit(status: Int) missing "thread::exit";
+     60  93 exit(status: Int) emulate(thread::exit);
      61 260 wait4(pid: Pid, wstatus: Out(Wstatus), options: WAIT, rusage: Ptr) pass;
      62 129 kill(pid: Pid, sig: Signal) pass;
      63 160 uname(buf: Out(Utsname)) convert(process_info::uname) "machine is x86_64";
@@ -140,11 +140,11 @@ calls! {
     124 156 getsid(pid: Pid) pass;
     125  90 capget(hdrp: Ptr, datap: Ptr) pass;
     126  91 capset(hdrp: Ptr, datap: Ptr) pass;
-    127 136 rt_sigpending(set: Out(Sigset), sigsetsize: Ulong) missing "signal::rt_sigpending";
-    128 137 rt_sigtimedwait(set: In(Sigset), info: Ptr, timeout: In(Timespec), sigsetsize: Ulong) missing "signal::rt_sigtimedwait";
+    127 136 rt_sigpending(set: Out(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigpending);
+    128 137 rt_sigtimedwait(set: In(Sigset), info: Ptr, timeout: In(Timespec), sigsetsize: Ulong) emulate(signal::rt_sigtimedwait);
     129 138 rt_sigqueueinfo(pid: Pid, sig: Signal, info: Ptr) pass;
-    130 133 rt_sigsuspend(mask: In(Sigset), sigsetsize: Ulong) missing "signal::rt_sigsuspend";
-    131 132 sigaltstack(ss: In(Stack), old_ss: Out(Stack)) missing "signal::sigaltstack";
+    130 133 rt_sigsuspend(mask: In(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigsuspend);
+    131 132 sigaltstack(ss: In(Stack), old_ss: Out(Stack)) emulate(signal::sigaltstack);
     132   - utime(path: Path, times: Ptr) convert(files::utime);
     133   - mknod(path: LinkPath, mode: Mode, dev: Dev) convert(files::mknod);
     134   - uselib(library: Path) refuse(errno::ENOSYS) "not in current kernels";
@@ -171,7 +171,7 @@ calls! {
     155  41 pivot_root(new_root: Path, put_old: Path) pass;
     156   - _sysctl(args: Ptr) refuse(errno::ENOSYS) "not in current kernels";
     157 167 prctl(option: PRCTL, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) emulate(process_info::prctl) "options of the host's architecture are refused";
-    158   - arch_prctl(code: ARCH, addr: Hex) missing "misc::arch_prctl";
+    158   - arch_prctl(code: ARCH, addr: Hex) emulate(misc::arch_prctl);
     159 171 adjtimex(txc_p: Ptr) pass;
     160 164 setrlimit(resource: RLIMIT, rlim: In(Rlimit)) emulate(limits::setrlimit) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
     161  51 chroot(path: Path) pass;
@@ -244,7 +244,7 @@ calls! {
     228 113 clock_gettime(clockid: CLOCK, tp: Out(Timespec)) pass;
     229 114 clock_getres(clockid: CLOCK, res: Out(Timespec)) pass;
     230 115 clock_nanosleep(clockid: CLOCK, flags: TIMER, req: In(Timespec), rem: Out(Timespec)) pass;
-    231  94 exit_group(status: Int) missing "process::exit_group";
+    231  94 exit_group(status: Int) emulate(thread::exit_group);
     232   - epoll_wait(epfd: Fd, events: Out(EpollEvents), maxevents: Int, timeout: Int) convert(poll::epoll_wait) "struct epoll_event";
     233  21 epoll_ctl(epfd: Fd, op: EPOLL_CTL, fd: Fd, event: In(EpollEvent)) convert(poll::epoll_ctl) "struct epoll_event";
     234 131 tgkill(tgid: Pid, tid: Pid, sig: Signal) pass;
@@ -283,8 +283,8 @@ calls! {
     267  78 readlinkat(dirfd: DirFd, path: LinkPath, buf: Out(Buffer), bufsiz: Int) convert(files::readlinkat);
     268  53 fchmodat(dirfd: DirFd, path: Path, mode: Mode) pass;
     269  48 faccessat(dirfd: DirFd, path: Path, mode: ACCESS) pass;
-    270  72 pselect6(nfds: Int, readfds: In(FdSet), writefds: In(FdSet), exceptfds: In(FdSet), timeout: In(Timespec), sigmask: Ptr) pass;
-    271  73 ppoll(fds: In(Pollfds), nfds: Uint, timeout: In(Timespec), sigmask: In(Sigset), sigsetsize: Ulong) pass;
+    270  72 pselect6(nfds: Int, readfds: In(FdSet), writefds: In(FdSet), exceptfds: In(FdSet), timeout: In(Timespec), sigmask: Ptr) convert(poll::pselect6) "the signal mask";
+    271  73 ppoll(fds: In(Pollfds), nfds: Uint, timeout: In(Timespec), sigmask: In(Sigset), sigsetsize: Ulong) convert(poll::ppoll) "the signal mask";
     272  97 unshare(flags: CLONE) pass;
     273  99 set_robust_list(head: Ptr, len: Ulong) pass;
     274 100 get_robust_list(pid: Int, head_ptr: Ptr, len_ptr: Ptr) pass;
@@ -342,7 +342,7 @@ calls! {
     326 285 copy_file_range(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: Hex32) pass;
     327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: Hex32) pass;
     328 287 pwritev2(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: Hex32) pass;
-    329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) missing "memory::pkey_mprotect";
+    329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) emulate(memory::pkey_mprotect);
     330 289 pkey_alloc(flags: Hex, init_val: Ulong) refuse(errno::ENOSPC) "as on a processor without protection keys";
     331 290 pkey_free(pkey: Int) refuse(errno::EINVAL) "as on a processor without protection keys";
     332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) pass;

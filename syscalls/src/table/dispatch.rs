@@ -58,10 +58,7 @@ impl Call {
                 Type::LinkPath => self.has_at_flag(&args, AT_SYMLINK_FOLLOW),
                 _ => continue,
             };
-            let dirfd = match i
-                .checked_sub(1)
-                .map(|before| (self.args[before].ty, args[before]))
-            {
+            let dirfd = match i.checked_sub(1).map(|before| (self.args[before].ty, args[before])) {
                 Some((Type::DirFd, fd)) => fd as i32,
                 _ => AT_FDCWD,
             };
@@ -73,11 +70,7 @@ impl Call {
     }
 
     fn has_at_flag(&self, args: &[u64; 6], flag: u64) -> bool {
-        let at_flags = self
-            .args
-            .iter()
-            .zip(args)
-            .find(|(arg, _)| matches!(arg.ty, Type::AtFlags));
+        let at_flags = self.args.iter().zip(args).find(|(arg, _)| matches!(arg.ty, Type::AtFlags));
         at_flags.is_some_and(|(_, value)| value & flag != 0)
     }
 }
@@ -101,8 +94,6 @@ fn log_once(number: u32, name: &str) {
         [const { AtomicU64::new(0) }; UNKNOWN.div_ceil(64) as usize];
     let bit = 1 << (number % 64);
     if SAID[number as usize / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        log::line(format_args!(
-            "system call {number} ({name}) is not supported yet: ENOSYS"
-        ));
+        log::line(format_args!("system call {number} ({name}) is not supported yet: ENOSYS"));
     }
 }

@@ -13,19 +13,16 @@ struct Row {
 }
 
 fn linux() -> impl Iterator<Item = Row> {
-    LINUX
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| {
-            let mut fields = line.split('\t');
-            let mut field = || fields.next().unwrap();
-            Row {
-                number: field().parse().unwrap(),
-                name: field(),
-                host: field().parse().ok(),
-                prototype: field(),
-            }
-        })
+    LINUX.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let mut fields = line.split('\t');
+        let mut field = || fields.next().unwrap();
+        Row {
+            number: field().parse().unwrap(),
+            name: field(),
+            host: field().parse().ok(),
+            prototype: field(),
+        }
+    })
 }
 
 #[test]
@@ -33,10 +30,7 @@ fn every_call_of_the_kernel_has_its_row() {
     assert_eq!(linux().count(), CALLS.len());
     for row in linux() {
         let call = lookup(row.number).unwrap_or_else(|| panic!("{} is missing", row.name));
-        assert_eq!(
-            (call.number, call.name, call.host),
-            (row.number, row.name, row.host)
-        );
+        assert_eq!((call.number, call.name, call.host), (row.number, row.name, row.host));
     }
 }
 
@@ -52,11 +46,7 @@ fn rows_are_in_order_and_found() {
 #[test]
 fn only_calls_the_host_has_are_passed() {
     for call in CALLS {
-        assert!(
-            call.host.is_some() || !matches!(call.handling, Handling::Pass),
-            "{}",
-            call.name
-        );
+        assert!(call.host.is_some() || !matches!(call.handling, Handling::Pass), "{}", call.name);
     }
 }
 
@@ -115,13 +105,7 @@ fn arguments_are_as_many_and_as_wide_as_the_kernel_takes() {
                 continue;
             }
             let wide = arg.ty.width() == Width::U64;
-            assert_eq!(
-                Some(wide),
-                width_of(c_type).or(Some(wide)),
-                "{}: {}",
-                row.name,
-                arg.name
-            );
+            assert_eq!(Some(wide), width_of(c_type).or(Some(wide)), "{}: {}", row.name, arg.name);
         }
     }
 }
@@ -139,10 +123,7 @@ fn page() -> String {
          Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
     );
     for level in ["pass", "convert", "emulate", "refuse", "missing"] {
-        let count = CALLS
-            .iter()
-            .filter(|call| call.handling.level() == level)
-            .count();
+        let count = CALLS.iter().filter(|call| call.handling.level() == level).count();
         page += &format!("{count} {level}. ");
     }
     page += "\n\n| number | arm64 | call | handling | remark |\n|---:|---:|---|---|---|\n";
@@ -174,8 +155,5 @@ fn the_documentation_is_up_to_date() {
         std::fs::write(path, page()).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        written == page(),
-        "docs/syscalls.md is stale: UPDATE_DOCS=1 cargo test -p syscalls"
-    );
+    assert!(written == page(), "docs/syscalls.md is stale: UPDATE_DOCS=1 cargo test -p syscalls");
 }

@@ -55,19 +55,11 @@ fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
         Shape::TimevalPair => pair(timeval(addr)?, timeval(addr + 16)?),
         Shape::Itimerval => {
             let Itimerval { interval, value } = guest::read(addr)?;
-            format!(
-                "{{it_interval={}, it_value={}}}",
-                micro(interval),
-                micro(value)
-            )
+            format!("{{it_interval={}, it_value={}}}", micro(interval), micro(value))
         }
         Shape::Itimerspec => {
             let Itimerspec { interval, value } = guest::read(addr)?;
-            format!(
-                "{{it_interval={}, it_value={}}}",
-                nano(interval),
-                nano(value)
-            )
+            format!("{{it_interval={}, it_value={}}}", nano(interval), nano(value))
         }
         Shape::Rlimit => {
             let Rlimit { cur, max } = guest::read(addr)?;
@@ -78,10 +70,7 @@ fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
         Shape::Stack => {
             let [sp, flags, size] = guest::read::<[u64; 3]>(addr)?;
             let flags = plain(names::SS, flags & 0xffff_ffff);
-            format!(
-                "{{ss_sp={}, ss_flags={flags}, ss_size={size}}}",
-                pointer(sp)
-            )
+            format!("{{ss_sp={}, ss_flags={flags}, ss_size={size}}}", pointer(sp))
         }
         Shape::EpollEvent => epoll_event(addr)?,
         Shape::OpenHow => {
@@ -143,23 +132,13 @@ fn iovec(addr: u64, count: u64, total: u64) -> Result<String, Errno> {
 
 /// `struct msghdr`; the same on both architectures.
 fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
-    let [
-        name,
-        name_length,
-        iov,
-        iov_count,
-        control,
-        control_length,
-        flags,
-    ] = guest::read::<[u64; 7]>(addr)?;
+    let [name, name_length, iov, iov_count, control, control_length, flags] =
+        guest::read::<[u64; 7]>(addr)?;
     let name_length = name_length as u32;
     let name = pointed(name, sockaddr(name, name_length.into()));
     let iov = pointed(iov, iovec(iov, iov_count, total));
-    let control = if control_length == 0 {
-        String::new()
-    } else {
-        format!("msg_control={control:#x}, ")
-    };
+    let control =
+        if control_length == 0 { String::new() } else { format!("msg_control={control:#x}, ") };
     let flags = plain(names::MSG, flags & 0xffff_ffff);
     Ok(format!(
         "{{msg_name={name}, msg_namelen={name_length}, msg_iov={iov}, msg_iovlen={iov_count}, \
@@ -170,29 +149,19 @@ fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
 fn pollfd(addr: u64) -> Result<String, Errno> {
     let fd = guest::read::<i32>(addr)?;
     let events = guest::read::<u16>(addr + 4)?;
-    Ok(format!(
-        "{{fd={fd}, events={}}}",
-        plain(names::POLL, events.into())
-    ))
+    Ok(format!("{{fd={fd}, events={}}}", plain(names::POLL, events.into())))
 }
 
 fn epoll_event(addr: u64) -> Result<String, Errno> {
     let GuestEpollEvent { events, data } = guest::read(addr)?;
-    Ok(format!(
-        "{{events={}, data={data:#x}}}",
-        plain(names::EPOLL_EVENTS, events.into())
-    ))
+    Ok(format!("{{events={}, data={data:#x}}}", plain(names::EPOLL_EVENTS, events.into())))
 }
 
 fn fd_set(addr: u64, count: u64) -> Result<String, Errno> {
     let mut fds = Vec::new();
     for i in 0..count.min(1024).div_ceil(8) {
         let byte = guest::read::<u8>(addr + i)?;
-        fds.extend(
-            (0..8)
-                .filter(|bit| byte >> bit & 1 != 0)
-                .map(|bit| (i * 8 + bit).to_string()),
-        );
+        fds.extend((0..8).filter(|bit| byte >> bit & 1 != 0).map(|bit| (i * 8 + bit).to_string()));
     }
     Ok(format!("[{}]", fds.join(" ")))
 }
@@ -212,10 +181,7 @@ fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
 
 fn argv(addr: u64) -> Result<String, Errno> {
     let all = pointers(addr)?;
-    let shown = all
-        .iter()
-        .take(SHOWN)
-        .map(|&arg| pointed(arg, string(arg, SHOWN)));
+    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, string(arg, SHOWN)));
     let mut texts: Vec<String> = shown.collect();
     if all.len() > SHOWN {
         texts.push("...".into());
@@ -233,20 +199,14 @@ fn sockaddr(addr: u64, length: u64) -> Result<String, Errno> {
     let Some(&[low, high]) = bytes.get(..2) else {
         return Ok(pointer(addr));
     };
-    let port = bytes
-        .get(2..4)
-        .map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
+    let port = bytes.get(2..4).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
     Ok(match u16::from_ne_bytes([low, high]) {
         UNIX if bytes.len() == 2 => "{sa_family=AF_UNIX}".into(),
-        UNIX if bytes[2] == 0 => format!(
-            "{{sa_family=AF_UNIX, sun_path=@{}}}",
-            quoted(&bytes[3..], false)
-        ),
+        UNIX if bytes[2] == 0 => {
+            format!("{{sa_family=AF_UNIX, sun_path=@{}}}", quoted(&bytes[3..], false))
+        }
         UNIX => {
-            let path = bytes[2..]
-                .split(|&byte| byte == 0)
-                .next()
-                .unwrap_or_default();
+            let path = bytes[2..].split(|&byte| byte == 0).next().unwrap_or_default();
             format!("{{sa_family=AF_UNIX, sun_path={}}}", quoted(path, false))
         }
         INET if bytes.len() >= 8 => {
@@ -263,10 +223,7 @@ fn sockaddr(addr: u64, length: u64) -> Result<String, Errno> {
         }
         family => {
             let data = quoted(&bytes[2..], false);
-            format!(
-                "{{sa_family={}, sa_data={data}}}",
-                plain(names::AF, family.into())
-            )
+            format!("{{sa_family={}, sa_data={data}}}", plain(names::AF, family.into()))
         }
     })
 }
@@ -293,9 +250,7 @@ fn statx(addr: u64) -> Result<String, Errno> {
     let mask = plain(names::STATX, guest::read::<u32>(addr)?.into());
     let mode = mode(guest::read::<u16>(addr + 28)?.into());
     let size = guest::read::<u64>(addr + 40)?;
-    Ok(format!(
-        "{{stx_mask={mask}, stx_mode={mode}, stx_size={size}, ...}}"
-    ))
+    Ok(format!("{{stx_mask={mask}, stx_mode={mode}, stx_size={size}, ...}}"))
 }
 
 pub fn timespec(addr: u64) -> Result<String, Errno> {
@@ -328,15 +283,10 @@ fn limit(value: u64) -> String {
 
 /// Signals of a set; of a set that is nearly full, those that are not in it.
 fn sigset(set: u64) -> String {
-    let (sign, shown) = if set.count_ones() > 32 {
-        ("~", !set)
-    } else {
-        ("", set)
-    };
+    let (sign, shown) = if set.count_ones() > 32 { ("~", !set) } else { ("", set) };
     let signals = (1..=64).filter(|number| shown >> (number - 1) & 1 != 0);
-    let texts: Vec<String> = signals
-        .map(|number| signal(number).trim_start_matches("SIG").to_string())
-        .collect();
+    let texts: Vec<String> =
+        signals.map(|number| signal(number).trim_start_matches("SIG").to_string()).collect();
     format!("{sign}[{}]", texts.join(" "))
 }
 
@@ -358,16 +308,8 @@ fn sigaction(addr: u64) -> Result<String, Errno> {
 
 /// `struct clone_args`, its first version.
 fn clone_args(addr: u64) -> Result<String, Errno> {
-    let [
-        flags,
-        _pidfd,
-        child_tid,
-        parent_tid,
-        exit_signal,
-        stack,
-        size,
-        tls,
-    ] = guest::read::<[u64; 8]>(addr)?;
+    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, size, tls] =
+        guest::read::<[u64; 8]>(addr)?;
     let flags = plain(names::UNSHARE, flags);
     let exit_signal = signal(exit_signal);
     Ok(format!(
@@ -382,11 +324,7 @@ fn clone_args(addr: u64) -> Result<String, Errno> {
 
 fn utsname(addr: u64) -> Result<String, Errno> {
     const FIELD: u64 = 65;
-    Ok(format!(
-        "{{sysname={}, nodename={}, ...}}",
-        string(addr, 64)?,
-        string(addr + FIELD, 64)?
-    ))
+    Ok(format!("{{sysname={}, nodename={}, ...}}", string(addr, 64)?, string(addr + FIELD, 64)?))
 }
 
 /// A status as wait(2) gives it.
@@ -400,15 +338,11 @@ fn wstatus(status: u32) -> String {
                 signal(u64::from(status >> 8 & 0xff))
             )
         }
-        _ if number == 0 => format!(
-            "[{{WIFEXITED(s) && WEXITSTATUS(s) == {}}}]",
-            status >> 8 & 0xff
-        ),
+        _ if number == 0 => {
+            format!("[{{WIFEXITED(s) && WEXITSTATUS(s) == {}}}]", status >> 8 & 0xff)
+        }
         _ if status & 0x80 != 0 => {
-            format!(
-                "[{{WIFSIGNALED(s) && WTERMSIG(s) == {} && WCOREDUMP(s)}}]",
-                signal(number)
-            )
+            format!("[{{WIFSIGNALED(s) && WTERMSIG(s) == {} && WCOREDUMP(s)}}]", signal(number))
         }
         _ => format!("[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", signal(number)),
     }
