@@ -167,7 +167,11 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
         steps: steps(&loads),
         align,
         entry: header.e_entry,
-        phdr: loads.iter().find_map(|s| s.address_of(header.e_phoff)),
+        // Of several the last, as in Linux.
+        phdr: loads
+            .iter()
+            .rev()
+            .find_map(|s| s.address_of(header.e_phoff)),
         phnum: header.e_phnum,
         brk: loads.iter().map(|s| s.memory.end).max().unwrap_or(span.end),
         span,

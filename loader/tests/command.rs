@@ -54,6 +54,58 @@ fn what_cannot_be_executed() {
     }
 }
 
+/// An x86_64 program of nothing but headers that asks for an interpreter.
+fn program_with_interpreter(path: &str) -> Vec<u8> {
+    let segment = |kind: u32, offset: usize, size: usize| {
+        let words = [offset, 0x40_0000, 0, size, size, 0x1000].map(|w| (w as u64).to_le_bytes());
+        [
+            &kind.to_le_bytes()[..],
+            &5u32.to_le_bytes(),
+            words.as_flattened(),
+        ]
+        .concat()
+    };
+    const HEADERS: usize = 64 + 2 * 56;
+    let halves = |values: &[u16]| {
+        values
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
+    [
+        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0",
+        &halves(&[2, 62, 1, 0])[..], // e_type, e_machine, e_version
+        &[0x40_0000u64, 64, 0].map(u64::to_le_bytes).concat(), // e_entry, e_phoff, e_shoff
+        &halves(&[0, 0, 64, 56, 2, 0, 0, 0]),
+        &segment(1, 0, HEADERS),              // PT_LOAD
+        &segment(3, HEADERS, path.len() + 1), // PT_INTERP
+        path.as_bytes(),
+        b"\0",
+    ]
+    .concat()
+}
+
+#[test]
+fn interpreters_that_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    let with_interpreter = |path: &str| {
+        fs::write(&program, program_with_interpreter(path)).unwrap();
+        refused(program.to_str().unwrap())
+    };
+    let (status, message) = with_interpreter("/nonexistent/ld.so");
+    assert_eq!(status, 127);
+    assert!(
+        message.contains("/nonexistent/ld.so was not found"),
+        "{message}"
+    );
+    let text = directory.path().join("text");
+    fs::write(&text, "hello").unwrap();
+    let (status, message) = with_interpreter(text.to_str().unwrap());
+    assert_eq!(status, 126);
+    assert!(message.contains("text is not an ELF file"), "{message}");
+}
+
 #[test]
 fn a_wrong_command_line() {
     for arguments in [&[][..], &["--no-such-option", "/bin/true"], &["--exec-fd", "-1", "/x"]] {
