@@ -29,9 +29,11 @@ pub mod arith;
 pub mod control;
 pub mod exits;
 pub mod flagstate;
+pub mod mmx;
 pub mod moves;
 pub mod operands;
 pub mod table;
+pub mod x87;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};

@@ -2,7 +2,7 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves};
+use super::{Lower, Lowered, arith, control, mmx, moves, x87};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -33,7 +33,15 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
     row(m, f, Flags::NONE, Flags::NONE)
 }
 
-const FAMILIES: &[Rows] = &[arith::ROWS, control::ROWS, moves::CONDITIONAL_ROWS, moves::ROWS];
+const FAMILIES: &[Rows] = &[
+    arith::ROWS,
+    control::ROWS,
+    mmx::ROWS,
+    moves::CONDITIONAL_ROWS,
+    moves::ROWS,
+    x87::CONDITIONAL_ROWS,
+    x87::ROWS,
+];
 
 /// At least the number of mnemonics iced knows.
 const COUNT: usize = 2048;
@@ -57,8 +65,14 @@ const fn build() -> [Entry; COUNT] {
 
 static TABLE: [Entry; COUNT] = build();
 
+/// The entry of the MMX forms of mnemonics that SSE has too.
+static MMX: Entry = plain(Mnemonic::Paddb, mmx::lower).1;
+
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {
+    if mmx::has_mm_operand(ins) {
+        return &MMX;
+    }
     &TABLE[ins.mnemonic() as usize]
 }
 
