@@ -20,6 +20,12 @@ pub mod host {
     pub const prctl: u64 = 167;
     pub const getpid: u64 = 172;
     pub const gettid: u64 = 178;
+    pub const shmctl: u64 = 195;
+    pub const msync: u64 = 227;
+    pub const mlock: u64 = 228;
+    pub const munlock: u64 = 229;
+    pub const mincore: u64 = 232;
+    pub const mlock2: u64 = 284;
     pub const rt_tgsigqueueinfo: u64 = 240;
 }
 
