@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{log, table, thread};
+use crate::{guest, log, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,9 +220,25 @@ pub(crate) fn run(task: &mut Task) -> ! {
                 let fault = task.cpu.fault;
                 signal::memory_fault(task, fault);
             }
+            Exit::Unimplemented => unimplemented_instruction(task),
             Exit::Interrupted => {}
         }
     }
+}
+
+/// The guest gets the SIGILL of a processor without the instruction, and the log says which it was.
+fn unimplemented_instruction(task: &mut Task) {
+    const UNDEFINED_OPCODE: u8 = 6;
+    let rip = task.cpu.rip;
+    let bytes: Vec<String> = (0..15)
+        .map_while(|i| guest::read::<u8>(rip + i).ok())
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    log::line(format_args!(
+        "instruction not implemented at {rip:#x}, bytes {}: SIGILL",
+        bytes.join(" ")
+    ));
+    signal::exception(task, UNDEFINED_OPCODE);
 }
 
 /// Whether a fault comes of our write protection of a page that holds translated code. Then
