@@ -40,15 +40,15 @@ enum Logic {
 
 /// A second operand.
 #[derive(Clone, Copy)]
-enum Rhs {
+pub(super) enum Rhs {
     Reg(R),
     Imm(u64),
 }
 
 /// Where the first operand came from and the result goes.
-struct Destination {
-    memory: Option<Addr>,
-    size: u32,
+pub(super) struct Destination {
+    pub memory: Option<Addr>,
+    pub size: u32,
 }
 
 fn add(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -65,7 +65,7 @@ fn cmp(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// Reads the first operand and remembers where the result goes.
-    fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
+    pub(super) fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
         let size = self.size_of(ins, 0);
         if ins.op_kind(0) == OpKind::Register {
             return (self.read(ins, 0), Destination { memory: None, size });
@@ -82,7 +82,7 @@ impl Lower<'_> {
         )
     }
 
-    fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
+    pub(super) fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
         match d.memory {
             Some(m) => self.store(d.size, value, m),
             None => self.write_register(ins.op_register(0), value),
@@ -90,7 +90,7 @@ impl Lower<'_> {
     }
 
     /// The register to compute a 32- or 64-bit result in.
-    fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
+    pub(super) fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
         if d.memory.is_none() && d.size >= 4 {
             host_of(ins.op_register(0))
         } else {
@@ -99,7 +99,7 @@ impl Lower<'_> {
     }
 
     /// The second operand; immediates are sign-extended to the operand size.
-    fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
+    pub(super) fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
         match ins.op_kind(1) {
             OpKind::Register | OpKind::Memory => Rhs::Reg(self.read(ins, 1)),
             _ => {
@@ -113,7 +113,7 @@ impl Lower<'_> {
         }
     }
 
-    fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
+    pub(super) fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
         match rhs {
             Rhs::Reg(r) => r,
             Rhs::Imm(0) => R::ZR,
@@ -122,7 +122,7 @@ impl Lower<'_> {
     }
 
     /// x26 = a ^ b, from which AF derives.
-    fn keep_for_af(&mut self, a: R, rhs: Rhs) {
+    pub(super) fn keep_for_af(&mut self, a: R, rhs: Rhs) {
         if !self.need.any(Flags::A) {
             return;
         }
@@ -134,7 +134,7 @@ impl Lower<'_> {
         }
     }
 
-    fn wants_pf(&self) -> bool {
+    pub(super) fn wants_pf(&self) -> bool {
         self.need.any(Flags::P.or(Flags::A))
     }
 
