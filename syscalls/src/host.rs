@@ -4,6 +4,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// The call has to be made again once the pending signal is delivered: the kernel's own
+    /// ERESTARTSYS, which never leaves the kernel.
+    pub const RESTART: Self = Self(512);
+}
+
 /// What a system call gives back: a value, or an error number.
 pub type SysResult = Result<u64, Errno>;
 
