@@ -345,6 +345,10 @@ impl Asm {
         and_imm 0x1200_0000; orr_imm 0x3200_0000; eor_imm 0x5200_0000; ands_imm 0x7200_0000;
     }
 
+    /// EOR d, n, m, ASR #amount in X registers.
+    pub fn eor_asr(&mut self, d: R, n: R, m: R, amount: u32) {
+        dynasm!(self; .arch aarch64; eor X(d.0), X(n.0), X(m.0), asr amount);
+    }
     pub fn sxtb(&mut self, w: Width, d: R, n: R) {
         self.sbfx(w, d, n, 0, 8);
     }

@@ -40,7 +40,9 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
                 live = live.or(region.insns[t as usize].live_in);
             }
             let entry = table::entry(&region.insns[i].ins);
-            let live_in = live.without(entry.writes).or(entry.reads);
+            let live_in = live
+                .without(entry.kills(&region.insns[i].ins))
+                .or(entry.reads);
             let insn = &mut region.insns[i];
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.
@@ -90,7 +92,7 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
         };
         let entry = table::entry(&ins);
         live = live.or(entry.reads.and(unknown));
-        unknown = unknown.without(entry.writes.or(live));
+        unknown = unknown.without(entry.kills(&ins).or(live));
         if unknown.is_empty() {
             return live;
         }

@@ -40,15 +40,15 @@ enum Logic {
 
 /// A second operand.
 #[derive(Clone, Copy)]
-enum Rhs {
+pub(super) enum Rhs {
     Reg(R),
     Imm(u64),
 }
 
 /// Where the first operand came from and the result goes.
-struct Destination {
-    memory: Option<Addr>,
-    size: u32,
+pub(super) struct Destination {
+    pub memory: Option<Addr>,
+    pub size: u32,
 }
 
 fn add(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -65,7 +65,7 @@ fn cmp(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// Reads the first operand and remembers where the result goes.
-    fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
+    pub(super) fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
         let size = self.size_of(ins, 0);
         if ins.op_kind(0) == OpKind::Register {
             return (self.read(ins, 0), Destination { memory: None, size });
@@ -76,7 +76,7 @@ impl Lower<'_> {
         (t, Destination { memory: Some(m), size })
     }
 
-    fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
+    pub(super) fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
         match d.memory {
             Some(m) => self.store(d.size, value, m),
             None => self.write_register(ins.op_register(0), value),
@@ -84,12 +84,16 @@ impl Lower<'_> {
     }
 
     /// The register to compute a 32- or 64-bit result in.
-    fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
-        if d.memory.is_none() && d.size >= 4 { host_of(ins.op_register(0)) } else { self.tmp() }
+    pub(super) fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
+        if d.memory.is_none() && d.size >= 4 {
+            host_of(ins.op_register(0))
+        } else {
+            self.tmp()
+        }
     }
 
     /// The second operand; immediates are sign-extended to the operand size.
-    fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
+    pub(super) fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
         match ins.op_kind(1) {
             OpKind::Register | OpKind::Memory => Rhs::Reg(self.read(ins, 1)),
             _ => {
@@ -99,7 +103,7 @@ impl Lower<'_> {
         }
     }
 
-    fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
+    pub(super) fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
         match rhs {
             Rhs::Reg(r) => r,
             Rhs::Imm(0) => R::ZR,
@@ -108,7 +112,7 @@ impl Lower<'_> {
     }
 
     /// x26 = a ^ b, from which AF derives.
-    fn keep_for_af(&mut self, a: R, rhs: Rhs) {
+    pub(super) fn keep_for_af(&mut self, a: R, rhs: Rhs) {
         if !self.need.any(Flags::A) {
             return;
         }
@@ -120,7 +124,7 @@ impl Lower<'_> {
         }
     }
 
-    fn wants_pf(&self) -> bool {
+    pub(super) fn wants_pf(&self) -> bool {
         self.need.any(Flags::P.or(Flags::A))
     }
 

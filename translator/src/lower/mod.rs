@@ -31,7 +31,9 @@ pub mod exits;
 pub mod flagstate;
 pub mod mmx;
 pub mod moves;
+pub mod muldiv;
 pub mod operands;
+pub mod shifts;
 pub mod table;
 pub mod x87;
 
@@ -101,7 +103,7 @@ pub struct Lower<'a> {
     pub config: &'a Config,
     /// Index of the current instruction in the region.
     pub index: usize,
-    /// Flags that the current instruction writes and that are read later.
+    /// Flags that the current instruction may write and that are read later.
     pub need: Flags,
     /// Flags that are live behind the current instruction, whoever wrote them.
     pub live_out: Flags,

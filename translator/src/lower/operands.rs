@@ -169,7 +169,9 @@ impl Lower<'_> {
     }
 
     /// The address of the instruction's memory operand for accesses of `size` bytes.
+    /// Holds at most two temporaries.
     pub fn address(&mut self, ins: &Instruction, size: u32) -> Addr {
+        let used = self.temps_used;
         let segment = match ins.memory_segment() {
             Register::FS => Some(FS),
             Register::GS => {
@@ -192,9 +194,12 @@ impl Lower<'_> {
             Addr::Imm(R::ZR, offset) if fits_offset(i64::from(offset), size) => {
                 Addr::Imm(segment, offset)
             }
-            Addr::Imm(base, 0) if !self.ordered() => Addr::Index(segment, base, 0),
+            Addr::Imm(base, 0) if !self.ordered() && self.temps_used <= used + 2 => {
+                Addr::Index(segment, base, 0)
+            }
             other => {
                 let t = self.materialize(other);
+                self.temps_used = used;
                 let sum = self.tmp();
                 self.a.add(Width::X, sum, segment, t);
                 Addr::Imm(sum, 0)
