@@ -1,7 +1,19 @@
 //! The translator as the rest of the program uses it: run guest code, forget translations,
 //! say what guest state a host program counter stands for.
 
-use crate::state::CpuState;
+use crate::asm::Asm;
+use crate::cache::{CodeCache, RegionMeta, anonymous};
+use crate::facts;
+use crate::helpers;
+use crate::lower::exits::{UNIMPLEMENTED, table_offset};
+use crate::lower::{FlagState, Lower};
+use crate::region::{MAX_INSTRUCTIONS, Region};
+use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
+use crate::tramp::{self, Trampoline};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
 pub trait GuestMemory: Send + Sync {
@@ -63,6 +75,9 @@ pub enum Exit {
     /// A processor exception raised by an instruction, by vector (0 #DE, 1 #DB, 3 #BP, 4 #OF,
     /// 6 #UD, 13 #GP, 16 #MF, 19 #XM). `rip` is the instruction, for #BP and #OF the one behind it.
     Exception(u8),
+    /// An instruction that the translator does not implement; `rip` is the instruction. The guest
+    /// gets SIGILL, and the log a line.
+    Unimplemented,
     /// A guest load, store or instruction fetch faulted; `cpu.fault` says how, `rip` is the instruction.
     MemoryFault,
     /// `cpu.interrupt` was set; `rip` is the next instruction. The caller clears `interrupt`.
@@ -106,76 +121,540 @@ pub struct Stats {
 }
 
 /// One translator, shared by all threads of a process.
-pub struct Engine {}
+pub struct Engine {
+    config: Config,
+    memory: Box<dyn GuestMemory>,
+    cache: CodeCache,
+    trampolines: [u64; tramp::COUNT],
+    inner: Mutex<Inner>,
+}
+
+/// What only the holder of the lock touches.
+struct Inner {
+    order: MemoryOrder,
+    /// Host address of the translation of a guest address.
+    entries: HashMap<u64, u64, AddressHash>,
+    /// Regions by the guest pages (4096 bytes) they come from.
+    pages: HashMap<u64, Vec<&'static RegionMeta>, AddressHash>,
+    region: Region,
+    asm: Asm,
+    attached: Vec<*mut CpuState>,
+    /// Counts flushes: addresses in the cache from before one mean nothing after it.
+    generation: u64,
+    stats: Stats,
+}
+
+// SAFETY: the pointers in `attached` are only followed under the lock, while their threads are
+// outside translated code and waiting for it (see `stop_the_world`).
+unsafe impl Send for Inner {}
+
+/// Bytes of a thread's indirect-branch table.
+const BRANCH_TABLE_SIZE: usize = 16 << BRANCH_TABLE_BITS;
+/// The guest's page size.
+const PAGE: u64 = 4096;
+/// Usable bytes of a thread's shadow stack.
+const SHADOW_SIZE: usize = 256 << 10;
+/// Guards on both sides of it; at least a host page of any size.
+const SHADOW_GUARD: usize = 64 << 10;
 
 impl Engine {
     /// Reserves the code cache. Fails only when the address space cannot be had.
-    pub fn new(_config: Config, _memory: Box<dyn GuestMemory>) -> std::io::Result<Self> {
-        Ok(Self {})
+    pub fn new(config: Config, memory: Box<dyn GuestMemory>) -> io::Result<Self> {
+        let cache = CodeCache::new(config.cache_size)?;
+        let mut asm = Asm::default();
+        let offsets = tramp::emit(&mut asm);
+        let base = cache.append_trampolines(asm.code())?;
+        asm.clear();
+        Ok(Engine {
+            config,
+            memory,
+            trampolines: offsets.map(|o| base + u64::from(o)),
+            cache,
+            inner: Mutex::new(Inner {
+                order: config.order,
+                entries: HashMap::default(),
+                pages: HashMap::default(),
+                region: Region::default(),
+                asm,
+                attached: Vec::new(),
+                generation: 0,
+                stats: Stats::default(),
+            }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The translator does not unwind with the lock held; a poisoned lock is as good as any.
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Gives a new thread's state its tables (shadow stack, branch table, trampolines, helpers).
-    pub fn attach(&self, _cpu: &mut CpuState) -> std::io::Result<()> {
+    /// The state must stay where it is until [`detach`](Self::detach).
+    pub fn attach(&self, cpu: &mut CpuState) -> io::Result<()> {
+        let table = anonymous(BRANCH_TABLE_SIZE, libc::PROT_READ | libc::PROT_WRITE)?;
+        let block = anonymous(SHADOW_SIZE + 2 * SHADOW_GUARD, libc::PROT_NONE)?;
+        let shadow = block + SHADOW_GUARD as u64;
+        // SAFETY: the range is inside the block mapped just now.
+        let ok = unsafe {
+            libc::mprotect(
+                shadow as *mut _,
+                SHADOW_SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+            )
+        };
+        if ok != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        cpu.branch_table = table;
+        cpu.shadow_block = [block, (SHADOW_SIZE + 2 * SHADOW_GUARD) as u64];
+        // Zeros above the start: a return too many compares with 0 and misses.
+        cpu.shadow_top = shadow + SHADOW_SIZE as u64 - 1024;
+        cpu.shadow_sp = cpu.shadow_top;
+        for (slot, address) in cpu.trampolines.iter_mut().zip(self.trampolines) {
+            *slot = address;
+        }
+        helpers::install(cpu);
+        self.clear_branch_table(table);
+        self.lock().attached.push(cpu);
         Ok(())
     }
 
     /// Releases what [`attach`](Self::attach) gave.
-    pub fn detach(&self, _cpu: &mut CpuState) {}
+    pub fn detach(&self, cpu: &mut CpuState) {
+        let this: *mut CpuState = cpu;
+        self.lock().attached.retain(|&c| c != this);
+        // SAFETY: both ranges were mapped by `attach`, and the thread no longer runs translated code.
+        unsafe {
+            libc::munmap(cpu.branch_table as *mut _, BRANCH_TABLE_SIZE);
+            libc::munmap(cpu.shadow_block[0] as *mut _, cpu.shadow_block[1] as usize);
+        }
+        cpu.branch_table = 0;
+        cpu.shadow_block = [0; 2];
+    }
+
+    /// An empty entry has guest address 0, so the one for address 0 must lead to the miss trampoline.
+    fn clear_branch_table(&self, table: u64) {
+        let miss = BranchTableEntry {
+            guest: 0,
+            host: self.trampoline(Trampoline::Indirect),
+        };
+        // SAFETY: the first entry of a table that `attach` mapped.
+        unsafe { *(table as *mut BranchTableEntry) = miss };
+    }
+
+    fn trampoline(&self, t: Trampoline) -> u64 {
+        self.trampolines[t as usize]
+    }
 
     /// Runs guest code from `cpu.rip` until something needs the caller.
-    pub fn run(&self, _cpu: &mut CpuState) -> Exit {
-        Exit::Interrupted
+    pub fn run(&self, cpu: &mut CpuState) -> Exit {
+        loop {
+            if self.interrupted(cpu) {
+                return Exit::Interrupted;
+            }
+            let Some(host) = self.enter_at(cpu) else {
+                return no_code(cpu);
+            };
+            if let Some(exit) = self.enter(cpu, host) {
+                return exit;
+            }
+        }
     }
 
     /// Runs exactly one guest instruction (used for a store into a page that holds translated code).
-    pub fn step(&self, _cpu: &mut CpuState) -> Exit {
-        Exit::Interrupted
+    pub fn step(&self, cpu: &mut CpuState) -> Exit {
+        let rip = cpu.rip;
+        let host = {
+            let mut inner = self.lock();
+            let host = self.translate(&mut inner, rip, 1, false);
+            cpu.entering = host.unwrap_or(0);
+            host
+        };
+        let Some(host) = host else {
+            return no_code(cpu);
+        };
+        match self.enter_unlinked(cpu, host) {
+            Some(exit) => exit,
+            None => Exit::Interrupted,
+        }
+    }
+
+    /// Whether the thread shall come out; then what was patched to get it out is undone.
+    fn interrupted(&self, cpu: &mut CpuState) -> bool {
+        // SAFETY: a plain field that signal handlers write.
+        let interrupt = unsafe { std::ptr::read_volatile(&cpu.interrupt) };
+        if interrupt == 0 {
+            return false;
+        }
+        let _lock = self.lock();
+        for slot in &mut cpu.armed {
+            if *slot != 0 {
+                // SAFETY: region records live as long as the cache (until a flush, which clears `armed`).
+                let meta = unsafe { &*(*slot as *const RegionMeta) };
+                self.cache.disarm(meta);
+                *slot = 0;
+            }
+        }
+        true
+    }
+
+    /// Finds or makes the translation at `cpu.rip` and marks the thread as about to enter it.
+    fn enter_at(&self, cpu: &mut CpuState) -> Option<u64> {
+        let mut inner = self.lock();
+        let host = self.find_or_translate(&mut inner, cpu.rip)?;
+        cpu.entering = host;
+        Some(host)
+    }
+
+    fn find_or_translate(&self, inner: &mut Inner, rip: u64) -> Option<u64> {
+        if let Some(&host) = inner.entries.get(&rip) {
+            return Some(host);
+        }
+        self.translate(inner, rip, MAX_INSTRUCTIONS, true)
+    }
+
+    /// Enters translated code; handles the exits that only concern the translator.
+    fn enter(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
+        let exit = self.enter_raw(cpu, host)?;
+        match exit {
+            ExitCode::Direct => {
+                let target = self.link(cpu.exit_arg);
+                cpu.rip = target;
+                None
+            }
+            ExitCode::Indirect => {
+                self.fill_branch_table(cpu);
+                None
+            }
+            other => Some(self.finish_exit(cpu, other)),
+        }
+    }
+
+    /// The same for a translation that is used once: nothing is linked to or from it.
+    fn enter_unlinked(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
+        match self.enter_raw(cpu, host)? {
+            ExitCode::Direct => {
+                // SAFETY: the exit trampoline stored the address of the stub's record.
+                cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
+                None
+            }
+            ExitCode::Indirect => None,
+            other => Some(self.finish_exit(cpu, other)),
+        }
+    }
+
+    /// None if the thread was interrupted before it could enter.
+    fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<ExitCode> {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `interrupted`.
+        if unsafe { std::ptr::read_volatile(&cpu.interrupt) } != 0 {
+            cpu.entering = 0;
+            return None;
+        }
+        // SAFETY: `host` is the entry of a translation in the live cache: a flush waits for
+        // `entering` to become 0. The state was prepared by `attach`.
+        unsafe { tramp::enter(self.trampoline(Trampoline::Enter), cpu, host) };
+        cpu.entering = 0;
+        Some(match cpu.exit {
+            0 => ExitCode::Direct,
+            1 => ExitCode::Indirect,
+            2 => ExitCode::Syscall,
+            3 => ExitCode::Exception,
+            _ => ExitCode::MemoryFault,
+        })
+    }
+
+    fn finish_exit(&self, cpu: &mut CpuState, exit: ExitCode) -> Exit {
+        match exit {
+            ExitCode::Syscall => {
+                cpu.gpr[1] = cpu.rip;
+                cpu.gpr[11] = cpu.rflags();
+                Exit::Syscall
+            }
+            ExitCode::Exception if cpu.exit_arg == u64::from(UNIMPLEMENTED) => Exit::Unimplemented,
+            ExitCode::Exception => Exit::Exception(cpu.exit_arg as u8),
+            _ => Exit::MemoryFault,
+        }
+    }
+
+    /// Links the exit whose record is given to its target's translation. Returns the guest target.
+    fn link(&self, record: u64) -> u64 {
+        // SAFETY: the exit trampoline stored the address of the stub's record.
+        let target = unsafe { (record as *const u64).read_unaligned() };
+        let mut inner = self.lock();
+        let generation = inner.generation;
+        if let Some(host) = self.find_or_translate(&mut inner, target)
+            && inner.generation == generation
+            && let Some(meta) = self.cache.region_at(record)
+            && !meta.is_dead()
+        {
+            inner.stats.links += 1;
+            self.cache.link(meta, record, host);
+        }
+        target
+    }
+
+    fn fill_branch_table(&self, cpu: &mut CpuState) {
+        let mut inner = self.lock();
+        inner.stats.indirect_misses += 1;
+        if let Some(host) = self.find_or_translate(&mut inner, cpu.rip) {
+            let entry = cpu.branch_table + table_offset(cpu.rip);
+            // SAFETY: inside the table that `attach` mapped; only this thread uses it now.
+            unsafe {
+                *(entry as *mut BranchTableEntry) = BranchTableEntry {
+                    guest: cpu.rip,
+                    host,
+                }
+            };
+        }
+    }
+
+    /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
+    fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
+        let Inner {
+            region,
+            asm,
+            order,
+            stats,
+            ..
+        } = inner;
+        if !region.build(&*self.memory, rip, max) {
+            return None;
+        }
+        facts::flag_liveness(region, &*self.memory);
+        let config = Config {
+            order: *order,
+            ..self.config
+        };
+        asm.clear();
+        let mut lower = Lower::new(asm, region, &config);
+        lower.run();
+        let emitted = lower.into_emitted();
+        stats.regions += 1;
+        stats.guest_instructions += region.insns.len() as u64;
+        stats.host_bytes += asm.code().len() as u64;
+        if self.config.dump_asm {
+            crate::dump::region(region, asm.code(), &emitted.map);
+        }
+        let Some(meta) = self.cache.append(region, asm, emitted) else {
+            self.flush(inner);
+            return self.translate(inner, rip, max, publish);
+        };
+        if publish {
+            self.publish(inner, meta);
+        }
+        Some(meta.host)
+    }
+
+    /// Makes a new translation known and links it with what is already there.
+    fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
+        inner.entries.insert(meta.guest, meta.host);
+        for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
+            inner.pages.entry(page).or_default().push(meta);
+        }
+        self.memory.watch(meta.guest, meta.guest_end);
+        for &record in &meta.records {
+            let at = meta.host + u64::from(record);
+            // SAFETY: the record of a stub in the region appended just now.
+            let target = unsafe { (at as *const u64).read_unaligned() };
+            if target != meta.guest
+                && let Some(&host) = inner.entries.get(&target)
+            {
+                self.cache.link(meta, at, host);
+                inner.stats.links += 1;
+            }
+        }
     }
 
     /// Forgets every translation of guest code in `start..end`, in every thread.
-    pub fn invalidate(&self, _start: u64, _end: u64) {}
+    pub fn invalidate(&self, start: u64, end: u64) {
+        let mut inner = self.lock();
+        let Inner {
+            pages,
+            entries,
+            stats,
+            ..
+        } = &mut *inner;
+        for page in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
+            let Some(regions) = pages.get_mut(&page) else {
+                continue;
+            };
+            regions.retain(|meta| {
+                if meta.guest < end && meta.guest_end > start && !meta.is_dead() {
+                    entries.remove(&meta.guest);
+                    self.cache.kill(meta);
+                    stats.invalidations += 1;
+                }
+                !meta.is_dead()
+            });
+        }
+    }
 
     /// Changes the memory order; translations made for the other order are thrown away.
-    pub fn set_order(&self, _order: MemoryOrder) {}
+    pub fn set_order(&self, order: MemoryOrder) {
+        let mut inner = self.lock();
+        if inner.order != order {
+            inner.order = order;
+            self.flush(&mut inner);
+        }
+    }
+
+    /// Throws all translations away. Every thread comes out of translated code first.
+    fn flush(&self, inner: &mut Inner) {
+        self.cache.arm_all();
+        for &cpu in &inner.attached {
+            // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
+            // out waits for the lock before it goes in again.
+            unsafe {
+                while std::ptr::read_volatile(&(*cpu).entering) != 0 {
+                    libc::sched_yield();
+                }
+                (*cpu).shadow_sp = (*cpu).shadow_top;
+                (*cpu).armed = [0; 4];
+                std::ptr::write_bytes((*cpu).branch_table as *mut u8, 0, BRANCH_TABLE_SIZE);
+                self.clear_branch_table((*cpu).branch_table);
+            }
+        }
+        inner.generation += 1;
+        inner.entries.clear();
+        inner.pages.clear();
+        self.cache.reset();
+    }
 
     /// Whether the host address is inside emitted code (translations and trampolines).
     /// Async-signal-safe.
-    pub fn contains(&self, _host_pc: u64) -> bool {
-        false
+    pub fn contains(&self, host_pc: u64) -> bool {
+        self.cache.contains(host_pc)
     }
 
     /// For the host's SIGSEGV/SIGBUS handler. If the context was executing translated code or a
     /// run-time helper on behalf of the guest, stores the exact guest state in `cpu` and changes
     /// the context so that [`run`](Self::run) returns [`Exit::MemoryFault`] once the handler
-    /// returns; also resolves the translator's own faults (shadow stack guards). Returns false if the fault was
-    /// not the guest's. `cpu.fault` is filled by this call. Async-signal-safe.
+    /// returns; also resolves the translator's own faults (shadow stack guards). Returns false if
+    /// the fault was not the guest's. `cpu.fault` is filled by this call. Async-signal-safe.
     pub fn handle_fault(
         &self,
-        _cpu: &mut CpuState,
-        _context: &mut HostContext,
-        _fault: crate::state::Fault,
+        cpu: &mut CpuState,
+        context: &mut HostContext,
+        fault: Fault,
     ) -> bool {
-        false
+        if self.contains(context.pc) {
+            if fault.addr.wrapping_sub(cpu.shadow_block[0]) < cpu.shadow_block[1] {
+                context.x[27] = cpu.shadow_top;
+                return true;
+            }
+            let Some(meta) = self.cache.region_at(context.pc) else {
+                return false;
+            };
+            save_context(cpu, context, meta);
+        } else if cpu.helper_return != 0 {
+            // CallHelper has saved the state, and the helper has not changed it yet.
+            cpu.helper_return = 0;
+        } else {
+            return false;
+        }
+        cpu.fault = fault;
+        cpu.exit = ExitCode::MemoryFault as u64;
+        context.pc = self.trampoline(Trampoline::Leave);
+        context.sp = cpu.host_sp;
+        context.fpcr = 0;
+        true
     }
 
     /// For the handler of an asynchronous signal that interrupted the thread owning `cpu`: sets
     /// `cpu.interrupt` and sees that translated code is left at the next guest instruction
     /// boundary it reaches (end of the region or a backward branch). Async-signal-safe.
-    pub fn request_exit(&self, _cpu: &mut CpuState, _context: &mut HostContext) {}
+    pub fn request_exit(&self, cpu: &mut CpuState, context: &mut HostContext) {
+        cpu.interrupt = 1;
+        if cpu.entering == 0 {
+            return; // outside: `run` looks before it enters
+        }
+        // Inside a region; or on the way in; or in a helper.
+        for pc in [context.pc, cpu.entering, cpu.helper_return] {
+            if let Some(meta) = self.cache.region_at(pc)
+                && let Some(slot) = cpu.armed.iter_mut().find(|s| **s == 0)
+            {
+                *slot = meta as *const RegionMeta as u64;
+                self.cache.arm(meta);
+            }
+        }
+    }
 
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { _engine: self }
+        ForkGuard { inner: self.lock() }
     }
 
     /// Counters so far.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.lock().stats
     }
+}
+
+/// No executable memory at rip: an instruction fetch fault.
+fn no_code(cpu: &mut CpuState) -> Exit {
+    const SEGV_MAPERR: i32 = 1;
+    cpu.entering = 0;
+    cpu.fault = Fault {
+        signo: libc::SIGSEGV as u32,
+        code: SEGV_MAPERR,
+        addr: cpu.rip,
+        write: 0,
+    };
+    Exit::MemoryFault
+}
+
+/// The guest's state from the host registers of interrupted translated code.
+fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
+    let at = (context.pc - meta.host) as u32;
+    let i = meta.map.partition_point(|e| e.host <= at).saturating_sub(1);
+    let entry = meta.map[i];
+    cpu.gpr.copy_from_slice(&context.x[..16]);
+    cpu.xmm.copy_from_slice(&context.v[..16]);
+    cpu.fs_base = context.x[23];
+    cpu.pf = context.x[25];
+    cpu.af = context.x[26];
+    if entry.flags.float {
+        cpu.pf = u64::from(!FlagState::float_pf(context.pstate));
+        cpu.af = cpu.pf;
+    }
+    cpu.nzcv = entry.flags.canonical_nzcv(context.pstate & 0xf000_0000);
+    cpu.shadow_sp = context.x[27];
+    cpu.fpsr = context.fpsr;
+    cpu.rip = meta.guest + u64::from(entry.guest);
 }
 
 /// See [`Engine::lock_for_fork`].
 pub struct ForkGuard<'a> {
-    _engine: &'a Engine,
+    inner: MutexGuard<'a, Inner>,
 }
+
+impl ForkGuard<'_> {
+    /// To be called in the child: the other threads' states are gone with their threads.
+    pub fn in_child(&mut self, cpu: &mut CpuState) {
+        let this: *mut CpuState = cpu;
+        self.inner.attached.retain(|&c| c == this);
+    }
+}
+
+/// A hash for addresses: multiplication by an odd constant, high half (Knuth, TAOCP 6.4).
+#[derive(Clone, Copy, Default)]
+pub struct AddressHasher(u64);
+
+impl std::hash::Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u64(u64::from(b));
+        }
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+type AddressHash = std::hash::BuildHasherDefault<AddressHasher>;

@@ -2,5 +2,15 @@
 //!
 //! This crate knows nothing of Linux, ELF or system calls.
 
+pub mod asm;
+pub mod cache;
+pub mod dump;
 pub mod engine;
+pub mod facts;
+pub mod flags;
+pub mod helpers;
+pub mod lower;
+pub mod region;
 pub mod state;
+pub mod tramp;
+pub mod x87;

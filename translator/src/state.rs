@@ -63,8 +63,16 @@ pub struct X87State {
 
 impl X87State {
     /// The state after FNINIT.
-    pub const INIT: Self =
-        Self { st: [0; 8], cw: 0x37f, sw: 0, top: 0, tag: 0, fop: 0, fip: 0, fdp: 0 };
+    pub const INIT: Self = Self {
+        st: [0; 8],
+        cw: 0x37f,
+        sw: 0,
+        top: 0,
+        tag: 0,
+        fop: 0,
+        fip: 0,
+        fdp: 0,
+    };
 }
 
 /// MXCSR at process start: all exceptions masked, round to nearest.
@@ -81,7 +89,7 @@ pub struct BranchTableEntry {
 }
 
 /// log2 of the number of entries of the indirect-branch table.
-pub const BRANCH_TABLE_BITS: u32 = 12;
+pub const BRANCH_TABLE_BITS: u32 = 14;
 
 /// Why translated code returned to Rust; written by the exit trampolines to [`CpuState::exit`].
 #[repr(u64)]
@@ -149,8 +157,18 @@ pub struct CpuState {
     pub x87: X87State,
     /// SSE control and status; the sticky exception bits may also live in FPSR while in translated code.
     pub mxcsr: u32,
+    /// Host FPCR while in translated code; follows `mxcsr`'s rounding and flush bits. 0 outside.
+    pub fpcr: u32,
+    /// Host FPSR of translated code: sticky exception flags not yet in `mxcsr`.
+    pub fpsr: u32,
     /// Set (to nonzero) from a signal handler or another thread: come out to Rust soon.
     pub interrupt: u32,
+    /// Host address of the translation being entered; 0 while the thread is outside translated code.
+    pub entering: u64,
+    /// Where a run-time helper returns to in translated code; 0 when none runs.
+    pub helper_return: u64,
+    /// Regions whose branches were set to stop for an interrupt of this thread.
+    pub armed: [u64; 4],
     /// [`ExitCode`] of the last exit.
     pub exit: u64,
     /// Argument of the last exit.
@@ -163,6 +181,8 @@ pub struct CpuState {
     pub shadow_sp: u64,
     /// Highest address of the shadow stack, where it starts over.
     pub shadow_top: u64,
+    /// The shadow stack's block with its guards: address and length.
+    pub shadow_block: [u64; 2],
     /// The thread's indirect-branch table, `1 << BRANCH_TABLE_BITS` entries.
     pub branch_table: u64,
     /// Host addresses of the trampolines, by `tramp::Trampoline`.
@@ -225,7 +245,8 @@ pub mod offset {
         RIP = rip, NZCV = nzcv, PF = pf, AF = af, DF = df, OTHER_FLAGS = other_flags,
         FS_BASE = fs_base, GS_BASE = gs_base, XMM = xmm, YMM_HIGH = ymm_high, X87 = x87,
         MXCSR = mxcsr, INTERRUPT = interrupt, EXIT = exit, EXIT_ARG = exit_arg,
-        HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
+        HELPER_RETURN = helper_return,
+        FPCR = fpcr, FPSR = fpsr, HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
         BRANCH_TABLE = branch_table, TRAMPOLINES = trampolines, HELPERS = helpers,
         SCRATCH = scratch,
     }

@@ -1,0 +1,751 @@
+//! The arm64 assembler that lowering writes to: dynasm for the encodings, and on top of it what
+//! dynamic register widths, labels and the literal pool need.
+//!
+//! Lowering calls the methods here where the operand width is a parameter, and `dynasm!(asm; .arch
+//! aarch64; …)` directly where it is not (vector code).
+
+use dynasmrt::{AssemblyOffset, DynasmApi, dynasm};
+
+/// A host integer register, 0..=30; 31 is the zero register (or SP as a base).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct R(pub u8);
+
+/// A host vector register, 0..=31.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V(pub u8);
+
+impl R {
+    /// The zero register.
+    pub const ZR: R = R(31);
+
+    /// The register's number as dynasm takes it.
+    pub fn n(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+impl V {
+    /// The register's number as dynasm takes it.
+    pub fn n(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+/// Width of an integer operation: a W or an X register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 32 bits; the result is zero-extended.
+    W,
+    /// 64 bits.
+    X,
+}
+
+impl Width {
+    /// Number of bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            Width::W => 32,
+            Width::X => 64,
+        }
+    }
+}
+
+/// Condition codes in their encoding (Arm ARM C1.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Cond {
+    Eq = 0,
+    Ne = 1,
+    Cs = 2,
+    Cc = 3,
+    Mi = 4,
+    Pl = 5,
+    Vs = 6,
+    Vc = 7,
+    Hi = 8,
+    Ls = 9,
+    Ge = 10,
+    Lt = 11,
+    Gt = 12,
+    Le = 13,
+}
+
+impl Cond {
+    const ALL: [Cond; 14] = [
+        Cond::Eq,
+        Cond::Ne,
+        Cond::Cs,
+        Cond::Cc,
+        Cond::Mi,
+        Cond::Pl,
+        Cond::Vs,
+        Cond::Vc,
+        Cond::Hi,
+        Cond::Ls,
+        Cond::Ge,
+        Cond::Lt,
+        Cond::Gt,
+        Cond::Le,
+    ];
+
+    /// The opposite condition: the encoding's lowest bit inverts.
+    pub fn invert(self) -> Cond {
+        Cond::ALL[self as usize ^ 1]
+    }
+}
+
+/// A place in the code that branches refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label(u32);
+
+const UNBOUND: u32 = u32::MAX;
+
+/// The immediate field that a reference to a label sits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    /// B, BL.
+    Imm26,
+    /// B.cond, CBZ, CBNZ, LDR (literal).
+    Imm19,
+    /// TBZ, TBNZ.
+    Imm14,
+    /// ADR.
+    Adr,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fixup {
+    at: u32,
+    label: Label,
+    field: Field,
+}
+
+/// What a literal means, so that a translation can be moved or loaded into another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloc {
+    /// A plain number: nothing to relocate.
+    None,
+    /// A guest address: moves with the guest's image.
+    Guest,
+}
+
+/// A 64-bit word in the literal pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Literal {
+    value: u64,
+    reloc: Reloc,
+    label: Label,
+}
+
+/// A buffer of arm64 code under construction.
+#[derive(Debug, Default)]
+pub struct Asm {
+    code: Vec<u8>,
+    labels: Vec<u32>,
+    fixups: Vec<Fixup>,
+    literals: Vec<Literal>,
+    /// Offsets of the literals that need relocation, filled by [`Asm::finish`].
+    pub relocations: Vec<(u32, Reloc)>,
+}
+
+impl Extend<u8> for Asm {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, iter: T) {
+        self.code.extend(iter);
+    }
+}
+
+impl<'a> Extend<&'a u8> for Asm {
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, iter: T) {
+        self.code.extend(iter);
+    }
+}
+
+impl DynasmApi for Asm {
+    fn offset(&self) -> AssemblyOffset {
+        AssemblyOffset(self.code.len())
+    }
+    fn push(&mut self, byte: u8) {
+        self.code.push(byte);
+    }
+    fn align(&mut self, alignment: usize, with: u8) {
+        while !self.code.len().is_multiple_of(alignment) {
+            self.code.push(with);
+        }
+    }
+    fn push_u32(&mut self, value: u32) {
+        self.code.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Three-register operations `name d, n, m`.
+macro_rules! rrr {
+    ($($(#[$doc:meta])* $name:ident $op:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, m: R) {
+            match w {
+                Width::W => dynasm!(self; .arch aarch64; $op W(d.0), W(n.0), W(m.0)),
+                Width::X => dynasm!(self; .arch aarch64; $op X(d.0), X(n.0), X(m.0)),
+            }
+        }
+    )* }
+}
+
+/// Three-register operations whose last operand is shifted left.
+macro_rules! rrr_lsl {
+    ($($(#[$doc:meta])* $name:ident $op:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, m: R, lsl: u32) {
+            match w {
+                Width::W => dynasm!(self; .arch aarch64; $op W(d.0), W(n.0), W(m.0), lsl lsl),
+                Width::X => dynasm!(self; .arch aarch64; $op X(d.0), X(n.0), X(m.0), lsl lsl),
+            }
+        }
+    )* }
+}
+
+/// Two-register operations `name d, n`.
+macro_rules! rr {
+    ($($(#[$doc:meta])* $name:ident $op:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R) {
+            match w {
+                Width::W => dynasm!(self; .arch aarch64; $op W(d.0), W(n.0)),
+                Width::X => dynasm!(self; .arch aarch64; $op X(d.0), X(n.0)),
+            }
+        }
+    )* }
+}
+
+/// Operations with an immediate shift amount `name d, n, #amount`.
+macro_rules! shift {
+    ($($(#[$doc:meta])* $name:ident $op:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, amount: u32) {
+            match w {
+                Width::W => dynasm!(self; .arch aarch64; $op W(d.0), W(n.0), amount),
+                Width::X => dynasm!(self; .arch aarch64; $op X(d.0), X(n.0), amount),
+            }
+        }
+    )* }
+}
+
+/// Bit-field operations `name d, n, #lsb, #width`.
+macro_rules! bitfield {
+    ($($(#[$doc:meta])* $name:ident $op:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, lsb: u32, width: u32) {
+            match w {
+                Width::W => dynasm!(self; .arch aarch64; $op W(d.0), W(n.0), lsb, width),
+                Width::X => dynasm!(self; .arch aarch64; $op X(d.0), X(n.0), lsb, width),
+            }
+        }
+    )* }
+}
+
+/// Additions and subtractions with an immediate. The operand is any value that fits 12 bits,
+/// plain or shifted left by 12: see [`fits_add_imm`]. Register 31 is SP in the forms without flags
+/// and as the source, the zero register as destination of the flag-setting ones.
+macro_rules! add_imm {
+    ($($(#[$doc:meta])* $name:ident $op:tt $D:tt $DW:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, imm: u64) {
+            let (value, high) = if imm < 0x1000 { (imm as u32, false) } else { ((imm >> 12) as u32, true) };
+            match (w, high) {
+                (Width::W, false) => dynasm!(self; .arch aarch64; $op $DW(d.0), WSP(n.0), value),
+                (Width::W, true) => dynasm!(self; .arch aarch64; $op $DW(d.0), WSP(n.0), value, lsl 12),
+                (Width::X, false) => dynasm!(self; .arch aarch64; $op $D(d.0), XSP(n.0), value),
+                (Width::X, true) => dynasm!(self; .arch aarch64; $op $D(d.0), XSP(n.0), value, lsl 12),
+            }
+        }
+    )* }
+}
+
+/// Logical operations with a bitmask immediate; see [`fits_logical_imm`].
+macro_rules! logical_imm {
+    ($($(#[$doc:meta])* $name:ident $base:literal;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, w: Width, d: R, n: R, imm: u64) {
+            let fields = logical_imm_fields(w, imm).expect("caller checked fits_logical_imm");
+            let sf = if w == Width::X { 1 << 31 } else { 0 };
+            self.word($base | sf | fields << 10 | n.n() << 5 | d.n());
+        }
+    )* }
+}
+
+/// Whether ADD/SUB can take the value as immediate.
+pub fn fits_add_imm(v: u64) -> bool {
+    v < 0x1000 || (v & 0xfff == 0 && v < 0x100_0000)
+}
+
+/// N:immr:imms of a logical immediate, or None if the value is not a rotated run of ones in a
+/// repeated element (Arm ARM, DecodeBitMasks).
+pub fn logical_imm_fields(w: Width, value: u64) -> Option<u32> {
+    let value = match w {
+        Width::W => (value & 0xffff_ffff) | value << 32,
+        Width::X => value,
+    };
+    if value == 0 || value == u64::MAX {
+        return None;
+    }
+    // The smallest element size whose repetition gives the value.
+    let mut size = 64;
+    while size > 2 {
+        let half = size / 2;
+        let mask = (1u64 << half) - 1;
+        if (value >> half) & mask != value & mask {
+            break;
+        }
+        size = half;
+    }
+    let mask = if size == 64 {
+        u64::MAX
+    } else {
+        (1u64 << size) - 1
+    };
+    let element = value & mask;
+    let ones = element.count_ones();
+    // Rotate so that the run of ones starts at bit 0.
+    let rotation = if element & 1 != 0 {
+        let leading = (!(element << (64 - size))).leading_zeros();
+        size - leading
+    } else {
+        element.trailing_zeros()
+    } % size;
+    let rotated = ((element >> rotation) | (element << ((size - rotation) % 64))) & mask;
+    if rotation != 0 && rotated != (1u64 << ones) - 1
+        || rotation == 0 && element != mask >> (size - ones)
+    {
+        return None;
+    }
+    let immr = (size - rotation) % size;
+    let imms = ((!(size * 2 - 1)) & 0x3f) | (ones - 1);
+    let n = u32::from(size == 64);
+    Some(n << 12 | immr << 6 | imms)
+}
+
+/// Whether AND/ORR/EOR can take the value as immediate.
+pub fn fits_logical_imm(w: Width, v: u64) -> bool {
+    logical_imm_fields(w, v).is_some()
+}
+
+#[allow(missing_docs)] // one method is one instruction; names are the Arm ARM's
+impl Asm {
+    rrr! {
+        add add; adds adds; sub sub; subs subs; and and; ands ands; orr orr; eor eor; bic bic;
+        bics bics; orn orn; eon eon; adc adc; adcs adcs; sbc sbc; sbcs sbcs; mul mul;
+        udiv udiv; sdiv sdiv; lslv lsl; lsrv lsr; asrv asr; rorv ror;
+    }
+    rrr_lsl! {
+        add_lsl add; adds_lsl adds; sub_lsl sub; subs_lsl subs; orr_lsl orr; eor_lsl eor; and_lsl and;
+    }
+    rr! { mov mov; mvn mvn; neg neg; negs negs; clz clz; rbit rbit; rev rev; ngcs ngcs; }
+    shift! { lsl lsl; lsr lsr; asr asr; ror ror; }
+    bitfield! { bfi bfi; bfxil bfxil; ubfx ubfx; sbfx sbfx; ubfiz ubfiz; sbfiz sbfiz; }
+    add_imm! {
+        add_imm add XSP WSP; sub_imm sub XSP WSP; adds_imm adds X W; subs_imm subs X W;
+    }
+    logical_imm! {
+        and_imm 0x1200_0000; orr_imm 0x3200_0000; eor_imm 0x5200_0000; ands_imm 0x7200_0000;
+    }
+
+    pub fn sxtb(&mut self, w: Width, d: R, n: R) {
+        self.sbfx(w, d, n, 0, 8);
+    }
+    pub fn sxth(&mut self, w: Width, d: R, n: R) {
+        self.sbfx(w, d, n, 0, 16);
+    }
+    pub fn sxtw(&mut self, d: R, n: R) {
+        self.sbfx(Width::X, d, n, 0, 32);
+    }
+    pub fn uxtb(&mut self, d: R, n: R) {
+        self.ubfx(Width::W, d, n, 0, 8);
+    }
+    pub fn uxth(&mut self, d: R, n: R) {
+        self.ubfx(Width::W, d, n, 0, 16);
+    }
+    pub fn tst(&mut self, w: Width, n: R, m: R) {
+        self.ands(w, R::ZR, n, m);
+    }
+    pub fn smulh(&mut self, d: R, n: R, m: R) {
+        dynasm!(self; .arch aarch64; smulh X(d.0), X(n.0), X(m.0));
+    }
+    pub fn umulh(&mut self, d: R, n: R, m: R) {
+        dynasm!(self; .arch aarch64; umulh X(d.0), X(n.0), X(m.0));
+    }
+    pub fn smull(&mut self, d: R, n: R, m: R) {
+        dynasm!(self; .arch aarch64; smull X(d.0), W(n.0), W(m.0));
+    }
+    pub fn umull(&mut self, d: R, n: R, m: R) {
+        dynasm!(self; .arch aarch64; umull X(d.0), W(n.0), W(m.0));
+    }
+    pub fn msub(&mut self, w: Width, d: R, n: R, m: R, a: R) {
+        match w {
+            Width::W => {
+                dynasm!(self; .arch aarch64; msub W(d.0), W(n.0), W(m.0), W(a.0))
+            }
+            Width::X => {
+                dynasm!(self; .arch aarch64; msub X(d.0), X(n.0), X(m.0), X(a.0))
+            }
+        }
+    }
+    pub fn extr(&mut self, w: Width, d: R, n: R, m: R, lsb: u32) {
+        match w {
+            Width::W => dynasm!(self; .arch aarch64; extr W(d.0), W(n.0), W(m.0), lsb),
+            Width::X => dynasm!(self; .arch aarch64; extr X(d.0), X(n.0), X(m.0), lsb),
+        }
+    }
+    /// CSEL d = cond ? n : m.
+    pub fn csel(&mut self, w: Width, d: R, n: R, m: R, c: Cond) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.word(0x1a80_0000 | sf | m.n() << 16 | (c as u32) << 12 | n.n() << 5 | d.n());
+    }
+    /// CSINC d = cond ? n : m + 1.
+    pub fn csinc(&mut self, w: Width, d: R, n: R, m: R, c: Cond) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.word(0x1a80_0400 | sf | m.n() << 16 | (c as u32) << 12 | n.n() << 5 | d.n());
+    }
+    /// CSETM d = cond ? -1 : 0.
+    pub fn csetm(&mut self, w: Width, d: R, c: Cond) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.word(0x5a9f_03e0 | sf | (c.invert() as u32) << 12 | d.n());
+    }
+    /// CSET d = cond ? 1 : 0.
+    pub fn cset(&mut self, d: R, c: Cond) {
+        self.csinc(Width::W, d, R::ZR, R::ZR, c.invert());
+    }
+    /// CCMP n, m, #nzcv, cond.
+    pub fn ccmp(&mut self, w: Width, n: R, m: R, nzcv: u32, c: Cond) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.word(0x7a40_0000 | sf | m.n() << 16 | (c as u32) << 12 | n.n() << 5 | nzcv);
+    }
+    /// MRS d, NZCV.
+    pub fn mrs_nzcv(&mut self, d: R) {
+        self.word(0xd53b_4200 | d.n());
+    }
+    /// MSR NZCV, n.
+    pub fn msr_nzcv(&mut self, n: R) {
+        self.word(0xd51b_4200 | n.n());
+    }
+    /// CFINV (FEAT_FlagM): C = !C.
+    pub fn cfinv(&mut self) {
+        self.word(0xd500_401f);
+    }
+    /// RMIF n, #ror, #mask (FEAT_FlagM): NZCV bits in mask = (n ror `ror`)[3:0].
+    pub fn rmif(&mut self, n: R, ror: u32, mask: u32) {
+        self.word(0xba00_0400 | (ror & 63) << 15 | n.n() << 5 | mask);
+    }
+    /// SETF8 n (FEAT_FlagM).
+    pub fn setf8(&mut self, n: R) {
+        self.word(0x3a00_080d | n.n() << 5);
+    }
+    /// SETF16 n (FEAT_FlagM).
+    pub fn setf16(&mut self, n: R) {
+        self.word(0x3a00_480d | n.n() << 5);
+    }
+    /// AXFLAG (FEAT_FlagM2): flags of FCMP to "external" form.
+    pub fn axflag(&mut self) {
+        self.word(0xd500_405f);
+    }
+    pub fn br(&mut self, n: R) {
+        dynasm!(self; .arch aarch64; br X(n.0));
+    }
+    pub fn blr(&mut self, n: R) {
+        dynasm!(self; .arch aarch64; blr X(n.0));
+    }
+    pub fn ret(&mut self, n: R) {
+        dynasm!(self; .arch aarch64; ret X(n.0));
+    }
+    /// LDP of two X registers, [n, #off].
+    pub fn ldp(&mut self, a: R, b: R, n: R, off: i32) {
+        dynasm!(self; .arch aarch64; ldp X(a.0), X(b.0), [XSP(n.0), off]);
+    }
+    /// STP of two X registers, [n, #off].
+    pub fn stp(&mut self, a: R, b: R, n: R, off: i32) {
+        dynasm!(self; .arch aarch64; stp X(a.0), X(b.0), [XSP(n.0), off]);
+    }
+    /// LDR of an X register at an unsigned offset.
+    pub fn ldr(&mut self, t: R, n: R, off: u32) {
+        dynasm!(self; .arch aarch64; ldr X(t.0), [XSP(n.0), off]);
+    }
+    /// STR of an X register at an unsigned offset.
+    pub fn str(&mut self, t: R, n: R, off: u32) {
+        dynasm!(self; .arch aarch64; str X(t.0), [XSP(n.0), off]);
+    }
+    /// LDR of a W register at an unsigned offset.
+    pub fn ldr_w(&mut self, t: R, n: R, off: u32) {
+        dynasm!(self; .arch aarch64; ldr W(t.0), [XSP(n.0), off]);
+    }
+    /// STR of a W register at an unsigned offset.
+    pub fn str_w(&mut self, t: R, n: R, off: u32) {
+        dynasm!(self; .arch aarch64; str W(t.0), [XSP(n.0), off]);
+    }
+
+    /// Loads a constant in as few instructions as MOVZ/MOVN/MOVK and logical immediates allow.
+    pub fn mov_imm(&mut self, w: Width, d: R, value: u64) {
+        let value = if w == Width::W {
+            value & 0xffff_ffff
+        } else {
+            value
+        };
+        let halves = if w == Width::W && value >> 32 == 0 {
+            2
+        } else {
+            4
+        };
+        let half = |i: u32| (value >> (16 * i)) as u32 & 0xffff;
+        let zeros = (0..halves).filter(|&i| half(i) == 0).count();
+        let ones = (0..halves).filter(|&i| half(i) == 0xffff).count();
+        let best = halves as usize - zeros.max(ones);
+        if best > 1 && logical_imm_fields(w, value).is_some() {
+            return self.orr_imm(w, d, R::ZR, value);
+        }
+        let sf = if w == Width::X { 1u32 << 31 } else { 0 };
+        let inverted = ones > zeros;
+        let filler = if inverted { 0xffff } else { 0 };
+        let mut first = true;
+        for i in 0..halves {
+            let h = half(i);
+            if h == filler && !(first && i == halves - 1) {
+                continue;
+            }
+            let op = match (first, inverted) {
+                (true, false) => 0x5280_0000 | h << 5,
+                (true, true) => 0x1280_0000 | (!h & 0xffff) << 5,
+                (false, _) => 0x7280_0000 | h << 5,
+            };
+            self.word(op | sf | i << 21 | d.n());
+            first = false;
+        }
+    }
+
+    /// Appends one instruction word.
+    pub fn word(&mut self, w: u32) {
+        self.code.extend_from_slice(&w.to_le_bytes());
+    }
+
+    /// Bytes emitted so far.
+    pub fn pos(&self) -> u32 {
+        self.code.len() as u32
+    }
+
+    /// Makes a label that is bound later.
+    pub fn label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() as u32 - 1)
+    }
+
+    /// Binds a label to the current position.
+    pub fn bind(&mut self, l: Label) {
+        debug_assert_eq!(self.labels[l.0 as usize], UNBOUND, "a label is bound once");
+        self.labels[l.0 as usize] = self.pos();
+    }
+
+    /// Makes a label here.
+    pub fn here(&mut self) -> Label {
+        let l = self.label();
+        self.bind(l);
+        l
+    }
+
+    /// Offset of a bound label.
+    pub fn position_of(&self, l: Label) -> Option<u32> {
+        Some(self.labels[l.0 as usize]).filter(|&p| p != UNBOUND)
+    }
+
+    fn refer(&mut self, label: Label, field: Field, word: u32) {
+        self.fixups.push(Fixup {
+            at: self.pos(),
+            label,
+            field,
+        });
+        self.word(word);
+    }
+
+    pub fn b(&mut self, l: Label) {
+        self.refer(l, Field::Imm26, 0x1400_0000);
+    }
+    pub fn bl(&mut self, l: Label) {
+        self.refer(l, Field::Imm26, 0x9400_0000);
+    }
+    pub fn b_cond(&mut self, c: Cond, l: Label) {
+        self.refer(l, Field::Imm19, 0x5400_0000 | c as u32);
+    }
+    pub fn cbz(&mut self, w: Width, t: R, l: Label) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.refer(l, Field::Imm19, 0x3400_0000 | sf | t.n());
+    }
+    pub fn cbnz(&mut self, w: Width, t: R, l: Label) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.refer(l, Field::Imm19, 0x3500_0000 | sf | t.n());
+    }
+    pub fn tbz(&mut self, t: R, bit: u32, l: Label) {
+        self.refer(
+            l,
+            Field::Imm14,
+            0x3600_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n(),
+        );
+    }
+    pub fn tbnz(&mut self, t: R, bit: u32, l: Label) {
+        self.refer(
+            l,
+            Field::Imm14,
+            0x3700_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n(),
+        );
+    }
+    pub fn adr(&mut self, d: R, l: Label) {
+        self.refer(l, Field::Adr, 0x1000_0000 | d.n());
+    }
+
+    /// LDR d, =value through the region's literal pool.
+    pub fn ldr_literal(&mut self, d: R, value: u64, reloc: Reloc) {
+        let known = self
+            .literals
+            .iter()
+            .find(|l| l.value == value && l.reloc == reloc);
+        let label = match known.map(|l| l.label) {
+            Some(label) => label,
+            None => {
+                let label = self.label();
+                self.literals.push(Literal {
+                    value,
+                    reloc,
+                    label,
+                });
+                label
+            }
+        };
+        self.refer(label, Field::Imm19, 0x5800_0000 | d.n());
+    }
+
+    /// LDR (vector, 128-bit) of a constant through the literal pool: two adjacent words.
+    pub fn ldr_literal_q(&mut self, d: V, value: u128) {
+        let label = self.label();
+        self.literals.push(Literal {
+            value: value as u64,
+            reloc: Reloc::None,
+            label,
+        });
+        let second = self.label();
+        self.literals.push(Literal {
+            value: (value >> 64) as u64,
+            reloc: Reloc::None,
+            label: second,
+        });
+        self.refer(label, Field::Imm19, 0x9c00_0000 | d.n());
+    }
+
+    /// A 64-bit word in the code itself (for exit records).
+    pub fn quad(&mut self, value: u64, reloc: Reloc) {
+        if reloc != Reloc::None {
+            self.relocations.push((self.pos(), reloc));
+        }
+        self.code.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Emits the literal pool and resolves all references.
+    pub fn finish(&mut self) -> &[u8] {
+        if !self.literals.is_empty() && !self.pos().is_multiple_of(8) {
+            self.word(0xd503_201f); // NOP
+        }
+        for i in 0..self.literals.len() {
+            let l = self.literals[i];
+            self.bind(l.label);
+            self.quad(l.value, l.reloc);
+        }
+        for f in std::mem::take(&mut self.fixups) {
+            let target = self.labels[f.label.0 as usize];
+            assert_ne!(target, UNBOUND, "a label is referred to but not bound");
+            let at = f.at as usize;
+            let old = u32::from_le_bytes(self.code[at..at + 4].try_into().expect("four bytes"));
+            let new = encode_reference(old, f.field, i64::from(target) - i64::from(f.at));
+            self.code[at..at + 4].copy_from_slice(&new.to_le_bytes());
+        }
+        &self.code
+    }
+
+    /// The code emitted so far.
+    pub fn code(&self) -> &[u8] {
+        &self.code
+    }
+
+    /// Empties the buffer, keeping its memory.
+    pub fn clear(&mut self) {
+        self.code.clear();
+        self.labels.clear();
+        self.fixups.clear();
+        self.literals.clear();
+        self.relocations.clear();
+    }
+}
+
+fn encode_reference(word: u32, field: Field, delta: i64) -> u32 {
+    let imm = (delta >> 2) as u32;
+    match field {
+        Field::Imm26 => word | imm & 0x03ff_ffff,
+        Field::Imm19 => word | (imm & 0x7_ffff) << 5,
+        Field::Imm14 => word | (imm & 0x3fff) << 5,
+        Field::Adr => word | (delta as u32 & 3) << 29 | (imm & 0x7_ffff) << 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// DecodeBitMasks of the Arm ARM, the inverse of `logical_imm_fields`.
+    fn decode(fields: u32) -> u64 {
+        let (n, immr, imms) = (fields >> 12 & 1, fields >> 6 & 63, fields & 63);
+        let len = 31 - (n << 6 | (!imms & 63)).leading_zeros();
+        let size = 1u32 << len;
+        let (s, r) = (imms & (size - 1), immr & (size - 1));
+        let ones = u64::MAX >> (63 - s);
+        let mask = if size == 64 {
+            u64::MAX
+        } else {
+            (1u64 << size) - 1
+        };
+        let element = if r == 0 {
+            ones
+        } else {
+            (ones >> r | ones << (size - r)) & mask
+        };
+        (0..64 / size).fold(0, |v, i| v | element << (i * size))
+    }
+
+    #[test]
+    fn logical_immediates_decode_to_themselves() {
+        let mut count = 0;
+        for size in [2u32, 4, 8, 16, 32, 64] {
+            for ones in 1..size {
+                for rotation in 0..size {
+                    let run = (1u128 << ones) - 1;
+                    let mask = (1u128 << size) - 1;
+                    let element = ((run >> rotation | run << (size - rotation)) & mask) as u64;
+                    let value = (0..64 / size).fold(0, |v, i| v | element << (i * size));
+                    let fields = logical_imm_fields(Width::X, value);
+                    assert_eq!(fields.map(decode), Some(value), "{value:#x}");
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(count, 5334);
+    }
+
+    proptest! {
+        #[test]
+        fn a_logical_immediate_is_never_wrong(value: u64) {
+            if let Some(f) = logical_imm_fields(Width::X, value) {
+                prop_assert_eq!(decode(f), value);
+            }
+        }
+
+        #[test]
+        fn mov_imm_takes_at_most_four(value: u64) {
+            let mut a = Asm::default();
+            a.mov_imm(Width::X, R(0), value);
+            prop_assert!(a.pos() >= 4 && a.pos() <= 16);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The code cache: memory for translations, what is known about each region, and patching.
+//!
+//! Emitted code never moves and is never reused until the whole cache is thrown away, so a thread
+//! may be anywhere in it while another one invalidates: the entries of a dead region become
+//! branches to its re-entry stubs, and its sites stop (see [`crate::lower::exits`]).
+//!
+//! What signal handlers read (the index of regions, a region's map and sites) is only
+//! appended, never changed in place, and needs no lock.
+
+use crate::asm::Asm;
+use crate::lower::exits::{RECORD_SITE, RECORD_STUB, Stop};
+use crate::lower::{Emitted, MapEntry};
+use crate::region::Region;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Distance between regions in the cache: literals and records need 8.
+const ALIGN: u64 = 16;
+/// Bytes of code per region that the index is sized for.
+const MIN_REGION: usize = 128;
+/// Direct branches reach this far (Arm ARM, B).
+const MAX_SIZE: usize = 128 << 20;
+
+/// A patchable branch of a region in the cache.
+#[derive(Debug)]
+pub struct SiteMeta {
+    at: u32,
+    /// The word that runs: linked or not.
+    run: AtomicU32,
+    /// The word that leads to the dispatcher.
+    stop: u32,
+}
+
+/// What is known about a translated region.
+#[derive(Debug)]
+pub struct RegionMeta {
+    /// Host address of the code.
+    pub host: u64,
+    /// Length of the code in bytes.
+    pub len: u32,
+    /// Guest address of the entry.
+    pub guest: u64,
+    /// Behind the last guest instruction.
+    pub guest_end: u64,
+    /// Guest instruction by host offset, ascending.
+    pub map: Box<[MapEntry]>,
+    /// Offsets of the exit records.
+    pub records: Box<[u32]>,
+    sites: Box<[SiteMeta]>,
+    /// Entry points and the branch that replaces their first word when the region dies.
+    entries: Box<[(u32, u32)]>,
+    dead: AtomicBool,
+    armed: AtomicU32,
+}
+
+impl RegionMeta {
+    /// Whether the region has been invalidated.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+}
+
+/// The memory that translations live in.
+#[derive(Debug)]
+pub struct CodeCache {
+    base: u64,
+    size: usize,
+    /// Where the next region goes.
+    next: AtomicU64,
+    /// Where regions start, behind the trampolines.
+    first: AtomicU64,
+    /// The regions in ascending host order; the first `count` slots are valid.
+    index: u64,
+    capacity: usize,
+    count: AtomicUsize,
+}
+
+/// Maps anonymous memory of the translator's own.
+pub fn anonymous(len: usize, prot: i32) -> io::Result<u64> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping wherever the kernel has room.
+    let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+    if p == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(p as u64)
+    }
+}
+
+impl CodeCache {
+    /// Reserves the cache.
+    pub fn new(size: usize) -> io::Result<Self> {
+        let size = size.min(MAX_SIZE);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let base = anonymous(size, prot | libc::PROT_EXEC)?;
+        let capacity = size / MIN_REGION;
+        let index = anonymous(capacity * 8, prot)?;
+        Ok(CodeCache {
+            base,
+            size,
+            next: AtomicU64::new(base),
+            first: AtomicU64::new(base),
+            index,
+            capacity,
+            count: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether the address is in the cache. Async-signal-safe.
+    pub fn contains(&self, pc: u64) -> bool {
+        pc.wrapping_sub(self.base) < self.size as u64
+    }
+
+    /// Puts the trampolines at the start; returns their address.
+    pub fn append_trampolines(&self, code: &[u8]) -> io::Result<u64> {
+        let at = self.next.load(Ordering::Relaxed);
+        if code.len() > self.size {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.write(at, code);
+        let next = (at + code.len() as u64).next_multiple_of(ALIGN);
+        self.next.store(next, Ordering::Relaxed);
+        self.first.store(next, Ordering::Relaxed);
+        Ok(at)
+    }
+
+    fn write(&self, at: u64, code: &[u8]) {
+        // SAFETY: the caller checked that the range is in the cache and not yet used; nothing
+        // refers to this memory but through raw addresses.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
+        flush_icache(at, code.len());
+    }
+
+    fn slots(&self) -> &[AtomicPtr<RegionMeta>] {
+        // SAFETY: `capacity` pointer-sized zeroed words were mapped and stay mapped.
+        unsafe { std::slice::from_raw_parts(self.index as *const _, self.capacity) }
+    }
+
+    /// Copies a region's code into the cache. None if there is no room.
+    pub fn append(
+        &self,
+        region: &Region,
+        asm: &Asm,
+        emitted: Emitted,
+    ) -> Option<&'static RegionMeta> {
+        let host = self.next.load(Ordering::Relaxed);
+        let code = asm.code();
+        let end = host + code.len() as u64;
+        let count = self.count.load(Ordering::Relaxed);
+        if end > self.base + self.size as u64 || count == self.capacity {
+            return None;
+        }
+        self.write(host, code);
+        let last = &region.insns.last()?.ins;
+        let meta: &'static RegionMeta = Box::leak(Box::new(RegionMeta {
+            host,
+            len: code.len() as u32,
+            guest: region.entry,
+            guest_end: last.next_ip(),
+            map: emitted.map.into(),
+            records: emitted.records.into(),
+            sites: emitted
+                .sites
+                .iter()
+                .map(|s| site_meta(asm, s.at, s.stop))
+                .collect(),
+            entries: emitted
+                .entries
+                .iter()
+                .filter_map(|&(at, l)| Some((at, branch(at, asm.position_of(l)?)?)))
+                .collect(),
+            dead: AtomicBool::new(false),
+            armed: AtomicU32::new(0),
+        }));
+        self.slots()[count].store(std::ptr::from_ref(meta).cast_mut(), Ordering::Release);
+        self.count.store(count + 1, Ordering::Release);
+        self.next
+            .store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
+        Some(meta)
+    }
+
+    /// The region that contains a host address. Async-signal-safe.
+    pub fn region_at(&self, pc: u64) -> Option<&'static RegionMeta> {
+        let slots = &self.slots()[..self.count.load(Ordering::Acquire)];
+        // SAFETY: published slots point to leaked records.
+        let get = |s: &AtomicPtr<RegionMeta>| unsafe { &*s.load(Ordering::Acquire) };
+        let i = slots.partition_point(|s| get(s).host <= pc);
+        let meta = get(slots.get(i.checked_sub(1)?)?);
+        (pc - meta.host < u64::from(meta.len)).then_some(meta)
+    }
+
+    fn patch(&self, at: u64, word: u32) {
+        // SAFETY: an aligned word of emitted code; the architecture allows branches to be replaced
+        // by branches while other threads execute them (Arm ARM B2.2.5).
+        unsafe { (*(at as *const AtomicU32)).store(word, Ordering::Release) };
+        flush_icache(at, 4);
+    }
+
+    /// Makes an exit go straight to a translation.
+    pub fn link(&self, meta: &RegionMeta, record: u64, host: u64) {
+        // SAFETY: a record in the cache, see `exits::RECORD_SITE`.
+        let delta = |o: u64| unsafe { u64::from(((record + o) as *const u32).read()) };
+        let (site, stub) = (delta(RECORD_SITE), delta(RECORD_STUB));
+        if site != 0 {
+            let at = record - site;
+            // SAFETY: the site's instruction.
+            let word = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
+            if let Some(word) = retarget(word, host.wrapping_sub(at) as i64) {
+                return self.run_word(meta, at, word);
+            }
+        }
+        let at = record - stub;
+        if let Some(word) = retarget(0x1400_0000, host.wrapping_sub(at) as i64) {
+            self.run_word(meta, at, word);
+        }
+    }
+
+    fn run_word(&self, meta: &RegionMeta, at: u64, word: u32) {
+        let offset = (at - meta.host) as u32;
+        if let Some(site) = meta.sites.iter().find(|s| s.at == offset) {
+            site.run.store(word, Ordering::Release);
+            if meta.armed.load(Ordering::Acquire) == 0 {
+                self.patch(at, word);
+                if meta.armed.load(Ordering::Acquire) != 0 {
+                    self.patch(at, site.stop);
+                }
+            }
+        }
+    }
+
+    /// Sets all branches of a region to stop. Async-signal-safe.
+    pub fn arm(&self, meta: &RegionMeta) {
+        meta.armed.fetch_add(1, Ordering::AcqRel);
+        for s in &meta.sites {
+            self.patch(meta.host + u64::from(s.at), s.stop);
+        }
+    }
+
+    /// Undoes [`arm`](Self::arm).
+    pub fn disarm(&self, meta: &RegionMeta) {
+        if meta.armed.fetch_sub(1, Ordering::AcqRel) != 1 || meta.is_dead() {
+            return;
+        }
+        for s in &meta.sites {
+            self.patch(meta.host + u64::from(s.at), s.run.load(Ordering::Acquire));
+        }
+    }
+
+    /// Stops every region, before the cache is thrown away.
+    pub fn arm_all(&self) {
+        for slot in &self.slots()[..self.count.load(Ordering::Acquire)] {
+            // SAFETY: as in `region_at`.
+            self.arm(unsafe { &*slot.load(Ordering::Acquire) });
+        }
+    }
+
+    /// Invalidates a region: whoever comes in, or goes round in it, goes to the dispatcher.
+    pub fn kill(&self, meta: &RegionMeta) {
+        meta.dead.store(true, Ordering::Release);
+        meta.armed.fetch_add(1, Ordering::AcqRel);
+        for s in &meta.sites {
+            self.patch(meta.host + u64::from(s.at), s.stop);
+        }
+        for &(at, word) in &meta.entries {
+            self.patch(meta.host + u64::from(at), word);
+        }
+    }
+
+    /// Starts over behind the trampolines. No thread may be in translated code.
+    pub fn reset(&self) {
+        let count = self.count.swap(0, Ordering::AcqRel);
+        for slot in &self.slots()[..count] {
+            // SAFETY: leaked by `append`, and nothing refers to it any more.
+            drop(unsafe { Box::from_raw(slot.load(Ordering::Acquire)) });
+        }
+        self.next
+            .store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+fn word_at(code: &[u8], at: u32) -> u32 {
+    let at = at as usize;
+    u32::from_le_bytes(code[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn site_meta(asm: &Asm, at: u32, stop: Stop) -> SiteMeta {
+    let run = word_at(asm.code(), at);
+    let to = |l| i64::from(asm.position_of(l).expect("stop labels are bound")) - i64::from(at);
+    let stop = match stop {
+        Stop::Same(l) => retarget(run, to(l)),
+        Stop::Direct(l) => retarget(0x1400_0000, to(l)),
+        Stop::Original => Some(run),
+    };
+    SiteMeta {
+        at,
+        run: AtomicU32::new(run),
+        stop: stop.expect("a region is small"),
+    }
+}
+
+fn branch(at: u32, to: u32) -> Option<u32> {
+    retarget(0x1400_0000, i64::from(to) - i64::from(at))
+}
+
+/// A direct branch instruction with another displacement, if it reaches (Arm ARM C4.1.92).
+pub fn retarget(word: u32, delta: i64) -> Option<u32> {
+    let fits = |bits: u32| {
+        let limit = 1i64 << (bits + 1);
+        (-limit..limit).contains(&delta)
+    };
+    let imm = (delta >> 2) as u32;
+    if word & 0x7c00_0000 == 0x1400_0000 {
+        return fits(26).then_some(word & 0xfc00_0000 | imm & 0x03ff_ffff); // B, BL
+    }
+    if word & 0xff00_0010 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 {
+        return fits(19).then_some(word & 0xff00_001f | (imm & 0x7_ffff) << 5); // B.cond, CBZ, CBNZ
+    }
+    if word & 0x7e00_0000 == 0x3600_0000 {
+        return fits(14).then_some(word & 0xfff8_001f | (imm & 0x3fff) << 5); // TBZ, TBNZ
+    }
+    None
+}
+
+/// Makes new instructions visible to all processors (Arm ARM B2.4.4).
+#[cfg(target_arch = "aarch64")]
+fn flush_icache(start: u64, len: usize) {
+    let ctr: u64;
+    // SAFETY: reading CTR_EL0 and cache maintenance by address on our own mapping are allowed at EL0.
+    unsafe {
+        core::arch::asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack));
+        let dline = 4u64 << (ctr >> 16 & 15);
+        let iline = 4u64 << (ctr & 15);
+        let end = start + len as u64;
+        let mut p = start & !(dline - 1);
+        while p < end {
+            core::arch::asm!("dc cvau, {}", in(reg) p, options(nostack));
+            p += dline;
+        }
+        core::arch::asm!("dsb ish", options(nostack));
+        let mut p = start & !(iline - 1);
+        while p < end {
+            core::arch::asm!("ic ivau, {}", in(reg) p, options(nostack));
+            p += iline;
+        }
+        core::arch::asm!("dsb ish", "isb", options(nostack));
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn flush_icache(_start: u64, _len: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_keep_their_kind() {
+        assert_eq!(retarget(0x1400_0000, -4), Some(0x17ff_ffff)); // b .-4
+        assert_eq!(retarget(0x9400_0000, 8), Some(0x9400_0002)); // bl .+8
+        assert_eq!(retarget(0x5400_0021, 8), Some(0x5400_0041)); // b.ne .+8
+        assert_eq!(retarget(0xb400_0005, 8), Some(0xb400_0045)); // cbz x5, .+8
+        assert_eq!(retarget(0x3700_0005, 1 << 15), None); // tbnz out of reach
+        assert_eq!(retarget(0xd65f_03c0, 8), None); // ret is not a direct branch
+    }
+}

@@ -1,0 +1,105 @@
+//! What later code needs of each instruction: liveness of the status flags over the whole region,
+//! and which neighbours are lowered as one.
+
+use crate::engine::GuestMemory;
+use crate::flags::Flags;
+use crate::lower::table;
+use crate::region::{Fetch, Region, direct_target, fetch};
+use iced_x86::{FlowControl, Instruction};
+
+/// How many instructions behind an exit are looked at for a definition of the flags.
+const LOOK_AHEAD: usize = 6;
+
+/// Computes `live_in`, `live_out` and `live_taken` of every instruction.
+pub fn flag_liveness(region: &mut Region, memory: &dyn GuestMemory) {
+    let n = region.insns.len();
+    for i in 0..n {
+        let (taken, fallen) = live_outside(region, memory, i);
+        region.insns[i].live_taken = taken;
+        // Until the backward pass has been here this is what leaves the region.
+        region.insns[i].live_out = taken.or(fallen);
+    }
+    loop {
+        let mut changed = false;
+        for i in (0..n).rev() {
+            let mut live = region.insns[i].live_out;
+            if region.falls_into_next(i) {
+                live = live.or(region.insns[i + 1].live_in);
+            }
+            if let Some(t) = region.insns[i].target {
+                live = live.or(region.insns[t as usize].live_in);
+            }
+            let entry = table::entry(&region.insns[i].ins);
+            let live_in = live.without(entry.writes).or(entry.reads);
+            let insn = &mut region.insns[i];
+            insn.live_out = live;
+            // Only a backward branch to here makes another round necessary.
+            changed |= insn.join && insn.live_in != live_in;
+            insn.live_in = live_in;
+        }
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// Flags that code outside the region may read when control leaves it at this instruction:
+/// where its branch goes, and where it falls through to.
+fn live_outside(region: &Region, memory: &dyn GuestMemory, i: usize) -> (Flags, Flags) {
+    let ins = &region.insns[i].ins;
+    let fallen = if region.can_fall_through(i) && !region.falls_into_next(i) {
+        live_at(memory, ins.next_ip())
+    } else {
+        Flags::NONE
+    };
+    let taken = match ins.flow_control() {
+        FlowControl::Next | FlowControl::XbeginXabortXend => Flags::NONE,
+        FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
+            if region.insns[i].target.is_some() =>
+        {
+            Flags::NONE
+        }
+        FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call => {
+            // SYSCALL counts as a call, too: r11 takes the flags.
+            direct_target(ins).map_or(Flags::ALL, |t| live_at(memory, t))
+        }
+        _ => Flags::ALL,
+    };
+    (taken, fallen)
+}
+
+/// Flags that may be read at `addr` before they are written, from a short look at the code there.
+fn live_at(memory: &dyn GuestMemory, addr: u64) -> Flags {
+    let mut unknown = Flags::ALL;
+    let mut live = Flags::NONE;
+    let mut pos = addr;
+    for _ in 0..LOOK_AHEAD {
+        let Fetch::Ok(ins) = fetch(memory, pos) else {
+            break;
+        };
+        let entry = table::entry(&ins);
+        live = live.or(entry.reads.and(unknown));
+        unknown = unknown.without(entry.writes.or(live));
+        if unknown.is_empty() {
+            return live;
+        }
+        match ins.flow_control() {
+            FlowControl::Next => pos = ins.next_ip(),
+            FlowControl::UnconditionalBranch => match direct_target(&ins) {
+                Some(t) => pos = t,
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    live.or(unknown)
+}
+
+/// Whether the instruction only sets its destination register to zero (XOR r, r or SUB r, r).
+pub fn is_zero_idiom(ins: &Instruction) -> bool {
+    use iced_x86::{Mnemonic, OpKind};
+    matches!(ins.mnemonic(), Mnemonic::Xor | Mnemonic::Sub)
+        && ins.op0_kind() == OpKind::Register
+        && ins.op1_kind() == OpKind::Register
+        && ins.op0_register() == ins.op1_register()
+}

@@ -1,0 +1,89 @@
+//! Run-time helpers: operations too long or too rare for translated code.
+//!
+//! A helper is `extern "C" fn(&mut CpuState, u64, u64, u64) -> Pair`. While it runs all guest state
+//! is in the `CpuState`, and `rip` is the guest instruction's address; what it changes there the
+//! translated code sees. A helper that accesses guest memory does so before it changes anything
+//! that executing the instruction again would not repeat, and holds no resources at that
+//! moment: a fault abandons its frame.
+
+use crate::state::{CpuState, MAX_HELPERS};
+
+/// Two result registers (x20 and x21 in translated code).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair(pub u64, pub u64);
+
+/// The type of every helper.
+pub type HelperFn = extern "C" fn(&mut CpuState, u64, u64, u64) -> Pair;
+
+/// Declares the helpers: an enum for lowering and the table of functions in the same order.
+macro_rules! helpers {
+    ($($(#[$doc:meta])* $name:ident = $f:path;)*) => {
+        /// Names of the helpers; the number is the index in [`CpuState::helpers`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Helper { $($(#[$doc])* $name),* }
+
+        /// The helpers' functions, by number.
+        pub const HELPERS: &[HelperFn] = &[$($f),*];
+    };
+}
+
+helpers! {
+    /// 128 / 64-bit unsigned division: divisor; quotient and remainder go to rax and rdx; 1 = #DE.
+    Div128 = div128;
+    /// The same, signed.
+    Idiv128 = idiv128;
+}
+
+/// Writes the helpers' addresses into a state.
+pub fn install(cpu: &mut CpuState) {
+    const { assert!(HELPERS.len() <= MAX_HELPERS) };
+    for (slot, f) in cpu.helpers.iter_mut().zip(HELPERS) {
+        *slot = *f as usize as u64;
+    }
+}
+
+extern "C" fn div128(cpu: &mut CpuState, divisor: u64, _: u64, _: u64) -> Pair {
+    let dividend = u128::from(cpu.gpr[2]) << 64 | u128::from(cpu.gpr[0]);
+    let Some(quotient) = dividend.checked_div(u128::from(divisor)) else {
+        return Pair(1, 0);
+    };
+    let Ok(q) = u64::try_from(quotient) else {
+        return Pair(1, 0);
+    };
+    cpu.gpr[0] = q;
+    cpu.gpr[2] = (dividend % u128::from(divisor)) as u64;
+    Pair(0, 0)
+}
+
+extern "C" fn idiv128(cpu: &mut CpuState, divisor: u64, _: u64, _: u64) -> Pair {
+    let dividend = (u128::from(cpu.gpr[2]) << 64 | u128::from(cpu.gpr[0])) as i128;
+    let divisor = i128::from(divisor as i64);
+    let Some(quotient) = dividend.checked_div(divisor) else {
+        return Pair(1, 0);
+    };
+    let Ok(q) = i64::try_from(quotient) else {
+        return Pair(1, 0);
+    };
+    cpu.gpr[0] = q as u64;
+    cpu.gpr[2] = (dividend % divisor) as i64 as u64;
+    Pair(0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn division_overflow_is_an_error() {
+        let mut cpu = CpuState::new();
+        cpu.gpr[2] = 5;
+        assert_eq!(div128(&mut cpu, 5, 0, 0), Pair(1, 0));
+        assert_eq!(div128(&mut cpu, 0, 0, 0), Pair(1, 0));
+        assert_eq!(div128(&mut cpu, 6, 0, 0), Pair(0, 0));
+        cpu.gpr[0] = 0;
+        cpu.gpr[2] = 1 << 63;
+        assert_eq!(idiv128(&mut cpu, u64::MAX, 0, 0), Pair(1, 0));
+    }
+}

@@ -1,0 +1,664 @@
+//! Integer arithmetic and logic: ADD SUB CMP ADC SBB AND OR XOR TEST INC DEC NEG NOT.
+
+use super::operands::{Addr, host_of, is_high_byte, width_of};
+use super::table::{Rows, row};
+use super::{AF, Carry, Lower, Lowered, PF};
+use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
+use crate::flags::Flags;
+use iced_x86::{Instruction, Mnemonic as M, OpKind};
+
+pub(super) const ROWS: Rows = &[
+    row(M::Add, add, Flags::NONE, Flags::ALL),
+    row(M::Sub, sub, Flags::NONE, Flags::ALL),
+    row(M::Cmp, cmp, Flags::NONE, Flags::ALL),
+    row(M::Adc, adc, Flags::C, Flags::ALL),
+    row(M::Sbb, sbb, Flags::C, Flags::ALL),
+    row(M::And, and, Flags::NONE, Flags::ALL),
+    row(M::Or, or, Flags::NONE, Flags::ALL),
+    row(M::Xor, xor, Flags::NONE, Flags::ALL),
+    row(M::Test, test, Flags::NONE, Flags::ALL),
+    row(M::Inc, inc, Flags::NONE, Flags::ALL_BUT_C),
+    row(M::Dec, dec, Flags::NONE, Flags::ALL_BUT_C),
+    row(M::Neg, neg, Flags::NONE, Flags::ALL),
+    row(M::Not, not, Flags::NONE, Flags::NONE),
+];
+
+/// Addition or subtraction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    Add,
+    Sub,
+}
+
+/// A bitwise operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logic {
+    And,
+    Or,
+    Xor,
+}
+
+/// A second operand.
+#[derive(Clone, Copy)]
+enum Rhs {
+    Reg(R),
+    Imm(u64),
+}
+
+/// Where the first operand came from and the result goes.
+struct Destination {
+    memory: Option<Addr>,
+    size: u32,
+}
+
+fn add(l: &mut Lower, ins: &Instruction) -> Lowered {
+    sum(l, ins, Sum::Add, false)
+}
+
+fn sub(l: &mut Lower, ins: &Instruction) -> Lowered {
+    sum(l, ins, Sum::Sub, false)
+}
+
+fn cmp(l: &mut Lower, ins: &Instruction) -> Lowered {
+    sum(l, ins, Sum::Sub, true)
+}
+
+impl Lower<'_> {
+    /// Reads the first operand and remembers where the result goes.
+    fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
+        let size = self.size_of(ins, 0);
+        if ins.op_kind(0) == OpKind::Register {
+            return (self.read(ins, 0), Destination { memory: None, size });
+        }
+        let m = self.address(ins, size);
+        let t = self.tmp();
+        self.load(size, t, m);
+        (
+            t,
+            Destination {
+                memory: Some(m),
+                size,
+            },
+        )
+    }
+
+    fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
+        match d.memory {
+            Some(m) => self.store(d.size, value, m),
+            None => self.write_register(ins.op_register(0), value),
+        }
+    }
+
+    /// The register to compute a 32- or 64-bit result in.
+    fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
+        if d.memory.is_none() && d.size >= 4 {
+            host_of(ins.op_register(0))
+        } else {
+            self.tmp()
+        }
+    }
+
+    /// The second operand; immediates are sign-extended to the operand size.
+    fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
+        match ins.op_kind(1) {
+            OpKind::Register | OpKind::Memory => Rhs::Reg(self.read(ins, 1)),
+            _ => {
+                let mask = if size == 8 {
+                    u64::MAX
+                } else {
+                    (1 << (8 * size)) - 1
+                };
+                Rhs::Imm(ins.immediate(1) & mask)
+            }
+        }
+    }
+
+    fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
+        match rhs {
+            Rhs::Reg(r) => r,
+            Rhs::Imm(0) => R::ZR,
+            Rhs::Imm(v) => self.constant(w, v),
+        }
+    }
+
+    /// x26 = a ^ b, from which AF derives.
+    fn keep_for_af(&mut self, a: R, rhs: Rhs) {
+        if !self.need.any(Flags::A) {
+            return;
+        }
+        match rhs {
+            Rhs::Reg(b) => self.a.eor(Width::X, AF, a, b),
+            // Only bit 4 counts.
+            Rhs::Imm(v) if v & 16 != 0 => self.a.eor_imm(Width::X, AF, a, 16),
+            Rhs::Imm(_) => self.a.mov(Width::X, AF, a),
+        }
+    }
+
+    fn wants_pf(&self) -> bool {
+        self.need.any(Flags::P.or(Flags::A))
+    }
+
+    /// Emits d = a op b in 32 or 64 bits, setting NZCV on request.
+    fn emit_sum(&mut self, op: Sum, w: Width, d: R, a: R, rhs: Rhs, flags: bool) {
+        if let Rhs::Imm(v) = rhs {
+            // The same sum with the operation turned round takes a negative immediate; its carry
+            // differs, so that is only for sums whose flags do not matter.
+            let negated = if w == Width::W {
+                (v as u32).wrapping_neg() as u64
+            } else {
+                v.wrapping_neg()
+            };
+            if fits_add_imm(v) && a != R::ZR {
+                return match (op, flags) {
+                    (Sum::Add, false) => self.a.add_imm(w, d, a, v),
+                    (Sum::Add, true) => self.a.adds_imm(w, d, a, v),
+                    (Sum::Sub, false) => self.a.sub_imm(w, d, a, v),
+                    (Sum::Sub, true) => self.a.subs_imm(w, d, a, v),
+                };
+            }
+            if !flags && fits_add_imm(negated) {
+                return match op {
+                    Sum::Add => self.a.sub_imm(w, d, a, negated),
+                    Sum::Sub => self.a.add_imm(w, d, a, negated),
+                };
+            }
+            // a - v and a + (-v) have the same NZCV for v neither 0 nor the smallest number.
+            if flags && fits_add_imm(negated) && negated != 0 {
+                match op {
+                    Sum::Add => self.a.subs_imm(w, d, a, negated),
+                    Sum::Sub => self.a.adds_imm(w, d, a, negated),
+                }
+                return;
+            }
+        }
+        let b = self.rhs_register(w, rhs);
+        match (op, flags) {
+            (Sum::Add, false) => self.a.add(w, d, a, b),
+            (Sum::Add, true) => self.a.adds(w, d, a, b),
+            (Sum::Sub, false) => self.a.sub(w, d, a, b),
+            (Sum::Sub, true) => self.a.subs(w, d, a, b),
+        }
+    }
+}
+
+fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
+    let size = l.size_of(ins, 0);
+    if size < 4 {
+        return narrow_sum(l, ins, op, compare);
+    }
+    let w = width_of(size);
+    let (a, destination) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    if compare {
+        if l.need.is_empty() {
+            return Ok(());
+        }
+        l.keep_for_af(a, rhs);
+        let d = if l.wants_pf() { PF } else { R::ZR };
+        l.emit_sum(op, w, d, a, rhs, true);
+        l.flags_are(Carry::Inverted);
+        return Ok(());
+    }
+    if let Rhs::Reg(b) = rhs
+        && destination.memory.is_none()
+        && op == Sum::Sub
+        && a == b
+        && l.need.is_empty()
+    {
+        l.a.mov_imm(Width::W, a, 0);
+        return Ok(());
+    }
+    let flags = l.need.any(Flags::NZCV);
+    if destination.memory.is_some() {
+        // The store may fault: flags come after it.
+        let d = l.tmp();
+        l.emit_sum(op, w, d, a, rhs, false);
+        l.write_destination(ins, &destination, d);
+        if !l.need.is_empty() {
+            l.keep_for_af(a, rhs);
+            let t = if l.wants_pf() { PF } else { R::ZR };
+            l.emit_sum(op, w, t, a, rhs, true);
+            sum_carry(l, op);
+        }
+        return Ok(());
+    }
+    l.keep_for_af(a, rhs);
+    let d = l.result_register(ins, &destination);
+    l.emit_sum(op, w, d, a, rhs, flags);
+    if l.wants_pf() {
+        l.a.mov(w, PF, d);
+    }
+    if flags {
+        sum_carry(l, op);
+    }
+    Ok(())
+}
+
+fn sum_carry(l: &mut Lower, op: Sum) {
+    l.flags_are(if op == Sum::Add {
+        Carry::Direct
+    } else {
+        Carry::Inverted
+    });
+}
+
+/// 8- and 16-bit sums: in the top of a W register for all flags, or extended when less is wanted.
+fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let (a, destination) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    if compare {
+        narrow_flags(l, op, size, a, rhs);
+        return Ok(());
+    }
+    let d = l.tmp();
+    l.emit_sum(op, Width::W, d, a, rhs, false);
+    if destination.memory.is_some() || l.need.is_empty() || is_high_byte(ins.op_register(0)) {
+        // For memory the store comes first, as it may fault; AH and the like were copied.
+        l.write_destination(ins, &destination, d);
+        narrow_flags(l, op, size, a, rhs);
+    } else {
+        // The flags come first, as the destination may be an operand.
+        narrow_flags(l, op, size, a, rhs);
+        l.write_destination(ins, &destination, d);
+    }
+    Ok(())
+}
+
+/// The needed flags of an 8- or 16-bit a op b.
+fn narrow_flags(l: &mut Lower, op: Sum, size: u32, a: R, rhs: Rhs) {
+    if l.need.is_empty() {
+        return;
+    }
+    let bits = size * 8;
+    l.keep_for_af(a, rhs);
+    if op == Sum::Sub && l.need.within(Flags::Z.or(Flags::C)) {
+        // Unsigned comparison of the zero-extended operands.
+        let x = l.tmp();
+        l.a.ubfx(Width::W, x, a, 0, bits);
+        match rhs {
+            Rhs::Imm(v) => l.emit_sum(op, Width::W, R::ZR, x, Rhs::Imm(v), true),
+            Rhs::Reg(b) => {
+                let y = l.tmp();
+                l.a.ubfx(Width::W, y, b, 0, bits);
+                l.a.subs(Width::W, R::ZR, x, y);
+            }
+        }
+        l.flags_are(Carry::Inverted);
+        return;
+    }
+    let x = l.tmp();
+    l.a.lsl(Width::W, x, a, 32 - bits);
+    let t = if l.wants_pf() { l.tmp() } else { R::ZR };
+    match rhs {
+        Rhs::Imm(v) => {
+            l.emit_sum(
+                op,
+                Width::W,
+                t,
+                x,
+                Rhs::Imm((v << (32 - bits)) & 0xffff_ffff),
+                true,
+            );
+        }
+        Rhs::Reg(b) if op == Sum::Add => l.a.adds_lsl(Width::W, t, x, b, 32 - bits),
+        Rhs::Reg(b) => l.a.subs_lsl(Width::W, t, x, b, 32 - bits),
+    }
+    if l.wants_pf() {
+        l.a.lsr(Width::W, PF, t, 32 - bits);
+    }
+    sum_carry(l, op);
+}
+
+fn adc(l: &mut Lower, ins: &Instruction) -> Lowered {
+    carry_sum(l, ins, Sum::Add)
+}
+
+fn sbb(l: &mut Lower, ins: &Instruction) -> Lowered {
+    carry_sum(l, ins, Sum::Sub)
+}
+
+fn carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
+    let size = l.size_of(ins, 0);
+    if size < 4 {
+        return narrow_carry_sum(l, ins, op);
+    }
+    let w = width_of(size);
+    let (a, destination) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    let b = l.rhs_register(w, rhs);
+    if op == Sum::Add {
+        l.carry_direct()
+    } else {
+        l.carry_inverted()
+    }
+    l.mark();
+    let d = if destination.memory.is_some() {
+        let d = l.tmp();
+        match op {
+            Sum::Add => l.a.adc(w, d, a, b),
+            Sum::Sub => l.a.sbc(w, d, a, b),
+        }
+        l.write_destination(ins, &destination, d);
+        if l.need.is_empty() {
+            return Ok(());
+        }
+        R::ZR
+    } else {
+        l.result_register(ins, &destination)
+    };
+    // The operands may be the destination: AF's part comes first (NZCV stays).
+    l.keep_for_af(a, Rhs::Reg(b));
+    let result = if d == R::ZR && l.wants_pf() { PF } else { d };
+    match (op, l.need.any(Flags::NZCV)) {
+        (Sum::Add, true) => l.a.adcs(w, result, a, b),
+        (Sum::Add, false) => l.a.adc(w, result, a, b),
+        (Sum::Sub, true) => l.a.sbcs(w, result, a, b),
+        (Sum::Sub, false) => l.a.sbc(w, result, a, b),
+    }
+    if l.wants_pf() && result != PF {
+        l.a.mov(w, PF, result);
+    }
+    if l.need.any(Flags::NZCV) {
+        sum_carry(l, op);
+    }
+    Ok(())
+}
+
+/// 8- and 16-bit ADC and SBB: the sum of sign-extended operands gives N, Z and V, that of the
+/// zero-extended ones the carry.
+fn narrow_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let bits = size * 8;
+    let (a, destination) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    let b = l.rhs_register(Width::W, rhs);
+    if op == Sum::Add {
+        l.carry_direct()
+    } else {
+        l.carry_inverted()
+    }
+    l.mark();
+    let (x, y) = (l.tmp(), l.tmp());
+    l.a.ubfx(Width::W, x, a, 0, bits);
+    l.a.ubfx(Width::W, y, b, 0, bits);
+    let d = l.tmp();
+    match op {
+        Sum::Add => l.a.adc(Width::W, d, x, y),
+        Sum::Sub => l.a.sbc(Width::W, d, x, y),
+    }
+    if destination.memory.is_some() {
+        l.write_destination(ins, &destination, d);
+    }
+    if !l.need.is_empty() {
+        l.keep_for_af(x, Rhs::Reg(y));
+        if l.wants_pf() {
+            l.a.mov(Width::W, PF, d);
+        }
+        if l.need.any(Flags::NZCV) {
+            // V = operands agree in sign (differ, for SBB) and the result does not.
+            let v = R(29);
+            match op {
+                Sum::Add => l.a.eor(Width::W, v, y, d),
+                Sum::Sub => l.a.eor(Width::W, v, x, y),
+            }
+            l.a.eor(Width::W, x, x, d);
+            l.a.and(Width::W, x, x, v);
+            l.a.lsl(Width::W, y, d, 32 - bits);
+            l.a.tst(Width::W, y, y);
+            // bfi keeps what the non-FlagM fallbacks need in x29/x30 out of the way.
+            l.a.lsr(Width::W, x, x, bits - 1);
+            l.set_carry_from_bit(d, bits);
+            l.set_overflow_from_bit(x, 0);
+            l.flags_are(Carry::Direct);
+        }
+    }
+    if destination.memory.is_none() {
+        l.write_destination(ins, &destination, d);
+    }
+    Ok(())
+}
+
+fn and(l: &mut Lower, ins: &Instruction) -> Lowered {
+    logic(l, ins, Logic::And)
+}
+
+fn or(l: &mut Lower, ins: &Instruction) -> Lowered {
+    logic(l, ins, Logic::Or)
+}
+
+fn xor(l: &mut Lower, ins: &Instruction) -> Lowered {
+    logic(l, ins, Logic::Xor)
+}
+
+impl Lower<'_> {
+    fn emit_logic(&mut self, op: Logic, w: Width, d: R, a: R, rhs: Rhs) {
+        if let Rhs::Imm(v) = rhs
+            && fits_logical_imm(w, v)
+        {
+            return match op {
+                Logic::And => self.a.and_imm(w, d, a, v),
+                Logic::Or => self.a.orr_imm(w, d, a, v),
+                Logic::Xor => self.a.eor_imm(w, d, a, v),
+            };
+        }
+        let all = if w == Width::W { 0xffff_ffff } else { u64::MAX };
+        match (op, rhs) {
+            (Logic::Xor, Rhs::Imm(v)) if v == all => return self.a.mvn(w, d, a),
+            (Logic::Or, Rhs::Imm(v)) if v == all => return self.a.mov_imm(w, d, all),
+            (Logic::And, Rhs::Imm(v)) if v == all => return self.a.mov(w, d, a),
+            _ => {}
+        }
+        let b = self.rhs_register(w, rhs);
+        match op {
+            Logic::And => self.a.and(w, d, a, b),
+            Logic::Or => self.a.orr(w, d, a, b),
+            Logic::Xor => self.a.eor(w, d, a, b),
+        }
+    }
+
+    /// Sets the needed flags of a logical operation from its result in the low `bits` of `r`.
+    pub fn flags_of_result(&mut self, r: R, size: u32) {
+        if self.wants_pf() {
+            self.a.mov(Width::W, PF, r);
+        }
+        if !self.need.any(Flags::NZCV) {
+            return;
+        }
+        if size < 4 {
+            let t = self.tmp();
+            self.a.lsl(Width::W, t, r, 32 - 8 * size);
+            self.a.tst(Width::W, t, t);
+        } else {
+            self.a.tst(width_of(size), r, r);
+        }
+        self.flags_are(Carry::Zero);
+    }
+}
+
+fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let w = width_of(size);
+    if op == Logic::Xor && crate::facts::is_zero_idiom(ins) && size >= 4 {
+        let d = host_of(ins.op_register(0));
+        l.a.mov_imm(Width::W, d, 0);
+        l.flags_of_result(R::ZR, size);
+        return Ok(());
+    }
+    let (a, destination) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    // OR r, r is an idiom for TEST r, r.
+    if let Rhs::Reg(b) = rhs
+        && a == b
+        && op != Logic::Xor
+        && destination.memory.is_none()
+        && size != 4
+    {
+        l.flags_of_result(a, size);
+        return Ok(());
+    }
+    if destination.memory.is_none() && op == Logic::And && size >= 4 && l.need.any(Flags::NZCV) {
+        let d = host_of(ins.op_register(0));
+        l.emit_ands(w, d, a, rhs);
+        if l.wants_pf() {
+            l.a.mov(Width::W, PF, d);
+        }
+        return Ok(());
+    }
+    let d = l.result_register(ins, &destination);
+    l.emit_logic(op, w, d, a, rhs);
+    if destination.memory.is_some() || size < 4 {
+        l.write_destination(ins, &destination, d);
+    }
+    l.flags_of_result(d, size);
+    Ok(())
+}
+
+impl Lower<'_> {
+    fn emit_ands(&mut self, w: Width, d: R, a: R, rhs: Rhs) {
+        match rhs {
+            Rhs::Imm(v) if fits_logical_imm(w, v) => self.a.ands_imm(w, d, a, v),
+            _ => {
+                let b = self.rhs_register(w, rhs);
+                self.a.ands(w, d, a, b);
+            }
+        }
+        self.flags_are(Carry::Zero);
+    }
+}
+
+fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let (a, _) = l.read_destination(ins);
+    let rhs = l.rhs(ins, size);
+    if l.need.is_empty() {
+        return Ok(());
+    }
+    let same = matches!(rhs, Rhs::Reg(b) if b == a);
+    if size < 4 {
+        // S is only right at the top of the register; without it any place will do.
+        let narrow = match rhs {
+            Rhs::Imm(v) if !l.need.any(Flags::S.or(Flags::O)) || v >> (8 * size - 1) == 0 => {
+                l.emit_ands(Width::W, if l.wants_pf() { PF } else { R::ZR }, a, rhs);
+                return Ok(());
+            }
+            _ if same => a,
+            _ => {
+                let t = l.tmp();
+                l.emit_logic(Logic::And, Width::W, t, a, rhs);
+                t
+            }
+        };
+        l.flags_of_result(narrow, size);
+        return Ok(());
+    }
+    let d = if l.wants_pf() { PF } else { R::ZR };
+    l.emit_ands(width_of(size), d, a, rhs);
+    Ok(())
+}
+
+fn inc(l: &mut Lower, ins: &Instruction) -> Lowered {
+    step(l, ins, Sum::Add)
+}
+
+fn dec(l: &mut Lower, ins: &Instruction) -> Lowered {
+    step(l, ins, Sum::Sub)
+}
+
+/// INC and DEC: a sum with 1 that leaves CF alone.
+fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let (a, destination) = l.read_destination(ins);
+    let d = l.result_register(ins, &destination);
+    let w = width_of(size);
+    let one = Rhs::Imm(1);
+    let keep_carry = l.live_out.any(Flags::C) && l.need.any(Flags::NZCV);
+    if destination.memory.is_none() && size >= 4 && !keep_carry {
+        l.keep_for_af(a, one);
+        l.emit_sum(op, w, d, a, one, l.need.any(Flags::NZCV));
+        if l.wants_pf() {
+            l.a.mov(w, PF, d);
+        }
+        if l.need.any(Flags::NZCV) {
+            sum_carry(l, op);
+        }
+        return Ok(());
+    }
+    // A copy, as the result may be written over the operand.
+    let old = l.tmp();
+    l.a.mov(Width::X, old, a);
+    l.emit_sum(op, w, d, old, one, false);
+    if destination.memory.is_some() || size < 4 {
+        l.write_destination(ins, &destination, d);
+    }
+    if l.need.is_empty() {
+        return Ok(());
+    }
+    let carry = if keep_carry {
+        l.carry_direct();
+        let c = l.tmp();
+        l.a.cset(c, crate::asm::Cond::Cs);
+        Some(c)
+    } else {
+        None
+    };
+    if size < 4 {
+        narrow_flags(l, op, size, old, one);
+    } else {
+        l.keep_for_af(old, one);
+        let t = if l.wants_pf() { PF } else { R::ZR };
+        l.emit_sum(op, w, t, old, one, true);
+        sum_carry(l, op);
+    }
+    if let Some(c) = carry {
+        l.set_carry_from_bit(c, 0);
+    }
+    Ok(())
+}
+
+fn neg(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let w = width_of(size);
+    let (a, destination) = l.read_destination(ins);
+    let d = l.result_register(ins, &destination);
+    if destination.memory.is_some() || size < 4 {
+        l.a.neg(w, d, a);
+        let operand = l.tmp();
+        l.a.mov(Width::X, operand, a);
+        l.write_destination(ins, &destination, d);
+        if l.need.is_empty() {
+            return Ok(());
+        }
+        if l.need.any(Flags::A) {
+            l.a.mov(Width::X, AF, operand);
+        }
+        let t = if l.wants_pf() { PF } else { R::ZR };
+        if size < 4 {
+            l.a.lsl(Width::W, operand, operand, 32 - 8 * size);
+        }
+        l.a.subs(w, t, R::ZR, operand);
+        if size < 4 && t == PF {
+            l.a.lsr(Width::W, PF, PF, 32 - 8 * size);
+        }
+    } else {
+        if l.need.any(Flags::A) {
+            l.a.mov(Width::X, AF, a);
+        }
+        l.a.subs(w, d, R::ZR, a);
+        if l.wants_pf() {
+            l.a.mov(w, PF, d);
+        }
+    }
+    l.flags_are(Carry::Inverted);
+    Ok(())
+}
+
+fn not(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let (a, destination) = l.read_destination(ins);
+    let d = l.result_register(ins, &destination);
+    l.a.mvn(width_of(destination.size), d, a);
+    if destination.memory.is_some() || destination.size < 4 {
+        l.write_destination(ins, &destination, d);
+    }
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! How control leaves a region: direct branches with their stubs, indirect branches, exceptions.
+//!
+//! Every branch that can leave the region, or go backwards inside it, is a *site*: an instruction
+//! that is patched at run time. A direct exit first goes to its *stub*, which calls the
+//! dispatcher with a record that says where the guest goes; linking replaces the site by a branch
+//! to the target's translation. To stop a thread for a signal all sites of its region are set to
+//! their stop branch, which leads to the dispatcher.
+
+use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
+use crate::asm::{Label, R, Reloc, Width};
+use crate::flags::Flags;
+use crate::state::{BRANCH_TABLE_BITS, offset};
+use crate::tramp::Trampoline;
+
+/// An edge's code behind the region's own: a direct exit, or an internal edge whose flags need fixing.
+#[derive(Clone, Copy, Debug)]
+pub struct ExitStub {
+    label: Label,
+    target: u64,
+    /// For an internal edge: index of the target.
+    internal: Option<u16>,
+    /// Offset of the branch that goes to the stub, if it may be linked to the target directly.
+    site: Option<u32>,
+    /// What must be made canonical on the way.
+    flags: FlagState,
+    live: Flags,
+}
+
+/// A patchable branch.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// Offset of the instruction.
+    pub at: u32,
+    /// What it becomes when the thread is to be stopped.
+    pub stop: Stop,
+}
+
+/// How a site looks when it is to lead to the dispatcher.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// The same branch, to this label.
+    Same(Label),
+    /// An unconditional branch in place of an indirect one.
+    Direct(Label),
+    /// As it was emitted.
+    Original,
+}
+
+/// Code that raises an exception, behind the region's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Raise {
+    label: Label,
+    index: usize,
+    vector: u32,
+    flags: FlagState,
+}
+
+/// `exit_arg` of an exception exit for an instruction that is not implemented.
+pub const UNIMPLEMENTED: u32 = 0x100 | 6;
+
+/// Layout of the record behind an exit stub: the guest target, then three 32-bit words: the
+/// distance from the record back to the site (0: none), back to the stub's own first
+/// instruction, and unused.
+pub const RECORD_SITE: u64 = 8;
+/// See [`RECORD_SITE`].
+pub const RECORD_STUB: u64 = 12;
+
+impl Lower<'_> {
+    /// Makes a stub for a direct exit.
+    pub fn stub_to(&mut self, target: u64, site: Option<u32>, live: Flags) -> Label {
+        let label = self.a.label();
+        let needs_fix = self.needs_fix(live);
+        let live = if needs_fix { live } else { Flags::NONE };
+        let site = site.filter(|_| !needs_fix);
+        self.stubs.push(ExitStub {
+            label,
+            target,
+            internal: None,
+            site,
+            flags: self.flags,
+            live,
+        });
+        label
+    }
+
+    /// Leaves the region for a guest address; flags are brought to canonical form on the way.
+    pub fn jump_out(&mut self, target: u64, live: Flags) {
+        self.canonical(live);
+        let at = self.a.pos();
+        let stub = self.stub_to(target, Some(at), Flags::NONE);
+        self.site(Some(stub));
+        self.a.b(stub);
+    }
+
+    /// Branches on a test to a guest address, inside or outside of the region; `live` are the
+    /// flags that are live there.
+    pub fn branch(&mut self, test: Test, target: u64, internal: Option<u16>, live: Flags) {
+        let Some(t) = internal else {
+            return self.branch_to_stub(test, target, live);
+        };
+        let stop = (t as usize <= self.index).then(|| self.stub_to(target, None, live));
+        let label = if self.needs_fix(live) {
+            self.edge(t, live)
+        } else {
+            self.label_of(t)
+        };
+        self.each_branch(test, label, stop);
+    }
+
+    fn needs_fix(&self, live: Flags) -> bool {
+        self.flags.float && !live.is_empty()
+            || self.flags.carry == super::Carry::Inverted && live.any(Flags::C)
+    }
+
+    /// A stub that fixes the flags on an internal edge.
+    fn edge(&mut self, to: u16, live: Flags) -> Label {
+        let label = self.a.label();
+        self.stubs.push(ExitStub {
+            label,
+            target: 0,
+            internal: Some(to),
+            site: None,
+            flags: self.flags,
+            live,
+        });
+        label
+    }
+
+    fn branch_to_stub(&mut self, test: Test, target: u64, live: Flags) {
+        // A test of two branches has two sites: each gets its own stub, so that both are linked.
+        match test {
+            Test::Or(a, b) => {
+                self.branch_to_stub(Test::One(a), target, live);
+                self.branch_to_stub(Test::One(b), target, live);
+            }
+            Test::And(a, b) => {
+                let no = self.a.label();
+                self.a.b_cond(a.invert(), no);
+                self.branch_to_stub(Test::One(b), target, live);
+                self.a.bind(no);
+            }
+            Test::Parity(p) => {
+                let odd = self.odd_parity();
+                let at = self.a.pos();
+                let stub = self.stub_to(target, Some(at), live);
+                self.parity_branch(p, odd, stub, Some(stub));
+            }
+            Test::Known(false) => {}
+            Test::One(_) | Test::Known(true) => {
+                let at = self.a.pos();
+                let stub = self.stub_to(target, Some(at), live);
+                self.each_branch(test, stub, Some(stub));
+            }
+        }
+    }
+
+    /// Emits the branches of a test, each a site if there is a way to stop.
+    fn each_branch(&mut self, test: Test, label: Label, stop: Option<Label>) {
+        match test {
+            Test::Or(a, b) => {
+                self.each_branch(Test::One(a), label, stop);
+                self.each_branch(Test::One(b), label, stop);
+            }
+            Test::And(a, b) => {
+                let no = self.a.label();
+                self.a.b_cond(a.invert(), no);
+                self.each_branch(Test::One(b), label, stop);
+                self.a.bind(no);
+            }
+            Test::Parity(p) => {
+                let odd = self.odd_parity();
+                self.parity_branch(p, odd, label, stop);
+            }
+            Test::Known(false) => {}
+            Test::One(c) => {
+                self.site(stop);
+                self.a.b_cond(c, label);
+            }
+            Test::Known(true) => {
+                self.site(stop);
+                self.a.b(label);
+            }
+        }
+    }
+
+    fn parity_branch(&mut self, parity: bool, odd: R, label: Label, stop: Option<Label>) {
+        self.site(stop);
+        if parity {
+            self.a.tbz(odd, 0, label)
+        } else {
+            self.a.tbnz(odd, 0, label)
+        }
+    }
+
+    /// Notes that the next instruction is a branch that can be stopped.
+    fn site(&mut self, stop: Option<Label>) {
+        if let Some(l) = stop {
+            self.sites.push(Site {
+                at: self.a.pos(),
+                stop: Stop::Same(l),
+            });
+        }
+    }
+
+    /// Branches to a label if the test holds. May clobber a temporary.
+    pub fn branch_if(&mut self, test: Test, label: Label) {
+        self.each_branch(test, label, None);
+    }
+
+    /// Branches (backwards or forwards, in or out) if a register is zero or not; NZCV is untouched and
+    /// must not need fixing.
+    pub fn branch_zero(&mut self, zero: bool, w: Width, r: R, target: u64, internal: Option<u16>) {
+        let (label, stop) = match internal {
+            Some(t) => {
+                let label = self.label_of(t);
+                if t as usize <= self.index {
+                    let stop = self.stub_to(target, None, Flags::NONE);
+                    (label, Some(stop))
+                } else {
+                    (label, None)
+                }
+            }
+            None => {
+                let at = self.a.pos();
+                let stub = self.stub_to(target, Some(at), Flags::NONE);
+                (stub, Some(stub))
+            }
+        };
+        self.site(stop);
+        if zero {
+            self.a.cbz(w, r, label)
+        } else {
+            self.a.cbnz(w, r, label)
+        }
+    }
+
+    /// Pushes a return address on the shadow stack; `guest` holds it. Clobbers x17.
+    pub fn shadow_push(&mut self, guest: R, back: Label) {
+        let t = R(17);
+        self.a.adr(t, back);
+        // STP guest, t, [SHADOW, #-16]!
+        self.a
+            .word(0xa9bf_0000 | t.n() << 10 | SHADOW.n() << 5 | guest.n());
+    }
+
+    /// The return point of a call: control comes in here from the callee's return.
+    pub fn return_point(&mut self, back: Label, target: u64) {
+        self.flags = FlagState::CANONICAL;
+        let reentry = self.stub_to(target, None, Flags::NONE);
+        self.entries.push((self.a.pos(), reentry));
+        self.a.bind(back);
+    }
+
+    /// A direct call's branch-and-link to the callee.
+    pub fn call_out(&mut self, target: u64) {
+        let at = self.a.pos();
+        let stub = self.stub_to(target, Some(at), Flags::NONE);
+        self.site(Some(stub));
+        self.a.bl(stub);
+    }
+
+    /// Goes to the guest address in x16 through the indirect-branch table. `link` makes it a BLR.
+    pub fn branch_indirect(&mut self, link: bool) {
+        let (target, slot, key) = (R(16), R(17), R(18));
+        let miss = self.indirect_stub();
+        self.a.ubfx(Width::X, slot, target, 2, BRANCH_TABLE_BITS);
+        self.a.add_lsl(Width::X, slot, TABLE, slot, 4);
+        self.a.ldp(key, slot, slot, 0);
+        self.a.sub(Width::X, key, key, target);
+        self.a.cbnz(Width::X, key, miss);
+        self.sites.push(Site {
+            at: self.a.pos(),
+            stop: Stop::Direct(miss),
+        });
+        if link {
+            self.a.blr(slot)
+        } else {
+            self.a.br(slot)
+        }
+    }
+
+    /// Returns to the guest address in x16: to the shadow stack's host address if it belongs to it.
+    pub fn branch_return(&mut self) {
+        let (target, key, host) = (R(16), R(17), R(30));
+        let miss = self.indirect_stub();
+        // LDP key, host, [SHADOW], #16
+        self.a
+            .word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
+        self.a.sub(Width::X, key, key, target);
+        self.a.cbnz(Width::X, key, miss);
+        self.sites.push(Site {
+            at: self.a.pos(),
+            stop: Stop::Direct(miss),
+        });
+        self.a.ret(host);
+    }
+
+    /// The region's shared stub for indirect branches that miss (target in x16).
+    fn indirect_stub(&mut self) -> Label {
+        if let Some(l) = self.indirect_stub {
+            return l;
+        }
+        let l = self.a.label();
+        self.indirect_stub = Some(l);
+        l
+    }
+
+    /// A label behind the region's code that raises a processor exception at the current instruction.
+    pub fn cold_raise(&mut self, vector: u8) -> Label {
+        let label = self.a.label();
+        self.raises.push(Raise {
+            label,
+            index: self.index,
+            vector: u32::from(vector),
+            flags: self.flags,
+        });
+        label
+    }
+
+    /// Raises a processor exception here. `rip` is what the guest's handler sees.
+    pub fn raise(&mut self, vector: u8, rip: u64) {
+        self.canonical(Flags::ALL);
+        self.raise_code(u32::from(vector), rip);
+    }
+
+    /// Leaves for an instruction that is not implemented.
+    pub fn raise_unimplemented(&mut self) {
+        self.canonical(Flags::ALL);
+        let ip = self.current().ip();
+        self.raise_code(UNIMPLEMENTED, ip);
+    }
+
+    fn raise_code(&mut self, vector: u32, rip: u64) {
+        self.guest_address(R(16), rip);
+        self.a.mov_imm(Width::W, R(17), u64::from(vector));
+        self.jump_trampoline(Trampoline::Exception, R(18));
+    }
+
+    /// Leaves for a system call; `rip` is the address behind the instruction.
+    pub fn leave_for_syscall(&mut self, rip: u64) {
+        self.canonical(Flags::ALL);
+        self.guest_address(R(16), rip);
+        self.jump_trampoline(Trampoline::Syscall, R(18));
+    }
+
+    /// Emits everything that stands behind the region's own code.
+    pub fn cold_code(&mut self) {
+        if let Some(l) = self.indirect_stub {
+            self.a.bind(l);
+            self.jump_trampoline(Trampoline::Indirect, R(17));
+        }
+        for r in std::mem::take(&mut self.raises) {
+            self.index = r.index;
+            self.flags = r.flags;
+            self.a.bind(r.label);
+            self.mark();
+            let ip = self.current().ip();
+            self.raise(r.vector as u8, ip);
+        }
+        for i in 0..self.stubs.len() {
+            let stub = self.stubs[i];
+            self.exit_stub(&stub);
+        }
+    }
+
+    fn exit_stub(&mut self, stub: &ExitStub) {
+        self.free_temps();
+        self.a.bind(stub.label);
+        self.flags = stub.flags;
+        self.canonical(stub.live);
+        if let Some(t) = stub.internal {
+            let label = self.label_of(t);
+            return self.a.b(label);
+        }
+        let first = self.a.pos();
+        self.sites.push(Site {
+            at: first,
+            stop: Stop::Original,
+        });
+        let record = self.a.label();
+        self.a.adr(R(17), record);
+        self.jump_trampoline(Trampoline::Direct, R(16));
+        if !self.a.pos().is_multiple_of(8) {
+            self.a.word(0xd503_201f); // NOP
+        }
+        self.a.bind(record);
+        let at = self.a.pos();
+        self.records.push(at);
+        self.a.quad(stub.target, Reloc::Guest);
+        self.a.word(stub.site.map_or(0, |s| at - s));
+        self.a.word(at - first);
+    }
+}
+
+/// Where the branch table's entry for a guest address is, from the table's start.
+pub fn table_offset(guest: u64) -> u64 {
+    (guest >> 2 & ((1 << BRANCH_TABLE_BITS) - 1)) * 16
+}
+
+/// Offset of a trampoline's address in the state.
+pub fn trampoline_offset(t: Trampoline) -> u32 {
+    offset::TRAMPOLINES + 8 * t as u32
+}
+
+/// The state register, for lowering files that address the state directly.
+pub const fn state() -> R {
+    STATE
+}

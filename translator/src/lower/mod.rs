@@ -1,0 +1,304 @@
+//! Lowering: from a region's guest instructions to arm64 code.
+//!
+//! How guest state lives in host registers inside translated code (see docs/registers.md):
+//!
+//! | host | holds |
+//! |---|---|
+//! | x0..x15 | rax rcx rdx rbx rsp rbp rsi rdi r8..r15 |
+//! | v0..v15 | xmm0..xmm15 |
+//! | NZCV | SF ZF CF OF, in a form that [`FlagState`] names |
+//! | x25, x26 | PF and AF: PF is the parity of x25's low byte, AF bit 4 of x25 ^ x26 |
+//! | x23 | FS base |
+//! | x24 | the thread's indirect-branch table |
+//! | x27 | return-address shadow stack |
+//! | x28 | the [`CpuState`](crate::state::CpuState) |
+//! | x16..x22, v16..v31 | temporaries inside one guest instruction |
+//! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls |
+//!
+//! # Rules for a lowering
+//! - A guest memory access comes before any change of guest-visible registers or flags that
+//!   re-executing the instruction would not repeat: at a fault the guest state must be that
+//!   before the instruction.
+//! - Flags are computed only if [`Lower::need`] has them. A flag that the instruction does not
+//!   write must survive if it is live; instructions whose table entry does not list a flag in
+//!   `writes` must keep it.
+//! - Everything that could depend on the address of the code, of the guest or of the translator
+//!   goes through the literal pool with a relocation, or through the state register.
+
+pub mod arith;
+pub mod control;
+pub mod exits;
+pub mod flagstate;
+pub mod moves;
+pub mod operands;
+pub mod table;
+
+use crate::asm::{Asm, Label, R, Reloc, V, Width};
+use crate::engine::{Config, MemoryOrder};
+use crate::flags::Flags;
+use crate::helpers::Helper;
+use crate::region::Region;
+use crate::state::offset;
+use crate::tramp::Trampoline;
+use exits::{ExitStub, Raise, Site};
+pub use flagstate::{Carry, FlagState, Test};
+use iced_x86::Instruction;
+
+/// FS base.
+pub const FS: R = R(23);
+/// Indirect-branch table.
+pub const TABLE: R = R(24);
+/// Operand that PF derives from.
+pub const PF: R = R(25);
+/// Operand that, with `PF`, AF derives from.
+pub const AF: R = R(26);
+/// Return-address shadow stack pointer.
+pub const SHADOW: R = R(27);
+/// Pointer to the `CpuState`.
+pub const STATE: R = R(28);
+/// Link register.
+pub const LR: R = R(30);
+
+/// Temporaries in the order they are handed out. x20..x22 come last: they carry helper arguments.
+const TEMPS: [R; 7] = [R(16), R(17), R(18), R(19), R(22), R(21), R(20)];
+
+/// The instruction (form) is not implemented.
+#[derive(Clone, Copy, Debug)]
+pub struct Unimplemented;
+
+/// Result of lowering an instruction.
+pub type Lowered = Result<(), Unimplemented>;
+
+/// Where a guest instruction's code begins and what the host flags mean there.
+#[derive(Clone, Copy, Debug)]
+pub struct MapEntry {
+    /// Offset in the region's code.
+    pub host: u32,
+    /// Offset of the guest instruction from the region's entry.
+    pub guest: u32,
+    /// The flags before the instruction.
+    pub flags: FlagState,
+}
+
+/// The state of lowering a region.
+pub struct Lower<'a> {
+    /// The code being emitted.
+    pub a: &'a mut Asm,
+    /// The region being lowered.
+    pub region: &'a Region,
+    /// How the translator is set up.
+    pub config: &'a Config,
+    /// Index of the current instruction in the region.
+    pub index: usize,
+    /// Flags that the current instruction writes and that are read later.
+    pub need: Flags,
+    /// Flags that are live behind the current instruction, whoever wrote them.
+    pub live_out: Flags,
+    /// What the host flags mean now.
+    pub flags: FlagState,
+    temps_used: usize,
+    vtemps_used: u8,
+    labels: Vec<Option<Label>>,
+    /// Stubs of the exits so far, emitted behind the region's code.
+    pub stubs: Vec<ExitStub>,
+    /// Branch instructions that are patched: linked, or stopped for an interrupt.
+    pub sites: Vec<Site>,
+    raises: Vec<Raise>,
+    /// Where control comes in from outside: offset of the first instruction and its re-entry stub.
+    pub entries: Vec<(u32, Label)>,
+    /// Guest instruction of each piece of host code, ascending in `host`.
+    pub map: Vec<MapEntry>,
+    indirect_stub: Option<Label>,
+    /// Offsets of the exit records.
+    pub records: Vec<u32>,
+}
+
+impl<'a> Lower<'a> {
+    /// Starts lowering a region into an empty buffer.
+    pub fn new(a: &'a mut Asm, region: &'a Region, config: &'a Config) -> Self {
+        let mut labels = vec![None; region.insns.len()];
+        for (i, insn) in region.insns.iter().enumerate() {
+            if insn.join {
+                labels[i] = Some(a.label());
+            }
+        }
+        Lower {
+            a,
+            region,
+            config,
+            index: 0,
+            need: Flags::NONE,
+            live_out: Flags::NONE,
+            flags: FlagState::CANONICAL,
+            temps_used: 0,
+            vtemps_used: 0,
+            labels,
+            stubs: Vec::new(),
+            sites: Vec::new(),
+            raises: Vec::new(),
+            entries: Vec::new(),
+            map: Vec::with_capacity(region.insns.len() + 8),
+            indirect_stub: None,
+            records: Vec::new(),
+        }
+    }
+
+    /// Lowers the whole region.
+    pub fn run(&mut self) {
+        let entry_stub = self.stub_to(self.region.entry, None, Flags::NONE);
+        self.entries.push((0, entry_stub));
+        for i in 0..self.region.insns.len() {
+            self.index = i;
+            self.instruction(i);
+        }
+        self.cold_code();
+        self.a.finish();
+    }
+
+    fn instruction(&mut self, i: usize) {
+        let insn = &self.region.insns[i];
+        if let Some(l) = self.labels[i] {
+            self.a.bind(l);
+            self.flags = FlagState::CANONICAL;
+        }
+        self.mark();
+        let entry = table::entry(&insn.ins);
+        self.need = insn.live_out.and(entry.writes);
+        self.live_out = insn.live_out;
+        self.free_temps();
+        let lowered = match entry.lower {
+            Some(f) => f(self, &insn.ins),
+            None => Err(Unimplemented),
+        };
+        if lowered.is_err() {
+            self.raise_unimplemented();
+            return;
+        }
+        if !self.region.can_fall_through(i) {
+            return;
+        }
+        if !self.region.falls_into_next(i) {
+            self.canonical(insn.live_out);
+            self.jump_out(insn.ins.next_ip(), Flags::NONE);
+        } else if self.region.insns[i + 1].join {
+            self.canonical(self.region.insns[i + 1].live_in);
+        }
+    }
+
+    /// Notes that the code from here on belongs to the current guest instruction.
+    pub fn mark(&mut self) {
+        let guest = (self.region.insns[self.index].ins.ip() - self.region.entry) as u32;
+        self.map.push(MapEntry {
+            host: self.a.pos(),
+            guest,
+            flags: self.flags,
+        });
+    }
+
+    /// Notes that the code from here on already belongs to the next instruction (behind a call).
+    pub fn mark_next(&mut self) {
+        let ins = &self.region.insns[self.index].ins;
+        let guest = (ins.next_ip() - self.region.entry) as u32;
+        self.map.push(MapEntry {
+            host: self.a.pos(),
+            guest,
+            flags: self.flags,
+        });
+    }
+
+    /// The current instruction.
+    pub fn current(&self) -> &'a Instruction {
+        &self.region.insns[self.index].ins
+    }
+
+    /// The label of an internal branch target.
+    pub fn label_of(&self, index: u16) -> Label {
+        self.labels[index as usize].expect("branch targets are joins")
+    }
+
+    /// A temporary integer register, free until the end of the instruction.
+    pub fn tmp(&mut self) -> R {
+        let r = TEMPS[self.temps_used];
+        self.temps_used += 1;
+        r
+    }
+
+    /// A temporary vector register, free until the end of the instruction.
+    pub fn vtmp(&mut self) -> V {
+        let v = V(16 + self.vtemps_used);
+        debug_assert!(v.0 < 32, "out of vector temporaries");
+        self.vtemps_used += 1;
+        v
+    }
+
+    /// Gives back all temporaries (between the steps of a long lowering).
+    pub fn free_temps(&mut self) {
+        self.temps_used = 0;
+        self.vtemps_used = 0;
+    }
+
+    /// Whether guest accesses must be ordered.
+    pub fn ordered(&self) -> bool {
+        self.config.order == MemoryOrder::Ordered
+    }
+
+    /// Loads a 64-bit constant that is not an address.
+    pub fn constant(&mut self, w: Width, value: u64) -> R {
+        let t = self.tmp();
+        self.a.mov_imm(w, t, value);
+        t
+    }
+
+    /// Loads a guest address.
+    pub fn guest_address(&mut self, d: R, addr: u64) {
+        self.a.ldr_literal(d, addr, Reloc::Guest);
+    }
+
+    /// Branches to a trampoline; clobbers `via`.
+    pub fn jump_trampoline(&mut self, t: Trampoline, via: R) {
+        self.a.ldr(via, STATE, offset::TRAMPOLINES + 8 * t as u32);
+        self.a.br(via);
+    }
+
+    /// Calls a run-time helper. Arguments go in x20, x21, x22 (behind the state pointer); results
+    /// come back in x20 and x21. All other temporaries are lost; guest registers may be changed by
+    /// the helper through the state, whose `rip` is the current instruction. Flags are spilled and reloaded in canonical
+    /// form, so the state's flags are exact for the helper if they are live.
+    pub fn call_helper(&mut self, h: Helper) {
+        self.canonical(Flags::ALL);
+        let ip = self.current().ip();
+        self.a.ldr_literal(R(19), ip, Reloc::Guest);
+        self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
+        self.a.ldr(
+            R(17),
+            STATE,
+            offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32,
+        );
+        self.a.blr(R(17));
+    }
+}
+
+/// What lowering a region gives besides its code.
+#[derive(Debug, Default)]
+pub struct Emitted {
+    /// Patchable branches.
+    pub sites: Vec<Site>,
+    /// Offsets of the exit records.
+    pub records: Vec<u32>,
+    /// Places where control comes in, each with its re-entry stub.
+    pub entries: Vec<(u32, Label)>,
+    /// Guest instruction of each piece of host code.
+    pub map: Vec<MapEntry>,
+}
+
+impl Lower<'_> {
+    /// Ends lowering.
+    pub fn into_emitted(self) -> Emitted {
+        Emitted {
+            sites: self.sites,
+            records: self.records,
+            entries: self.entries,
+            map: self.map,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The instruction table: for every mnemonic how it is lowered and which status flags it reads and writes.
+//!
+//! Each family file contributes its rows; here they are put together at compile time.
+
+use super::{Lower, Lowered, arith, control, moves};
+use crate::flags::Flags;
+use iced_x86::{Code, Instruction, Mnemonic};
+
+/// Lowers one instruction.
+pub type LowerFn = fn(&mut Lower, &Instruction) -> Lowered;
+
+/// What the translator knows about a mnemonic.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// None: not implemented.
+    pub lower: Option<LowerFn>,
+    /// Status flags it may read.
+    pub reads: Flags,
+    /// Status flags it always writes, or leaves undefined.
+    pub writes: Flags,
+}
+
+/// A family's rows.
+pub type Rows = &'static [(Mnemonic, Entry)];
+
+/// Shorthand for a row.
+pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
+    (
+        m,
+        Entry {
+            lower: Some(f),
+            reads,
+            writes,
+        },
+    )
+}
+
+/// Shorthand for a row of an instruction that does not touch the status flags.
+pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
+    row(m, f, Flags::NONE, Flags::NONE)
+}
+
+const FAMILIES: &[Rows] = &[
+    arith::ROWS,
+    control::ROWS,
+    moves::CONDITIONAL_ROWS,
+    moves::ROWS,
+];
+
+/// At least the number of mnemonics iced knows.
+const COUNT: usize = 2048;
+
+const fn build() -> [Entry; COUNT] {
+    // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
+    let mut t = [Entry {
+        lower: None,
+        reads: Flags::ALL,
+        writes: Flags::NONE,
+    }; COUNT];
+    let mut f = 0;
+    while f < FAMILIES.len() {
+        let mut i = 0;
+        while i < FAMILIES[f].len() {
+            let (m, e) = FAMILIES[f][i];
+            assert!(
+                t[m as usize].lower.is_none(),
+                "a mnemonic stands in two families"
+            );
+            t[m as usize] = e;
+            i += 1;
+        }
+        f += 1;
+    }
+    t
+}
+
+static TABLE: [Entry; COUNT] = build();
+
+/// The table's entry for an instruction.
+pub fn entry(ins: &Instruction) -> &'static Entry {
+    &TABLE[ins.mnemonic() as usize]
+}
+
+/// Whether the translator implements an instruction form.
+pub fn supports(code: Code) -> bool {
+    TABLE[code.mnemonic() as usize].lower.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mnemonic_has_a_place() {
+        assert!(Mnemonic::values().len() <= COUNT);
+    }
+
+    /// The flags in the table against iced's own, for each form that the table implements.
+    #[test]
+    fn flags_agree_with_iced() {
+        let bits = |iced: u32| {
+            let mut f = Flags::NONE;
+            for (bit, flag) in [
+                (iced_x86::RflagsBits::CF, Flags::C),
+                (iced_x86::RflagsBits::PF, Flags::P),
+                (iced_x86::RflagsBits::AF, Flags::A),
+                (iced_x86::RflagsBits::ZF, Flags::Z),
+                (iced_x86::RflagsBits::SF, Flags::S),
+                (iced_x86::RflagsBits::OF, Flags::O),
+            ] {
+                if iced & bit != 0 {
+                    f = f.or(flag);
+                }
+            }
+            f
+        };
+        for code in Code::values() {
+            let e = &TABLE[code.mnemonic() as usize];
+            if e.lower.is_none() {
+                continue;
+            }
+            let mut ins = Instruction::new();
+            ins.set_code(code);
+            // A shift count of 1, where the form has an immediate.
+            if ins.op_count() == 2 && code.op_code().op1_kind() == iced_x86::OpCodeOperandKind::imm8
+            {
+                ins.set_op1_kind(iced_x86::OpKind::Immediate8);
+                ins.set_immediate8(1);
+            }
+            let modified = bits(ins.rflags_modified());
+            let read = bits(ins.rflags_read());
+            assert!(
+                read.within(e.reads),
+                "{code:?} reads {read:?}, the table says {:?}",
+                e.reads
+            );
+            assert!(
+                e.writes.within(modified),
+                "{code:?} modifies {modified:?}, the table says {:?}",
+                e.writes
+            );
+        }
+    }
+}
