@@ -98,11 +98,7 @@ fn chosen<'a>(
     samples: &'a [Sample],
     depth: u32,
 ) -> impl Iterator<Item = (usize, &'a Sample)> {
-    let share = if kind == SEQUENCE {
-        record::SEQUENCE_DEPTH / record::FORM_DEPTH
-    } else {
-        1
-    };
+    let share = if kind == SEQUENCE { record::SEQUENCE_DEPTH / record::FORM_DEPTH } else { 1 };
     samples.iter().enumerate().take((depth * share) as usize)
 }
 
@@ -120,33 +116,16 @@ impl fmt::Display for Report {
             if let Some((name, verdict)) = standing.failures.first() {
                 let count = standing.failures.len();
                 let of = count as u32 + standing.same + standing.missing;
-                writeln!(
-                    f,
-                    "{kind}: {count} of {of} differ: {} (case {name})",
-                    verdict.summary()
-                )?;
+                writeln!(f, "{kind}: {count} of {of} differ: {} (case {name})", verdict.summary())?;
             } else if standing.missing > 0 && standing.same > 0 && kind != SEQUENCE {
-                writeln!(
-                    f,
-                    "{kind}: {} raise #UD, {} agree",
-                    standing.missing, standing.same
-                )?;
+                writeln!(f, "{kind}: {} raise #UD, {} agree", standing.missing, standing.same)?;
             }
         }
-        let forms = || {
-            self.0
-                .iter()
-                .filter(|(kind, _)| *kind != SEQUENCE)
-                .map(|(_, s)| s)
-        };
+        let forms = || self.0.iter().filter(|(kind, _)| *kind != SEQUENCE).map(|(_, s)| s);
         let verified = forms().filter(|s| s.verified()).count();
         let absent = forms().filter(|s| s.absent()).count();
         let sequences = self.0.get(SEQUENCE).cloned().unwrap_or_default();
-        writeln!(
-            f,
-            "forms: {verified} verified, {absent} missing, of {}",
-            forms().count()
-        )?;
+        writeln!(f, "forms: {verified} verified, {absent} missing, of {}", forms().count())?;
         writeln!(
             f,
             "sequences: {} agree, {} use missing instructions, {} differ",
@@ -172,11 +151,7 @@ impl Verdict {
                 let shown: Vec<String> = differences.iter().take(2).map(first).collect();
                 let more = differences.len().saturating_sub(2);
                 shown.join(", ")
-                    + &if more > 0 {
-                        format!(" and {more} more")
-                    } else {
-                        String::new()
-                    }
+                    + &if more > 0 { format!(" and {more} more") } else { String::new() }
             }
         }
     }

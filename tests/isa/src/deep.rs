@@ -54,9 +54,8 @@ pub fn run(
             report(case, &verdict);
         }
     };
-    for form in forms::all()
-        .iter()
-        .filter(|f| f.untested.is_none() && plan.forms.is_match(&f.name()))
+    for form in
+        forms::all().iter().filter(|f| f.untested.is_none() && plan.forms.is_match(&f.name()))
     {
         for index in 0..plan.count {
             let Some(case) = form_case(form.code, index, plan.seed) else {
@@ -124,31 +123,17 @@ mod tests {
         fn run(&mut self, program: &Program) -> Result<Outcome> {
             let mut state = program.state.clone();
             let code = iced_x86::Decoder::with_ip(64, &program.code, state.rip, 0);
-            if self.0
-                && code
-                    .into_iter()
-                    .any(|i| i.mnemonic() == iced_x86::Mnemonic::Adc)
-            {
+            if self.0 && code.into_iter().any(|i| i.mnemonic() == iced_x86::Mnemonic::Adc) {
                 state.gpr[0] ^= 1;
             }
-            Ok(Outcome {
-                state,
-                memory: Vec::new(),
-                stop: Stop {
-                    vector: vector::BP,
-                    address: 0,
-                },
-            })
+            Ok(Outcome { state, memory: Vec::new(), stop: Stop { vector: vector::BP, address: 0 } })
         }
     }
 
     #[test]
     fn shrinking_leaves_the_culprit() {
         let (mut good, mut bad) = (Fake(false), Fake(true));
-        let mut sides = Sides {
-            reference: &mut good,
-            candidate: &mut bad,
-        };
+        let mut sides = Sides { reference: &mut good, candidate: &mut bad };
         let mut shrunk = 0;
         for index in 0..200 {
             let mut sequence = Sequence::generate(index, 3);
