@@ -3,7 +3,7 @@
 use crate::abi::errno;
 use crate::host::SysResult;
 use crate::task::Task;
-use crate::{memory, misc, signal, thread};
+use crate::{clone, memory, misc, signal, thread};
 
 /// arm64 system call numbers.
 #[allow(non_upper_case_globals, missing_docs)]
@@ -26,6 +26,8 @@ pub mod host {
     pub const munlock: u64 = 229;
     pub const mincore: u64 = 232;
     pub const mlock2: u64 = 284;
+    pub const clone: u64 = 220;
+    pub const clone3: u64 = 435;
     pub const rt_tgsigqueueinfo: u64 = 240;
 }
 
@@ -49,6 +51,13 @@ pub fn dispatch(task: &mut Task, number: u64, args: [u64; 6]) -> SysResult {
         20 => 66,
         35 => 101,
         39 => 172,
+        25 => return memory::mremap(task, args),
+        28 => return memory::madvise(task, args),
+        56 => return clone::clone(task, args),
+        57 => return clone::fork(task, args),
+        58 => return clone::vfork(task, args),
+        61 => 260,
+        435 => return clone::clone3(task, args),
         60 => return thread::exit(task, args),
         63 => 160,
         89 => return Err(errno::ENOENT),

@@ -103,11 +103,7 @@ pub fn host_page_size() -> u64 {
 }
 
 pub(super) fn last_errno() -> Errno {
-    Errno(
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EINVAL),
-    )
+    Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
 }
 
 pub(super) const EINVAL: Errno = Errno(libc::EINVAL);
@@ -117,11 +113,7 @@ const EEXIST: Errno = Errno(libc::EEXIST);
 /// The protection the host's page gets for the guest's: the guest's code is only ever read, and
 /// on x86 what may be written or executed may be read.
 pub(super) fn host_prot(prot: u32) -> u32 {
-    if prot & (READ | WRITE | EXEC) == 0 {
-        0
-    } else {
-        prot & WRITE | READ
-    }
+    if prot & (READ | WRITE | EXEC) == 0 { 0 } else { prot & WRITE | READ }
 }
 
 pub(super) mod raw {
@@ -139,14 +131,7 @@ pub(super) mod raw {
     ) -> Result<u64, Errno> {
         // SAFETY: see the module.
         let at = unsafe {
-            libc::mmap(
-                addr as *mut _,
-                len as usize,
-                prot as i32,
-                flags as i32,
-                fd,
-                offset as i64,
-            )
+            libc::mmap(addr as *mut _, len as usize, prot as i32, flags as i32, fd, offset as i64)
         };
         if at == libc::MAP_FAILED {
             return Err(last_errno());
@@ -180,11 +165,7 @@ pub(super) mod raw {
                 to as *mut libc::c_void,
             )
         };
-        if at == libc::MAP_FAILED {
-            Err(last_errno())
-        } else {
-            Ok(at as u64)
-        }
+        if at == libc::MAP_FAILED { Err(last_errno()) } else { Ok(at as u64) }
     }
 
     pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
@@ -227,11 +208,7 @@ pub(super) mod raw {
     }
 
     fn check(result: i32) -> Result<(), Errno> {
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(last_errno())
-        }
+        if result == 0 { Ok(()) } else { Err(last_errno()) }
     }
 }
 
@@ -248,10 +225,7 @@ impl Memory {
     /// in it and nothing else.
     pub fn new() -> io::Result<&'static Self> {
         let text = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Box::leak(Box::new(Self::with_host(
-            parse_maps(&text),
-            host_page_size(),
-        )?)))
+        Ok(Box::leak(Box::new(Self::with_host(parse_maps(&text), host_page_size())?)))
     }
 
     fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
@@ -265,18 +239,10 @@ impl Memory {
         }
         // With 48 bits the kernel keeps the translator above the guest by itself. With 47 the
         // translator is at the top, and the guest stays a good way below.
-        let stack_top = if highest > 1 << 47 {
-            ADDRESS_LIMIT
-        } else {
-            0x7e00_0000_0000
-        };
+        let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
         let stack_top = stack_top / host_page * host_page;
         Ok(Self {
-            state: Mutex::new(State {
-                map,
-                brk: 0..0,
-                base: stack_top - STACK_GAP,
-            }),
+            state: Mutex::new(State { map, brk: 0..0, base: stack_top - STACK_GAP }),
             watched: PageSet::new()?,
             any_watched: AtomicBool::new(false),
             engine: OnceLock::new(),
@@ -367,43 +333,26 @@ impl Memory {
         mapping: &Mapping,
     ) -> Result<u64, Errno> {
         // The address is congruent to the file offset modulo the host's page size.
-        let skew = if request.is_anonymous() {
-            0
-        } else {
-            request.offset % self.host_page
-        };
+        let skew = if request.is_anonymous() { 0 } else { request.offset % self.host_page };
         let span = self.ceil(len + skew);
         let host = |at: u64| {
-            let (prot, flags) = (
-                host_prot(mapping.prot),
-                request.host_flags() | MAP_FIXED_NOREPLACE,
-            );
+            let (prot, flags) =
+                (host_prot(mapping.prot), request.host_flags() | MAP_FIXED_NOREPLACE);
             raw::mmap(at, span, prot, flags, request.fd, request.offset - skew)
         };
         let hint = self.ceil(request.addr);
         let low = request.flags & MAP_32BIT != 0;
         if hint >= MIN_ADDRESS
-            && hint
-                .checked_add(span)
-                .is_some_and(|end| end <= ADDRESS_LIMIT)
+            && hint.checked_add(span).is_some_and(|end| end <= ADDRESS_LIMIT)
             && !low
         {
             if state.map.is_free(hint..hint + span) && host(hint).is_ok() {
                 return Ok(hint + skew);
             }
         }
-        let align = if request.flags & MAP_HUGETLB != 0 {
-            2 << 20
-        } else {
-            self.host_page
-        };
-        let within = if low {
-            LOW_WINDOW
-        } else {
-            MIN_ADDRESS..state.base
-        };
-        self.place(state, span, align.max(self.host_page), within, host)
-            .map(|at| at + skew)
+        let align = if request.flags & MAP_HUGETLB != 0 { 2 << 20 } else { self.host_page };
+        let within = if low { LOW_WINDOW } else { MIN_ADDRESS..state.base };
+        self.place(state, span, align.max(self.host_page), within, host).map(|at| at + skew)
     }
 
     /// Looks for a place of `span` bytes from the top down until `host` accepts it.
@@ -417,10 +366,7 @@ impl Memory {
     ) -> Result<u64, Errno> {
         let (mut within, mut step) = (within, align);
         for _ in 0..ATTEMPTS {
-            let at = state
-                .map
-                .find_gap(span, align, within.clone())
-                .ok_or(ENOMEM)?;
+            let at = state.map.find_gap(span, align, within.clone()).ok_or(ENOMEM)?;
             match host(at) {
                 // Something of the host that this map does not know of.
                 Err(EEXIST) => {
@@ -509,11 +455,7 @@ impl Memory {
         let head = range.start != wide.start && (neighbours(wide.start) || !fits);
         let last = wide.end - self.host_page;
         let tail = range.end != wide.end && neighbours(last);
-        let inner_start = if head {
-            wide.start + self.host_page
-        } else {
-            wide.start
-        };
+        let inner_start = if head { wide.start + self.host_page } else { wide.start };
         let inner_end = if tail { last } else { wide.end };
         if (head || tail || !fits) && mapping.shared {
             return Err(EINVAL);
@@ -527,14 +469,7 @@ impl Memory {
                     request.offset + inner_start - range.start
                 };
                 let flags = request.host_flags() | MAP_FIXED;
-                raw::mmap(
-                    inner_start,
-                    len,
-                    host_prot(mapping.prot),
-                    flags,
-                    request.fd,
-                    offset,
-                )?;
+                raw::mmap(inner_start, len, host_prot(mapping.prot), flags, request.fd, offset)?;
             } else {
                 self.copy_in(request, range, inner_start..inner_end, mapping.prot)?;
             }
@@ -557,20 +492,10 @@ impl Memory {
         prot: u32,
     ) -> Result<(), Errno> {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        raw::mmap(
-            inner.start,
-            inner.end - inner.start,
-            READ | WRITE,
-            flags,
-            -1,
-            0,
-        )?;
+        raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
         let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
-        raw::fill(
-            start,
-            end - start,
-            Some((request.fd, request.offset + start - range.start)),
-        )
+        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))?;
+        raw::mprotect(inner.start, inner.end - inner.start, host_prot(prot))
     }
 
     /// Puts a part of a new mapping into a host page that holds other mappings too.
@@ -634,11 +559,7 @@ impl Memory {
             }
         }
         let page = at..at + self.host_page;
-        let prot = state
-            .map
-            .overlapping(page.clone())
-            .map(|(_, m)| m.prot)
-            .reduce(|a, b| a | b);
+        let prot = state.map.overlapping(page.clone()).map(|(_, m)| m.prot).reduce(|a, b| a | b);
         (prot, page.end)
     }
 
@@ -668,11 +589,7 @@ impl Memory {
             let wide = self.widen(&part);
             // A host page that other mappings still use stays.
             let free = |page: u64| state.map.is_free(page..page + self.host_page);
-            let start = if free(wide.start) {
-                wide.start
-            } else {
-                wide.start + self.host_page
-            };
+            let start = if free(wide.start) { wide.start } else { wide.start + self.host_page };
             let last = wide.end - self.host_page;
             let end = if free(last) { wide.end } else { last };
             if start < end {
@@ -695,9 +612,7 @@ impl Memory {
         }
         let before: Vec<_> = state.map.clipped(range.clone()).collect();
         let held_code = self.holds_code(&state, &range);
-        state
-            .map
-            .update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
+        state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
         let result = self.settle(&state, &range);
         if result.is_err() {
             for (part, mapping) in before {
@@ -735,10 +650,7 @@ impl Memory {
         if wanted < brk.start || wanted > ADDRESS_LIMIT - PAGE {
             return brk.end;
         }
-        let (old, new) = (
-            brk.end.next_multiple_of(PAGE),
-            wanted.next_multiple_of(PAGE),
-        );
+        let (old, new) = (brk.end.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
         let done = if new > old {
             let request = Map {
                 addr: old,
@@ -749,13 +661,9 @@ impl Memory {
                 offset: 0,
                 name: Some("[heap]"),
             };
-            let mapping = Mapping {
-                prot: READ | WRITE,
-                shared: false,
-                source: Source::Named("[heap]"),
-            };
-            self.map_fixed(&mut state, &request, old..new, mapping)
-                .is_ok()
+            let mapping =
+                Mapping { prot: READ | WRITE, shared: false, source: Source::Named("[heap]") };
+            self.map_fixed(&mut state, &request, old..new, mapping).is_ok()
         } else {
             new == old || self.remove(&mut state, &(new..old)).is_ok()
         };
@@ -860,10 +768,7 @@ fn check_request(request: &Map) -> Result<(), Errno> {
     if request.len == 0 || !request.offset.is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
-    if !matches!(
-        request.flags & MAP_TYPE,
-        MAP_PRIVATE | MAP_SHARED | MAP_SHARED_VALIDATE
-    ) {
+    if !matches!(request.flags & MAP_TYPE, MAP_PRIVATE | MAP_SHARED | MAP_SHARED_VALIDATE) {
         return Err(EINVAL);
     }
     Ok(())
@@ -895,14 +800,9 @@ fn source(request: &Map) -> Result<Source, Errno> {
     let Ok(meta) = std::fs::metadata(&link) else {
         return Ok(Source::Anonymous);
     };
-    let path = std::fs::read_link(&link)
-        .map(|p| p.as_os_str().as_bytes().to_vec())
-        .unwrap_or_default();
-    let file = File {
-        dev: meta.dev(),
-        inode: meta.ino(),
-        path,
-    };
+    let path =
+        std::fs::read_link(&link).map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    let file = File { dev: meta.dev(), inode: meta.ino(), path };
     Ok(Source::File(Arc::new(file), request.offset))
 }
 
@@ -1022,8 +922,22 @@ pub(super) mod tests {
                     }
                 }
             }
+            if host_page == host_page_size() {
+                let writable = writable_ranges();
+                for (i, page) in model.iter().enumerate() {
+                    let addr = base + i as u64 * PAGE;
+                    let wanted = page.is_some_and(|(prot, _)| prot & WRITE != 0);
+                    prop_assert_eq!(writable.iter().any(|r| r.contains(&addr)), wanted, "page {}", i);
+                }
+            }
             memory.unmap(base, PAGES * PAGE).unwrap();
         }
+    }
+
+    fn writable_ranges() -> Vec<Range<u64>> {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(" rw")).collect();
+        parse_maps(&lines.join("\n")).collect()
     }
 
     #[test]
@@ -1031,23 +945,14 @@ pub(super) mod tests {
         let memory = memory(host_page_size());
         let own = Box::new(7u8);
         let page = std::ptr::from_ref(&*own) as u64 / PAGE * PAGE;
-        assert_eq!(
-            memory.map(&anonymous(page, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(page, 1, READ, MAP_FIXED)), Err(ENOMEM));
         memory.unmap(page, PAGE).unwrap();
         assert_eq!(*own, 7);
         // What came after the map was made is not known to it, and still spared.
         // SAFETY: a fresh mapping.
         let late = raw::mmap(0, PAGE, READ | WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).unwrap();
-        assert_eq!(
-            memory.map(&anonymous(late, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
-        assert_eq!(
-            memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(late, 1, READ, MAP_FIXED)), Err(ENOMEM));
+        assert_eq!(memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)), Err(ENOMEM));
         raw::munmap(late, PAGE).unwrap();
     }
 
@@ -1074,9 +979,7 @@ pub(super) mod tests {
     #[test]
     fn a_watch_write_protects_until_it_ends() {
         let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
-        let at = memory
-            .map(&anonymous(0, 4, READ | WRITE | EXEC, 0))
-            .unwrap();
+        let at = memory.map(&anonymous(0, 4, READ | WRITE | EXEC, 0)).unwrap();
         assert_eq!(memory.executable_from(at + 5), 4 * PAGE - 5);
         assert_eq!(memory.executable_from(at - 5), 0);
         memory.watch(at + PAGE, at + PAGE + 3);
@@ -1107,18 +1010,9 @@ pub(super) mod tests {
         assert_eq!(hint, low - 16 * PAGE);
         let taken = memory.map(&anonymous(low, 1, READ, 0)).unwrap();
         assert_ne!(taken, low);
-        assert_eq!(
-            memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)),
-            Err(EEXIST)
-        );
-        assert_eq!(
-            memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)),
-            Err(EINVAL)
-        );
-        assert_eq!(
-            memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)), Err(EEXIST));
+        assert_eq!(memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)), Err(EINVAL));
+        assert_eq!(memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)), Err(ENOMEM));
         assert_eq!(memory.map(&anonymous(0, 0, READ, 0)), Err(EINVAL));
         assert_eq!(memory.unmap(low + 1, PAGE), Err(EINVAL));
         assert_eq!(memory.protect(low + PAGE, PAGE, READ), Err(ENOMEM));
