@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{guest, log, table, thread};
+use crate::{guest, log, paths, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,8 +148,25 @@ fn set_hardware_tso() -> bool {
     unsafe { host::syscall(nr::prctl, [PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0, 0, 0, 0]) == 0 }
 }
 
+/// Sets up what the command line asks of system calls.
+fn apply(options: &Options) {
+    log::init(options.log);
+    if let Some(dir) = &options.sysroot {
+        paths::set_sysroot(dir.as_os_str().as_bytes());
+    }
+    let strace = match &options.strace {
+        None => return,
+        Some(Strace::Stderr) => strace::init(None),
+        Some(Strace::File(path)) => strace::init(Some(path)),
+    };
+    if let Err(error) = strace {
+        log::line(format_args!("--strace: {error}"));
+    }
+}
+
 /// Runs a program that the loader has put into memory, on the calling thread.
 pub fn start(options: Options, mut config: Config, memory: &'static Memory, image: Image) -> ! {
+    apply(&options);
     let mut ordered = false;
     match options.memory_model {
         MemoryModel::Ordered => config.order = MemoryOrder::Ordered,
@@ -223,7 +240,7 @@ fn unimplemented_instruction(task: &mut Task) {
         .map_while(|i| guest::read::<u8>(rip + i).ok())
         .map(|b| format!("{b:02x}"))
         .collect();
-    log::line(format_args!(
+    log::warn(format_args!(
         "instruction not implemented at {rip:#x}, bytes {}: SIGILL",
         bytes.join(" ")
     ));
