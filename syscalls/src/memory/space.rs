@@ -494,7 +494,8 @@ impl Memory {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
         raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
         let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
-        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))
+        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))?;
+        raw::mprotect(inner.start, inner.end - inner.start, host_prot(prot))
     }
 
     /// Puts a part of a new mapping into a host page that holds other mappings too.
@@ -921,8 +922,22 @@ pub(super) mod tests {
                     }
                 }
             }
+            if host_page == host_page_size() {
+                let writable = writable_ranges();
+                for (i, page) in model.iter().enumerate() {
+                    let addr = base + i as u64 * PAGE;
+                    let wanted = page.is_some_and(|(prot, _)| prot & WRITE != 0);
+                    prop_assert_eq!(writable.iter().any(|r| r.contains(&addr)), wanted, "page {}", i);
+                }
+            }
             memory.unmap(base, PAGES * PAGE).unwrap();
         }
+    }
+
+    fn writable_ranges() -> Vec<Range<u64>> {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(" rw")).collect();
+        parse_maps(&lines.join("\n")).collect()
     }
 
     #[test]
