@@ -34,6 +34,8 @@ helpers! {
     Div128 = div128;
     /// The same, signed.
     Idiv128 = idiv128;
+    /// MASKMOVDQU: address, number of the source register plus 256 times the mask's.
+    StoreMasked = crate::vector::store_masked;
 }
 
 /// Writes the helpers' addresses into a state.

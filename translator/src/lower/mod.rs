@@ -31,6 +31,9 @@ pub mod exits;
 pub mod flagstate;
 pub mod moves;
 pub mod operands;
+pub mod sse_int;
+pub mod sse_moves;
+pub mod sse_shuffle;
 pub mod table;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};

@@ -2,7 +2,7 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves};
+use super::{Lower, Lowered, arith, control, moves, sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -45,6 +45,11 @@ const FAMILIES: &[Rows] = &[
     control::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
+    sse_int::ROWS,
+    sse_int::SHIFT_ROWS,
+    sse_moves::ROWS,
+    sse_shuffle::PAIR_ROWS,
+    sse_shuffle::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
