@@ -2,7 +2,9 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, mmx, moves, muldiv, shifts, x87};
+use super::{Lower, Lowered};
+use super::{arith, control, mmx, moves, muldiv, shifts, x87};
+use super::{sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -68,6 +70,11 @@ const FAMILIES: &[Rows] = &[
     muldiv::ROWS,
     shifts::ROWS,
     x87::ROWS,
+    sse_int::ROWS,
+    sse_int::SHIFT_ROWS,
+    sse_moves::ROWS,
+    sse_shuffle::PAIR_ROWS,
+    sse_shuffle::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
