@@ -366,6 +366,14 @@ impl Sequence {
         shorter.flat().reader_of_undefined().is_none().then_some(shorter)
     }
 
+    /// The item whose code lies at an address.
+    pub fn item_at(&self, address: u64) -> Option<usize> {
+        let starts = self.assemble().tolerance.flags;
+        let instruction = starts.iter().rposition(|(start, _)| *start <= address)?;
+        let item = self.flat().item_of[instruction];
+        (item < self.items.len()).then_some(item)
+    }
+
     /// Puts a comparison in the place of every item that reads an undefined flag.
     pub fn define_flags(&mut self) {
         while let Some(position) = self.flat().reader_of_undefined() {

@@ -189,6 +189,8 @@ pub mod vector {
     pub const MF: u8 = 16;
     pub const AC: u8 = 17;
     pub const XM: u8 = 19;
+    /// Not a vector: the translator says that it does not have the instruction.
+    pub const UNIMPLEMENTED: u8 = 255;
 }
 
 /// What a program left.

@@ -67,6 +67,7 @@ impl Translated {
         Ok(match self.engine.run(self.cpu) {
             Exit::Exception(vector) => Stop { vector, address: 0 },
             Exit::MemoryFault => Stop { vector: vector::PF, address: self.cpu.fault.addr },
+            Exit::Unimplemented => Stop { vector: vector::UNIMPLEMENTED, address: 0 },
             exit @ (Exit::Syscall | Exit::Interrupted) => bail!("the program ended with {exit:?}"),
         })
     }
