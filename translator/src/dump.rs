@@ -12,12 +12,7 @@ pub fn region(region: &Region, code: &[u8], map: &[MapEntry]) {
 pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "region {:#x}: {} guest instructions",
-        region.entry,
-        region.insns.len()
-    );
+    let _ = writeln!(out, "region {:#x}: {} guest instructions", region.entry, region.insns.len());
     let mut marks = map.iter().peekable();
     for (i, word) in code.chunks_exact(4).enumerate() {
         while let Some(m) = marks.next_if(|m| m.host as usize <= 4 * i) {

@@ -196,11 +196,7 @@ impl Engine {
         let shadow = block + SHADOW_GUARD as u64;
         // SAFETY: the range is inside the block mapped just now.
         let ok = unsafe {
-            libc::mprotect(
-                shadow as *mut _,
-                SHADOW_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
+            libc::mprotect(shadow as *mut _, SHADOW_SIZE, libc::PROT_READ | libc::PROT_WRITE)
         };
         if ok != 0 {
             return Err(io::Error::last_os_error());
@@ -234,10 +230,7 @@ impl Engine {
 
     /// An empty entry has guest address 0, so the one for address 0 must lead to the miss trampoline.
     fn clear_branch_table(&self, table: u64) {
-        let miss = BranchTableEntry {
-            guest: 0,
-            host: self.trampoline(Trampoline::Indirect),
-        };
+        let miss = BranchTableEntry { guest: 0, host: self.trampoline(Trampoline::Indirect) };
         // SAFETY: the first entry of a table that `attach` mapped.
         unsafe { *(table as *mut BranchTableEntry) = miss };
     }
@@ -401,31 +394,19 @@ impl Engine {
             let entry = cpu.branch_table + table_offset(cpu.rip);
             // SAFETY: inside the table that `attach` mapped; only this thread uses it now.
             unsafe {
-                *(entry as *mut BranchTableEntry) = BranchTableEntry {
-                    guest: cpu.rip,
-                    host,
-                }
+                *(entry as *mut BranchTableEntry) = BranchTableEntry { guest: cpu.rip, host }
             };
         }
     }
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
-        let Inner {
-            region,
-            asm,
-            order,
-            stats,
-            ..
-        } = inner;
+        let Inner { region, asm, order, stats, .. } = inner;
         if !region.build(&*self.memory, rip, max) {
             return None;
         }
         facts::flag_liveness(region, &*self.memory);
-        let config = Config {
-            order: *order,
-            ..self.config
-        };
+        let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config);
         lower.run();
@@ -469,12 +450,7 @@ impl Engine {
     /// Forgets every translation of guest code in `start..end`, in every thread.
     pub fn invalidate(&self, start: u64, end: u64) {
         let mut inner = self.lock();
-        let Inner {
-            pages,
-            entries,
-            stats,
-            ..
-        } = &mut *inner;
+        let Inner { pages, entries, stats, .. } = &mut *inner;
         for page in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
             let Some(regions) = pages.get_mut(&page) else {
                 continue;
@@ -583,7 +559,7 @@ impl Engine {
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { inner: self.lock() }
+        ForkGuard { inner: self.lock(), _split: crate::split::lock() }
     }
 
     /// Counters so far.
@@ -596,12 +572,7 @@ impl Engine {
 fn no_code(cpu: &mut CpuState) -> Exit {
     const SEGV_MAPERR: i32 = 1;
     cpu.entering = 0;
-    cpu.fault = Fault {
-        signo: libc::SIGSEGV as u32,
-        code: SEGV_MAPERR,
-        addr: cpu.rip,
-        write: 0,
-    };
+    cpu.fault = Fault { signo: libc::SIGSEGV as u32, code: SEGV_MAPERR, addr: cpu.rip, write: 0 };
     Exit::MemoryFault
 }
 
@@ -628,6 +599,7 @@ fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
 /// See [`Engine::lock_for_fork`].
 pub struct ForkGuard<'a> {
     inner: MutexGuard<'a, Inner>,
+    _split: crate::split::Guard,
 }
 
 impl ForkGuard<'_> {

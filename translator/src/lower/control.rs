@@ -75,11 +75,7 @@ fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn jrcxz(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, _) = l.edge_of(ins);
     l.canonical(l.live_out);
-    let w = if ins.mnemonic() == M::Jrcxz {
-        Width::X
-    } else {
-        Width::W
-    };
+    let w = if ins.mnemonic() == M::Jrcxz { Width::X } else { Width::W };
     l.branch_zero(true, w, RCX, target, internal);
     Ok(())
 }
@@ -144,11 +140,7 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !direct {
         indirect_target(l, ins)?;
     }
-    let live = if direct {
-        l.region.insns[l.index].live_taken
-    } else {
-        Flags::ALL
-    };
+    let live = if direct { l.region.insns[l.index].live_taken } else { Flags::ALL };
     let back = R(18);
     l.guest_address(back, next);
     l.push_value(back, 8);
@@ -169,11 +161,7 @@ fn ret(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !matches!(ins.code(), Code::Retnq | Code::Retnq_imm16) {
         return Err(Unimplemented);
     }
-    let extra = if ins.op_count() == 1 {
-        u64::from(ins.immediate16())
-    } else {
-        0
-    };
+    let extra = if ins.op_count() == 1 { u64::from(ins.immediate16()) } else { 0 };
     if extra == 0 {
         l.pop_value(TARGET, 8);
     } else {

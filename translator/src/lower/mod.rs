@@ -26,6 +26,8 @@
 //!   goes through the literal pool with a relocation, or through the state register.
 
 pub mod arith;
+pub mod atomics;
+pub mod bits;
 pub mod control;
 pub mod exits;
 pub mod flagstate;
@@ -33,6 +35,8 @@ pub mod moves;
 pub mod muldiv;
 pub mod operands;
 pub mod shifts;
+pub mod strings;
+pub mod system;
 pub mod table;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};
@@ -190,22 +194,14 @@ impl<'a> Lower<'a> {
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
         let guest = (self.region.insns[self.index].ins.ip() - self.region.entry) as u32;
-        self.map.push(MapEntry {
-            host: self.a.pos(),
-            guest,
-            flags: self.flags,
-        });
+        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
     pub fn mark_next(&mut self) {
         let ins = &self.region.insns[self.index].ins;
         let guest = (ins.next_ip() - self.region.entry) as u32;
-        self.map.push(MapEntry {
-            host: self.a.pos(),
-            guest,
-            flags: self.flags,
-        });
+        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
     }
 
     /// The current instruction.
@@ -271,11 +267,7 @@ impl<'a> Lower<'a> {
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
-        self.a.ldr(
-            R(17),
-            STATE,
-            offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32,
-        );
+        self.a.ldr(R(17), STATE, offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32);
         self.a.blr(R(17));
     }
 }
@@ -296,11 +288,6 @@ pub struct Emitted {
 impl Lower<'_> {
     /// Ends lowering.
     pub fn into_emitted(self) -> Emitted {
-        Emitted {
-            sites: self.sites,
-            records: self.records,
-            entries: self.entries,
-            map: self.map,
-        }
+        Emitted { sites: self.sites, records: self.records, entries: self.entries, map: self.map }
     }
 }

@@ -98,8 +98,7 @@ impl Lower<'_> {
             return self.read_register(reg);
         }
         let t = self.tmp();
-        self.a
-            .ubfx(Width::X, t, host_of(reg), 0, reg.size() as u32 * 8);
+        self.a.ubfx(Width::X, t, host_of(reg), 0, reg.size() as u32 * 8);
         t
     }
 
@@ -141,8 +140,7 @@ impl Lower<'_> {
 
     fn insert(&mut self, d: R, src: R, lsb: u32, width: u32) {
         if src == R::ZR {
-            self.a
-                .and_imm(Width::X, d, d, !(((1u64 << width) - 1) << lsb));
+            self.a.and_imm(Width::X, d, d, !(((1u64 << width) - 1) << lsb));
         } else {
             self.a.bfi(Width::X, d, src, lsb, width);
         }
@@ -190,11 +188,7 @@ impl Lower<'_> {
                 && ins.memory_index() == Register::None
                 && ins.memory_displ_size() == 4
                 && ins.memory_displacement64() >> 31 == 1);
-        let plain = if short {
-            self.address32(ins)
-        } else {
-            self.address64(ins, size)
-        };
+        let plain = if short { self.address32(ins) } else { self.address64(ins, size) };
         let Some(segment) = segment else { return plain };
         match plain {
             Addr::Imm(R::ZR, offset) if fits_offset(i64::from(offset), size) => {
@@ -287,8 +281,7 @@ impl Lower<'_> {
             self.a.add(Width::W, t, t, host_of(ins.memory_base()));
         }
         if ins.memory_index() != Register::None {
-            self.a
-                .add_lsl(Width::W, t, t, host_of(ins.memory_index()), shift);
+            self.a.add_lsl(Width::W, t, t, host_of(ins.memory_index()), shift);
         }
         Addr::Imm(t, 0)
     }
@@ -330,6 +323,20 @@ impl Lower<'_> {
         }
     }
 
+    /// The address in one register; if that is a temporary it is the only one in use.
+    pub fn single_address(&mut self, m: Addr) -> R {
+        let p = self.materialize(m);
+        self.free_temps();
+        if p.0 >= 16 && p != FS {
+            let t = self.tmp();
+            if t != p {
+                self.a.mov(Width::X, t, p);
+            }
+            return t;
+        }
+        p
+    }
+
     /// The effective address of the memory operand as LEA computes it: no segment base.
     pub fn effective_address(&mut self, ins: &Instruction) -> R {
         let mut plain = *ins;
@@ -360,11 +367,7 @@ impl Lower<'_> {
     /// Loads 1, 2 or 4 bytes sign-extended to the width.
     pub fn load_sx(&mut self, size: u32, w: Width, t: R, m: Addr) {
         self.memory_access(
-            if w == Width::X {
-                Access::LoadSx64
-            } else {
-                Access::LoadSx32
-            },
+            if w == Width::X { Access::LoadSx64 } else { Access::LoadSx32 },
             size,
             t,
             m,
@@ -395,17 +398,14 @@ impl Lower<'_> {
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
             Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
-                self.a
-                    .word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
+                self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) => {
-                self.a
-                    .word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
+                self.a.word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
             }
             Addr::Index(b, x, s) => {
                 let scaled = u32::from(s != 0);
-                self.a
-                    .word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
+                self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
         }
     }
@@ -490,17 +490,14 @@ impl Lower<'_> {
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
             Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
-                self.a
-                    .word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
+                self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) if (-256..256).contains(&o) => {
-                self.a
-                    .word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
+                self.a.word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
             }
             Addr::Index(b, x, s) if s == 0 || 1 << s == size => {
                 let scaled = u32::from(s != 0);
-                self.a
-                    .word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
+                self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
             other => {
                 let b = self.materialize(other);

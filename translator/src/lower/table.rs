@@ -2,7 +2,9 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves, muldiv, shifts};
+use super::{
+    Lower, Lowered, arith, atomics, bits, control, moves, muldiv, shifts, strings, system,
+};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -26,11 +28,7 @@ pub struct Entry {
 impl Entry {
     /// Status flags whose old values are certainly gone behind the instruction.
     pub fn kills(&self, ins: &Instruction) -> Flags {
-        if (self.may_keep)(ins) {
-            Flags::NONE
-        } else {
-            self.writes
-        }
+        if (self.may_keep)(ins) { Flags::NONE } else { self.writes }
     }
 }
 
@@ -43,15 +41,7 @@ pub type Rows = &'static [(Mnemonic, Entry)];
 
 /// Shorthand for a row.
 pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
-    (
-        m,
-        Entry {
-            lower: Some(f),
-            reads,
-            writes,
-            may_keep: never,
-        },
-    )
+    (m, Entry { lower: Some(f), reads, writes, may_keep: never })
 }
 
 /// Shorthand for a row of an instruction with forms that may keep the flags they else write.
@@ -73,11 +63,15 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
 
 const FAMILIES: &[Rows] = &[
     arith::ROWS,
+    atomics::ROWS,
+    bits::ROWS,
     control::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
+    strings::ROWS,
+    system::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
@@ -85,21 +79,14 @@ const COUNT: usize = 2048;
 
 const fn build() -> [Entry; COUNT] {
     // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
-    let mut t = [Entry {
-        lower: None,
-        reads: Flags::ALL,
-        writes: Flags::NONE,
-        may_keep: never,
-    }; COUNT];
+    let mut t =
+        [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE, may_keep: never }; COUNT];
     let mut f = 0;
     while f < FAMILIES.len() {
         let mut i = 0;
         while i < FAMILIES[f].len() {
             let (m, e) = FAMILIES[f][i];
-            assert!(
-                t[m as usize].lower.is_none(),
-                "a mnemonic stands in two families"
-            );
+            assert!(t[m as usize].lower.is_none(), "a mnemonic stands in two families");
             t[m as usize] = e;
             i += 1;
         }
@@ -112,12 +99,22 @@ static TABLE: [Entry; COUNT] = build();
 
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {
-    &TABLE[ins.mnemonic() as usize]
+    entry_of(ins.code())
+}
+
+fn entry_of(code: Code) -> &'static Entry {
+    // These string instructions share their mnemonics with SSE instructions.
+    let m = match code {
+        Code::Movsd_m32_m32 => Mnemonic::Movsq,
+        Code::Cmpsd_m32_m32 => Mnemonic::Cmpsq,
+        _ => code.mnemonic(),
+    };
+    &TABLE[m as usize]
 }
 
 /// Whether the translator implements an instruction form.
 pub fn supports(code: Code) -> bool {
-    TABLE[code.mnemonic() as usize].lower.is_some()
+    entry_of(code).lower.is_some()
 }
 
 #[cfg(test)]
@@ -149,7 +146,7 @@ mod tests {
             f
         };
         for code in Code::values() {
-            let e = &TABLE[code.mnemonic() as usize];
+            let e = entry_of(code);
             if e.lower.is_none() {
                 continue;
             }
@@ -163,11 +160,7 @@ mod tests {
             }
             let modified = bits(ins.rflags_modified());
             let read = bits(ins.rflags_read());
-            assert!(
-                read.within(e.reads),
-                "{code:?} reads {read:?}, the table says {:?}",
-                e.reads
-            );
+            assert!(read.within(e.reads), "{code:?} reads {read:?}, the table says {:?}", e.reads);
             assert!(
                 e.kills(&ins).within(modified),
                 "{code:?} modifies {modified:?}, the table says {:?}",
