@@ -571,7 +571,7 @@ impl Engine {
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { inner: self.lock() }
+        ForkGuard { inner: self.lock(), _split: crate::split::lock() }
     }
 
     /// Counters so far.
@@ -611,6 +611,7 @@ fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
 /// See [`Engine::lock_for_fork`].
 pub struct ForkGuard<'a> {
     inner: MutexGuard<'a, Inner>,
+    _split: crate::split::Guard,
 }
 
 impl ForkGuard<'_> {

@@ -26,6 +26,8 @@
 //!   goes through the literal pool with a relocation, or through the state register.
 
 pub mod arith;
+pub mod atomics;
+pub mod bits;
 pub mod control;
 pub mod exits;
 pub mod flagstate;
@@ -37,6 +39,8 @@ pub mod shifts;
 pub mod sse_int;
 pub mod sse_moves;
 pub mod sse_shuffle;
+pub mod strings;
+pub mod system;
 pub mod table;
 pub mod x87;
 
