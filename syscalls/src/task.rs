@@ -32,6 +32,8 @@ pub struct Task {
     pub(crate) alt_stack: AltStack,
     /// The last trap.
     pub(crate) trap: Trap,
+    /// Whether `block` and the task itself belong to a parent that waits in vfork(2).
+    pub(crate) borrowed: bool,
     /// Memory of the host thread; none for the first thread of a process.
     pub(crate) block: Option<Block>,
 }
@@ -49,6 +51,7 @@ impl Task {
             saved_mask: None,
             alt_stack: AltStack::DISABLED,
             trap: Trap::default(),
+            borrowed: false,
             block: None,
         });
         task.cpu.user = std::ptr::from_mut(&mut *task) as u64;
@@ -77,5 +80,15 @@ impl Task {
         let id = |nr: u64| unsafe { host::syscall(nr, [0; 6]) as i32 };
         self.pid = id(nr::getpid);
         self.tid = id(nr::gettid);
+    }
+}
+
+#[cfg(test)]
+impl Task {
+    /// A task that is not part of a running program, to call handlers with.
+    pub(crate) fn for_test() -> Box<Self> {
+        let mut task = Self::new(CpuState::new(), Actions::inherited().into());
+        task.inbox.adopt(&mut task.cpu);
+        task
     }
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub host: HostFeatures,
     /// Bytes of address space for translations.
     pub cache_size: usize,
+    /// Keep flags exact over returns even before code is seen that reads them there.
+    pub flags_live_at_return: bool,
     /// Print every region, guest and emitted code side by side, to standard error.
     pub dump_asm: bool,
 }
@@ -132,6 +134,7 @@ pub struct Engine {
 /// What only the holder of the lock touches.
 struct Inner {
     order: MemoryOrder,
+    flags_live_at_return: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
     /// Regions by the guest pages (4096 bytes) they come from.
@@ -172,6 +175,7 @@ impl Engine {
             cache,
             inner: Mutex::new(Inner {
                 order: config.order,
+                flags_live_at_return: config.flags_live_at_return,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 region: Region::default(),
@@ -401,11 +405,19 @@ impl Engine {
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
-        let Inner { region, asm, order, stats, .. } = inner;
+        let Inner { region, asm, order, stats, flags_live_at_return, .. } = inner;
         if !region.build(&*self.memory, rip, max) {
             return None;
         }
-        facts::flag_liveness(region, &*self.memory);
+        if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
+            // Before the call is made: what has been translated so far may be the callee.
+            *flags_live_at_return = true;
+            self.flush(inner);
+            return self.translate(inner, rip, max, publish);
+        }
+        let outside =
+            facts::Outside { memory: &*self.memory, flags_live_at_return: *flags_live_at_return };
+        facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config);

@@ -16,4 +16,5 @@ pub mod repeat;
 pub mod split;
 pub mod state;
 pub mod tramp;
+pub mod vector;
 pub mod x87;

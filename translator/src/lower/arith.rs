@@ -3,7 +3,7 @@
 use super::atomics::Rmw;
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
-use super::{AF, Carry, Lower, Lowered, PF};
+use super::{AF, BitTest, Carry, Lower, Lowered, PF};
 use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
 use crate::flags::Flags;
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
@@ -177,7 +177,9 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     if compare {
-        l.sum_flags(op, size, a, rhs);
+        if !(matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None)) {
+            l.sum_flags(op, size, a, rhs);
+        }
         return Ok(());
     }
     if let Rhs::Reg(b) = rhs
@@ -610,6 +612,29 @@ impl Lower<'_> {
     }
 }
 
+impl Lower<'_> {
+    /// If nobody but the conditional branch that follows reads the flags of `r & mask` (no mask:
+    /// `r` itself), and CBZ or TBZ can do it, leaves the test to that branch.
+    fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
+        if !self.region.falls_into_next(self.index) {
+            return false;
+        }
+        let next = &self.region.insns[self.index + 1];
+        if next.join || !next.live_out.is_empty() {
+            return false;
+        }
+        let sign = 8 * size - 1;
+        let test = match (next.ins.mnemonic(), mask) {
+            (M::Je | M::Jne, None) if size >= 4 => BitTest::Zero(width_of(size), r),
+            (M::Je | M::Jne, Some(m)) if m.is_power_of_two() => BitTest::Bit(r, m.trailing_zeros()),
+            (M::Js | M::Jns, None) => BitTest::Bit(r, sign),
+            _ => return false,
+        };
+        self.bit_test = Some(test);
+        true
+    }
+}
+
 fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let (a, _) = l.read_destination(ins);
@@ -618,6 +643,13 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Ok(());
     }
     let same = matches!(rhs, Rhs::Reg(b) if b == a);
+    let mask = match rhs {
+        Rhs::Imm(v) => Some(v),
+        Rhs::Reg(_) => None,
+    };
+    if (same || mask.is_some()) && l.leave_to_branch(a, size, mask) {
+        return Ok(());
+    }
     if size < 4 {
         // S is only right at the top of the register; without it any place will do.
         let narrow = match rhs {

@@ -2,7 +2,7 @@
 
 use super::operands::{Addr, host_of};
 use super::table::{Rows, plain, row};
-use super::{Lower, Lowered, Test, Unimplemented};
+use super::{BitTest, Lower, Lowered, Test, Unimplemented};
 use crate::asm::{R, Width};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind};
@@ -67,6 +67,17 @@ impl Lower<'_> {
 
 fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, live) = l.edge_of(ins);
+    if let Some(bit_test) = l.bit_test.take() {
+        // The branch is taken on ZF = 1 or SF = 1 for JE and JS, on 0 for JNE and JNS.
+        match bit_test {
+            BitTest::Zero(w, r) => l.branch_zero(ins.mnemonic() == M::Je, w, r, target, internal),
+            BitTest::Bit(r, bit) => {
+                let set = matches!(ins.mnemonic(), M::Jne | M::Js);
+                l.branch_bit(set, r, bit, target, internal);
+            }
+        }
+        return Ok(());
+    }
     let test = l.test(ins.condition_code());
     l.branch(test, target, internal, live);
     Ok(())

@@ -189,18 +189,26 @@ impl Lower<'_> {
         self.each_branch(test, label, None);
     }
 
-    /// Branches (backwards or forwards, in or out) if a register is zero or not; NZCV is untouched and
-    /// must not need fixing.
+    /// Branches (backwards or forwards, in or out) if a register is zero or not. NZCV is untouched
+    /// and must not need fixing.
     pub fn branch_zero(&mut self, zero: bool, w: Width, r: R, target: u64, internal: Option<u16>) {
+        let label = self.plain_edge(target, internal);
+        if zero { self.a.cbz(w, r, label) } else { self.a.cbnz(w, r, label) }
+    }
+
+    /// The same on one bit of a register.
+    pub fn branch_bit(&mut self, set: bool, r: R, bit: u32, target: u64, internal: Option<u16>) {
+        let label = self.plain_edge(target, internal);
+        if set { self.a.tbnz(r, bit, label) } else { self.a.tbz(r, bit, label) }
+    }
+
+    /// The label for a branch, emitted next, whose flags need no fixing.
+    fn plain_edge(&mut self, target: u64, internal: Option<u16>) -> Label {
         let (label, stop) = match internal {
             Some(t) => {
-                let label = self.label_of(t);
-                if t as usize <= self.index {
-                    let stop = self.stub_to(target, None, Flags::NONE);
-                    (label, Some(stop))
-                } else {
-                    (label, None)
-                }
+                let stop =
+                    (t as usize <= self.index).then(|| self.stub_to(target, None, Flags::NONE));
+                (self.label_of(t), stop)
             }
             None => {
                 let at = self.a.pos();
@@ -209,7 +217,7 @@ impl Lower<'_> {
             }
         };
         self.site(stop);
-        if zero { self.a.cbz(w, r, label) } else { self.a.cbnz(w, r, label) }
+        label
     }
 
     /// Branches back inside the current instruction while a register is not zero. A thread that is

@@ -31,13 +31,18 @@ pub mod bits;
 pub mod control;
 pub mod exits;
 pub mod flagstate;
+pub mod mmx;
 pub mod moves;
 pub mod muldiv;
 pub mod operands;
 pub mod shifts;
+pub mod sse_int;
+pub mod sse_moves;
+pub mod sse_shuffle;
 pub mod strings;
 pub mod system;
 pub mod table;
+pub mod x87;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};
@@ -75,6 +80,15 @@ pub struct Unimplemented;
 /// Result of lowering an instruction.
 pub type Lowered = Result<(), Unimplemented>;
 
+/// A comparison that the branch behind it makes itself, without flags.
+#[derive(Clone, Copy, Debug)]
+pub enum BitTest {
+    /// ZF: whether the register is zero (CBZ, CBNZ).
+    Zero(Width, R),
+    /// ZF: whether one bit is clear; SF: whether the sign bit is set (TBZ, TBNZ).
+    Bit(R, u32),
+}
+
 /// Where a guest instruction's code begins and what the host flags mean there.
 #[derive(Clone, Copy, Debug)]
 pub struct MapEntry {
@@ -102,6 +116,9 @@ pub struct Lower<'a> {
     pub live_out: Flags,
     /// What the host flags mean now.
     pub flags: FlagState,
+    /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
+    /// branch tests the register itself.
+    pub bit_test: Option<BitTest>,
     temps_used: usize,
     vtemps_used: u8,
     labels: Vec<Option<Label>>,
@@ -136,6 +153,7 @@ impl<'a> Lower<'a> {
             need: Flags::NONE,
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
+            bit_test: None,
             temps_used: 0,
             vtemps_used: 0,
             labels,

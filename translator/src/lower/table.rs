@@ -2,9 +2,9 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{
-    Lower, Lowered, arith, atomics, bits, control, moves, muldiv, shifts, strings, system,
-};
+use super::{Lower, Lowered};
+use super::{arith, atomics, bits, control, mmx, moves, muldiv, shifts, strings, system, x87};
+use super::{sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -66,12 +66,19 @@ const FAMILIES: &[Rows] = &[
     atomics::ROWS,
     bits::ROWS,
     control::ROWS,
+    mmx::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
     strings::ROWS,
     system::ROWS,
+    x87::ROWS,
+    sse_int::ROWS,
+    sse_int::SHIFT_ROWS,
+    sse_moves::ROWS,
+    sse_shuffle::PAIR_ROWS,
+    sse_shuffle::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
@@ -97,8 +104,14 @@ const fn build() -> [Entry; COUNT] {
 
 static TABLE: [Entry; COUNT] = build();
 
+/// The entry of the MMX forms of mnemonics that SSE has too.
+static MMX: Entry = plain(Mnemonic::Paddb, mmx::lower).1;
+
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {
+    if mmx::has_mm_operand(ins) {
+        return &MMX;
+    }
     entry_of(ins.code())
 }
 
