@@ -73,6 +73,7 @@ const FAMILIES: &[Rows] = &[
     shifts::ROWS,
     strings::ROWS,
     system::ROWS,
+    x87::CONDITIONAL_ROWS,
     x87::ROWS,
     sse_int::ROWS,
     sse_int::SHIFT_ROWS,
