@@ -71,14 +71,15 @@ const FAMILIES: &[Rows] = &[
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
+    strings::ROWS,
+    system::ROWS,
+    x87::CONDITIONAL_ROWS,
     x87::ROWS,
     sse_int::ROWS,
     sse_int::SHIFT_ROWS,
     sse_moves::ROWS,
     sse_shuffle::PAIR_ROWS,
     sse_shuffle::ROWS,
-    strings::ROWS,
-    system::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
