@@ -4,16 +4,18 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// The call has to be made again once the pending signal is delivered: the kernel's own
+    /// ERESTARTSYS, which never leaves the kernel.
+    pub const RESTART: Self = Self(512);
+}
+
 /// What a system call gives back: a value, or an error number.
 pub type SysResult = Result<u64, Errno>;
 
 /// Splits a kernel return value: -4095..=-1 are errors.
 pub fn result(ret: i64) -> SysResult {
-    if (-4095..0).contains(&ret) {
-        Err(Errno(-ret as i32))
-    } else {
-        Ok(ret as u64)
-    }
+    if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as u64) }
 }
 
 /// Makes a host system call, by its arm64 number.

@@ -1,3 +1,28 @@
 //! The x86_64 Linux system-call interface on an arm64 kernel.
 
+pub mod abi;
+pub mod alloc;
+pub mod fds;
+pub mod files;
+pub mod guest;
 pub mod host;
+pub mod interrupt;
+pub mod ipc;
+pub mod limits;
+pub mod log;
+pub mod memmap;
+pub mod memory;
+pub mod misc;
+pub mod paths;
+pub mod poll;
+pub mod process;
+pub mod process_info;
+pub mod runtime;
+pub mod sigframe;
+pub mod signal;
+pub mod stat;
+pub mod strace;
+pub mod table;
+pub mod task;
+pub mod thread;
+pub mod time;

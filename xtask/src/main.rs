@@ -1,2 +1,58 @@
-//! The project's own chores.
-fn main() {}
+//! The project's own chores: `cargo xtask run`, `test` and `count`.
+//!
+//! Each first installs what it needs and finds missing ([`setup`]), and finds a compiler for arm64 ([`toolchain`]).
+
+mod apt;
+mod checks;
+mod run;
+mod setup;
+mod toolchain;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build Demotic for arm64 and run an x86_64 program under it; without a program, the demo.
+    Run(run::Options),
+    /// Run every test. The last line is `N passed, N failed`.
+    Test(checks::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => checks::test(&options),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The top of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the repository")
+}
+
+/// Where cargo puts what it builds, and the chores what they fetch.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Says what is being done.
+fn say(what: &str) {
+    eprintln!("── {what}");
+}

@@ -249,13 +249,11 @@ impl Lower<'_> {
                 self.a.word(0x4f00_5400 | (bits + count) << 16 | registers);
             }
             Shift::Logical if count < bits => {
-                self.a
-                    .word(0x6f00_0400 | (2 * bits - count) << 16 | registers);
+                self.a.word(0x6f00_0400 | (2 * bits - count) << 16 | registers);
             }
             Shift::Arithmetic => {
                 let count = count.min(bits);
-                self.a
-                    .word(0x4f00_0400 | (2 * bits - count) << 16 | registers);
+                self.a.word(0x4f00_0400 | (2 * bits - count) << 16 | registers);
             }
             _ => self.vzero(d),
         }
@@ -279,8 +277,7 @@ impl Lower<'_> {
         } else {
             0x6e20_4400 // USHL
         };
-        self.a
-            .word(base | log2 << 22 | t.n() << 16 | n.n() << 5 | d.n());
+        self.a.word(base | log2 << 22 | t.n() << 16 | n.n() << 5 | d.n());
     }
 }
 

@@ -98,9 +98,7 @@ fn interleave(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 /// The byte indices (for TBL) that select 32-bit lanes.
 fn lane_indices(lanes: [u32; 4]) -> u128 {
-    lanes.iter().rev().fold(0, |v, &lane| {
-        v << 32 | u128::from(0x0302_0100 + 0x0404_0404 * lane)
-    })
+    lanes.iter().rev().fold(0, |v, &lane| v << 32 | u128::from(0x0302_0100 + 0x0404_0404 * lane))
 }
 
 /// The four two-bit selectors of a shuffle's immediate.
@@ -157,10 +155,7 @@ fn pshufw(l: &mut Lower, ins: &Instruction) -> Lowered {
     for (i, s) in selectors(ins.immediate8()).into_iter().enumerate() {
         words[half + i] = half as u32 + s;
     }
-    let indices = words
-        .iter()
-        .rev()
-        .fold(0, |v, &w| v << 16 | u128::from(0x0100 + 0x0202 * w));
+    let indices = words.iter().rev().fold(0, |v, &w| v << 16 | u128::from(0x0100 + 0x0202 * w));
     l.vtable(vec_of(ins.op0_register()), n, indices);
     Ok(())
 }
@@ -251,11 +246,7 @@ fn movddup(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 fn movsldup(l: &mut Lower, ins: &Instruction) -> Lowered {
     let n = l.vread(ins, 1, 16);
-    let imm = if ins.mnemonic() == M::Movsldup {
-        0xa0
-    } else {
-        0xf5
-    };
+    let imm = if ins.mnemonic() == M::Movsldup { 0xa0 } else { 0xf5 };
     l.vpermute(vec_of(ins.op0_register()), n, imm);
     Ok(())
 }
@@ -328,9 +319,8 @@ fn blend_immediate(l: &mut Lower, ins: &Instruction) -> Lowered {
         }
     } else {
         let ones = (1u128 << (8 * size)) - 1;
-        let mask = (0..lanes)
-            .filter(|i| imm >> i & 1 != 0)
-            .fold(0, |v, i| v | ones << (8 * size * i));
+        let mask =
+            (0..lanes).filter(|i| imm >> i & 1 != 0).fold(0, |v, i| v | ones << (8 * size * i));
         let t = l.vtmp();
         l.a.ldr_literal_q(t, mask);
         dynasm!(l.a; .arch aarch64; bit V(d.0).b16, V(m.0).b16, V(t.0).b16);

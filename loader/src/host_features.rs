@@ -1,0 +1,71 @@
+//! What the host processor has beyond ARMv8.0 (Documentation/arch/arm64/elf_hwcaps.rst).
+
+use translator::engine::HostFeatures;
+
+/// Bits of AT_HWCAP (arch/arm64/include/uapi/asm/hwcap.h).
+mod hwcap {
+    pub const AES: u64 = 1 << 3;
+    pub const PMULL: u64 = 1 << 4;
+    pub const SHA1: u64 = 1 << 5;
+    pub const SHA2: u64 = 1 << 6;
+    pub const CRC32: u64 = 1 << 7;
+    pub const ATOMICS: u64 = 1 << 8;
+    pub const LRCPC: u64 = 1 << 15;
+    pub const USCAT: u64 = 1 << 25;
+    pub const ILRCPC: u64 = 1 << 26;
+    pub const FLAGM: u64 = 1 << 27;
+}
+
+/// Bits of AT_HWCAP2.
+mod hwcap2 {
+    pub const FLAGM2: u64 = 1 << 7;
+    pub const FRINT: u64 = 1 << 8;
+    pub const AFP: u64 = 1 << 20;
+}
+
+/// Reads the host's AT_HWCAP and AT_HWCAP2 as the translator's names.
+pub fn from_hwcaps(caps: u64, caps2: u64) -> HostFeatures {
+    HostFeatures {
+        lse: caps & hwcap::ATOMICS != 0,
+        lse2: caps & hwcap::USCAT != 0,
+        lrcpc: caps & hwcap::LRCPC != 0,
+        lrcpc2: caps & hwcap::ILRCPC != 0,
+        flagm: caps & hwcap::FLAGM != 0,
+        flagm2: caps2 & hwcap2::FLAGM2 != 0,
+        aes: caps & hwcap::AES != 0,
+        pmull: caps & hwcap::PMULL != 0,
+        sha1: caps & hwcap::SHA1 != 0,
+        sha2: caps & hwcap::SHA2 != 0,
+        crc32: caps & hwcap::CRC32 != 0,
+        afp: caps2 & hwcap2::AFP != 0,
+        frint: caps2 & hwcap2::FRINT != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values Linux reports on a Cortex-A72 (ARMv8.0 with the cryptography extension).
+    #[test]
+    fn cortex_a72() {
+        let features = from_hwcaps(0x8ff, 0);
+        let expected = HostFeatures {
+            aes: true,
+            pmull: true,
+            sha1: true,
+            sha2: true,
+            crc32: true,
+            ..HostFeatures::default()
+        };
+        assert_eq!(features, expected);
+    }
+
+    /// The values Linux reports on an Apple M1.
+    #[test]
+    fn apple_m1() {
+        let features = from_hwcaps(0xffb3_ffff, 0x181);
+        assert!(features.lse && features.lse2 && features.lrcpc2 && features.flagm2);
+        assert!(features.frint && !features.afp);
+    }
+}

@@ -1,0 +1,408 @@
+//! From the command line, or from binfmt_misc, to the first instruction of the program.
+
+use crate::cli::{self, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
+use crate::error::LoadError;
+use crate::load::{self, Loaded, Request};
+use crate::stack::{Contents, at};
+use crate::{elf, host_features};
+use std::ffi::{CStr, OsString, c_char};
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use syscalls::memory::Memory;
+use syscalls::runtime::{self, Image, Options, Strace};
+use syscalls::sigframe::MIN_SIGSTKSZ;
+use translator::engine::{Config, MemoryOrder};
+
+/// AT_FLAGS bit of binfmt_misc's P flag (uapi/linux/binfmts.h).
+const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
+
+/// Address space for translations.
+const CACHE_SIZE: usize = 512 << 20;
+
+/// CPUID.1:EDX as AT_HWCAP shows it: what every x86-64 processor has (FPU to SSE2).
+const HWCAP: u64 = 0x078b_fbff;
+/// RDFSBASE and its kin are there.
+const HWCAP2: u64 = 1 << 1;
+/// Kernel clock ticks in times(2), the same on both architectures.
+const CLKTCK: u64 = 100;
+/// Levels of x86-64 that the translator carries out.
+const ISA: elf::IsaMask = 0b1;
+
+/// What the kernel says about how this process began (from the auxiliary vector).
+#[derive(Clone, Copy, Debug, Default)]
+struct Origin {
+    /// binfmt_misc's P flag: argv is the translator, the program's path, the program's argv.
+    preserve_argv0: bool,
+    /// binfmt_misc's O flag: the open program.
+    exec_fd: Option<RawFd>,
+    /// The program has more privileges than its caller.
+    secure: bool,
+}
+
+impl Origin {
+    fn of_this_process() -> Self {
+        let flag = |kind, bit| host_auxv(kind).is_some_and(|value| value & bit != 0);
+        Self {
+            preserve_argv0: flag(at::FLAGS, AT_FLAGS_PRESERVE_ARGV0),
+            exec_fd: host_auxv(at::EXECFD).map(|fd| fd as RawFd),
+            secure: flag(at::SECURE, !0),
+        }
+    }
+}
+
+/// What to run and how, whoever asked.
+#[derive(Debug)]
+struct Invocation {
+    program: ProgramOptions,
+    shared: SharedOptions,
+    /// The path of the program and its arguments.
+    command: Vec<OsString>,
+    /// Whether binfmt_misc started this process.
+    binfmt: bool,
+    secure: bool,
+}
+
+/// Starts the program; comes back, with an exit status, only if that is not possible.
+pub fn main() -> i32 {
+    let origin = Origin::of_this_process();
+    let variable = std::env::var_os(OPTIONS_VARIABLE);
+    let invocation = Invocation::new(std::env::args_os().collect(), variable, origin);
+    let name = invocation.command[0].clone();
+    let Err(error) = run(invocation);
+    eprintln!("demotic: {}: {error}", name.display());
+    error.status()
+}
+
+impl Invocation {
+    /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
+    fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
+        let Origin {
+            preserve_argv0,
+            exec_fd,
+            secure,
+        } = origin;
+        let variable = variable.filter(|_| !secure);
+        let binfmt = (preserve_argv0 || exec_fd.is_some())
+            && arguments.len() > 1 + usize::from(preserve_argv0);
+        if !binfmt {
+            let Cli {
+                program,
+                shared,
+                command,
+            } = Cli::from_arguments(arguments, variable);
+            return Self {
+                program,
+                shared,
+                command,
+                binfmt,
+                secure,
+            };
+        }
+        let argv0 = preserve_argv0.then(|| arguments.remove(2));
+        let shared = match variable {
+            None => SharedOptions::default(),
+            // Any word will do for the program: the options are what is wanted.
+            Some(options) => {
+                Cli::from_arguments(vec!["demotic".into(), "-".into()], Some(options)).shared
+            }
+        };
+        let program = ProgramOptions {
+            argv0,
+            exec_fd,
+            ..ProgramOptions::default()
+        };
+        Self {
+            program,
+            shared,
+            command: arguments.split_off(1),
+            binfmt,
+            secure,
+        }
+    }
+
+    /// The program's environment: the one given, with `-U` and `-E` applied.
+    fn environment<'a>(&'a self, mut entries: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
+        let name = |entry: &[u8]| {
+            entry
+                .split(|&b| b == b'=')
+                .next()
+                .unwrap_or_default()
+                .to_vec()
+        };
+        let ProgramOptions {
+            set_env, unset_env, ..
+        } = &self.program;
+        if !set_env.is_empty() || !unset_env.is_empty() {
+            let changed: Vec<Vec<u8>> = set_env
+                .iter()
+                .chain(unset_env)
+                .map(|e| name(e.as_bytes()))
+                .collect();
+            entries.retain(|entry| !changed.contains(&name(entry)));
+            entries.extend(set_env.iter().map(|entry| entry.as_bytes()));
+        }
+        entries
+    }
+
+    /// Opens the program, or takes the descriptor it came with.
+    fn open_program(&self) -> Result<File, LoadError> {
+        let Some(fd) = self.program.exec_fd else {
+            return File::open(&self.command[0]).map_err(LoadError::Open);
+        };
+        // SAFETY: the descriptor was handed over with the command line; if it is not open, the
+        // first use of it says so.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    }
+}
+
+/// Loads the program and runs it.
+fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
+    let memory = Memory::new().map_err(|error| LoadError::Map {
+        what: "the translator",
+        error,
+    })?;
+    let program = invocation.open_program()?;
+    let path = load::resolved_path(&program, Path::new(&invocation.command[0]));
+    let (random, base_random) = random();
+    let loaded = load::program(&Request {
+        memory,
+        program: &program,
+        sysroot: invocation.shared.sysroot.as_deref(),
+        isa: ISA,
+        random: base_random,
+    })?;
+    drop(program);
+
+    let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
+    let mut argv: Vec<&[u8]> = invocation.command.iter().map(|a| a.as_bytes()).collect();
+    let execfn = argv[0];
+    if let Some(name) = &invocation.program.argv0 {
+        argv[0] = name.as_bytes();
+    }
+    let environment = invocation.environment(host_environment().collect());
+    let contents = Contents {
+        argv: &argv,
+        envp: &environment,
+        execfn,
+        random,
+        auxv: &auxv,
+    };
+    let stack = load::stack(memory, &contents, loaded.executable_stack)?;
+
+    let image = Image {
+        rip: loaded.rip,
+        rsp: stack.sp,
+        path,
+        argv: stack.argv,
+        envp: stack.envp,
+        auxv: stack.auxv,
+    };
+    let config = config(&invocation.shared);
+    runtime::start(options(invocation)?, config, memory, image)
+}
+
+/// The auxiliary vector but for what points into the stack. AT_RSEQ_* are left out: rseq(2) is
+/// not there.
+fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
+    let mut auxv = vec![
+        (at::SYSINFO_EHDR, vdso),
+        (at::MINSIGSTKSZ, MIN_SIGSTKSZ),
+        (at::HWCAP, HWCAP),
+        (at::HWCAP2, HWCAP2),
+        (at::PAGESZ, elf::PAGE),
+        (at::CLKTCK, CLKTCK),
+        (at::FLAGS, 0),
+    ];
+    auxv.extend(&loaded.auxv);
+    let same = [at::UID, at::EUID, at::GID, at::EGID, at::SECURE];
+    auxv.extend(same.map(|kind| (kind, host_auxv(kind).unwrap_or(0))));
+    auxv
+}
+
+/// How the translator is set up.
+fn config(shared: &SharedOptions) -> Config {
+    let hwcaps = [at::HWCAP, at::HWCAP2].map(|kind| host_auxv(kind).unwrap_or(0));
+    Config {
+        order: match shared.memory_model {
+            MemoryModel::Ordered => MemoryOrder::Ordered,
+            _ => MemoryOrder::Plain,
+        },
+        host: host_features::from_hwcaps(hwcaps[0], hwcaps[1]),
+        cache_size: CACHE_SIZE,
+        dump_asm: shared.dump_asm,
+    }
+}
+
+/// The run time's options.
+fn options(invocation: Invocation) -> Result<Options, LoadError> {
+    let Invocation {
+        shared,
+        binfmt,
+        secure,
+        ..
+    } = invocation;
+    if shared.memory_model == MemoryModel::Tso {
+        processor_tso()?;
+    }
+    let current_dir = std::env::current_dir().unwrap_or_default();
+    Ok(Options {
+        child_args: shared.to_arguments(&current_dir),
+        sysroot: shared.sysroot,
+        strace: shared
+            .strace
+            .map(|file| file.map_or(Strace::Stderr, Strace::File)),
+        runner: shared.runner.as_deref().map(cli::words).unwrap_or_default(),
+        trace_exec: shared.trace_exec,
+        memory_model: match shared.memory_model {
+            MemoryModel::Auto => runtime::MemoryModel::Auto,
+            MemoryModel::Plain | MemoryModel::Tso => runtime::MemoryModel::Plain,
+            MemoryModel::Ordered => runtime::MemoryModel::Ordered,
+        },
+        log: shared.log == cli::LogLevel::Warn,
+        stats: shared.stats,
+        binfmt,
+        secure,
+    })
+}
+
+/// Puts the processor into the x86 memory model, where the kernel knows how (Apple's cores).
+fn processor_tso() -> Result<(), LoadError> {
+    const PR_SET_MEM_MODEL: i32 = 0x4d4d_444c;
+    const PR_SET_MEM_MODEL_TSO: u64 = 1;
+    // SAFETY: prctl(2) with this operation touches no memory.
+    if unsafe { libc::prctl(PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0u64, 0u64, 0u64) } == 0 {
+        return Ok(());
+    }
+    Err(LoadError::NoTso(io::Error::last_os_error()))
+}
+
+/// An entry of this process's own auxiliary vector.
+fn host_auxv(kind: u64) -> Option<u64> {
+    // SAFETY: errno is this thread's, and getauxval(3) only reads.
+    unsafe {
+        *libc::__errno_location() = 0;
+        let value = libc::getauxval(kind as libc::c_ulong);
+        (value != 0 || *libc::__errno_location() == 0).then_some(value)
+    }
+}
+
+/// The entries of this process's environment as they are, well-formed or not.
+fn host_environment() -> impl Iterator<Item = &'static [u8]> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: the process has one thread so far and nobody has changed the environment: it is a
+    // null-terminated array of null-terminated strings.
+    unsafe {
+        (0..)
+            .map(|i| *environ.add(i))
+            .take_while(|entry| !entry.is_null())
+            .map(|entry| CStr::from_ptr(entry).to_bytes())
+    }
+}
+
+/// Random bytes for AT_RANDOM and random bits for the program's address; those are zero if
+/// personality(2) forbids randomisation.
+fn random() -> ([u8; 16], u64) {
+    let mut words = [0u64; 3];
+    // SAFETY: the buffer has the length given. The call can only fail before the kernel's generator
+    // is seeded, during boot; the zeros that stay are then as good as anything.
+    unsafe {
+        libc::getrandom(
+            words.as_mut_ptr().cast(),
+            size_of_val(&words),
+            libc::GRND_NONBLOCK,
+        )
+    };
+    // SAFETY: personality(2) with this argument only asks.
+    let personality = unsafe { libc::personality(0xffff_ffff) };
+    let fixed = personality != -1 && personality & libc::ADDR_NO_RANDOMIZE != 0;
+    let random = (u128::from(words[1]) << 64 | u128::from(words[0])).to_le_bytes();
+    (random, if fixed { 0 } else { words[2] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Origin = Origin {
+        preserve_argv0: false,
+        exec_fd: None,
+        secure: false,
+    };
+
+    fn invocation(arguments: &str, variable: Option<&str>, origin: Origin) -> Invocation {
+        Invocation::new(cli::words(arguments), variable.map(OsString::from), origin)
+    }
+
+    #[test]
+    fn started_by_hand() {
+        let by_hand = invocation("demotic --argv0 x ./a b", Some("--stats"), PLAIN);
+        assert!(!by_hand.binfmt && by_hand.shared.stats);
+        assert_eq!(by_hand.program.argv0, Some("x".into()));
+        assert_eq!(by_hand.command, cli::words("./a b"));
+    }
+
+    /// What looks like an option is the program's name or its argument.
+    #[test]
+    fn started_by_binfmt_misc() {
+        let origin = Origin {
+            preserve_argv0: true,
+            exec_fd: Some(3),
+            secure: false,
+        };
+        let started = invocation("demotic /bin/a -bash --help", Some("--log warn"), origin);
+        assert!(started.binfmt && started.shared.log == cli::LogLevel::Warn);
+        assert_eq!(started.program.argv0, Some("-bash".into()));
+        assert_eq!(started.program.exec_fd, Some(3));
+        assert_eq!(started.command, cli::words("/bin/a --help"));
+
+        let origin = Origin {
+            preserve_argv0: false,
+            ..origin
+        };
+        let started = invocation("demotic --help -x", None, origin);
+        assert_eq!(started.program.argv0, None);
+        assert_eq!(started.command, cli::words("--help -x"));
+    }
+
+    #[test]
+    fn privileged_programs_ignore_the_environment() {
+        for preserve_argv0 in [false, true] {
+            let origin = Origin {
+                preserve_argv0,
+                exec_fd: None,
+                secure: true,
+            };
+            let started = invocation(
+                "demotic /bin/su su",
+                Some("--strace=/etc/x --stats"),
+                origin,
+            );
+            assert!(started.secure && !started.shared.stats && started.shared.strace.is_none());
+        }
+    }
+
+    #[test]
+    fn environment_options() {
+        let given: [&[u8]; 4] = [b"A=1", b"B=2", b"C=3", b"odd"];
+        let environment = |arguments: &str| {
+            let invocation = invocation(arguments, None, PLAIN);
+            let entries = invocation.environment(given.to_vec());
+            entries.join(&b' ')
+        };
+        assert_eq!(environment("demotic ./a"), b"A=1 B=2 C=3 odd");
+        assert_eq!(
+            environment("demotic -E B=x=y -U C -E D= ./a"),
+            b"A=1 odd B=x=y D="
+        );
+    }
+
+    #[test]
+    fn random_bits_differ() {
+        assert_ne!(random().0, random().0);
+    }
+}

@@ -1,0 +1,1032 @@
+//! The guest's address space: where its mappings go, and the host's mappings that stand for them.
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use translator::engine::{Engine, GuestMemory};
+
+use super::page_set::PageSet;
+use crate::host::Errno;
+use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
+
+/// End of what a guest may map: Linux leaves the last page below 2^47 free.
+pub const ADDRESS_LIMIT: u64 = (1 << 47) - PAGE;
+/// The lowest address chosen when the guest does not name one (`vm.mmap_min_addr`).
+const MIN_ADDRESS: u64 = 0x10000;
+/// Room for the initial stack between its top and the first mapping.
+const STACK_GAP: u64 = 1 << 28;
+/// Where MAP_32BIT mappings go (find_start_end in arch/x86/kernel/sys_x86_64.c).
+const LOW_WINDOW: Range<u64> = 0x4000_0000..0x8000_0000;
+/// Attempts to find a place among mappings that this map does not know of.
+const ATTEMPTS: u32 = 40;
+
+/// Flags of mmap(2) that only x86_64 has.
+pub const MAP_32BIT: u32 = 0x40;
+#[allow(missing_docs)]
+pub const MAP_ABOVE4G: u32 = 0x80;
+const MAP_SHARED: u32 = libc::MAP_SHARED as u32;
+const MAP_PRIVATE: u32 = libc::MAP_PRIVATE as u32;
+const MAP_SHARED_VALIDATE: u32 = libc::MAP_SHARED_VALIDATE as u32;
+const MAP_TYPE: u32 = libc::MAP_TYPE as u32;
+const MAP_FIXED: u32 = libc::MAP_FIXED as u32;
+const MAP_FIXED_NOREPLACE: u32 = libc::MAP_FIXED_NOREPLACE as u32;
+const MAP_ANONYMOUS: u32 = libc::MAP_ANONYMOUS as u32;
+const MAP_HUGETLB: u32 = libc::MAP_HUGETLB as u32;
+
+/// The arguments of mmap(2), in x86_64 values.
+#[derive(Clone, Copy, Debug)]
+pub struct Map {
+    /// Wanted address, 0 for none.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// `MAP_*`.
+    pub flags: u32,
+    /// File descriptor, -1 for none.
+    pub fd: i32,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Name in `/proc/self/maps` of anonymous memory.
+    pub name: Option<&'static str>,
+}
+
+impl Map {
+    fn is_anonymous(&self) -> bool {
+        self.flags & MAP_ANONYMOUS != 0
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.flags & MAP_TYPE, MAP_SHARED | MAP_SHARED_VALIDATE)
+    }
+
+    /// Whether other processes may see what is written.
+    pub fn is_shared_writable(&self) -> bool {
+        self.is_shared() && self.prot & WRITE != 0
+    }
+
+    /// The flags as the host knows them, without those that say where.
+    fn host_flags(&self) -> u32 {
+        self.flags & !(MAP_32BIT | MAP_ABOVE4G | MAP_FIXED | MAP_FIXED_NOREPLACE)
+    }
+}
+
+pub(crate) struct State {
+    pub(super) map: IntervalMap,
+    /// From the start of the heap to the program break.
+    brk: Range<u64>,
+    /// Mappings are placed below this.
+    base: u64,
+}
+
+/// The address space of the process.
+pub struct Memory {
+    state: Mutex<State>,
+    /// Host pages that the guest may write, but that are write-protected since they hold translated code.
+    watched: PageSet,
+    /// Whether a page was ever watched.
+    any_watched: AtomicBool,
+    engine: OnceLock<&'static Engine>,
+    pub(super) host_page: u64,
+    stack_top: u64,
+}
+
+/// The page size of the host.
+pub fn host_page_size() -> u64 {
+    // SAFETY: always sound.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+pub(super) fn last_errno() -> Errno {
+    Errno(
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EINVAL),
+    )
+}
+
+pub(super) const EINVAL: Errno = Errno(libc::EINVAL);
+pub(super) const ENOMEM: Errno = Errno(libc::ENOMEM);
+const EEXIST: Errno = Errno(libc::EEXIST);
+
+/// The protection the host's page gets for the guest's: the guest's code is only ever read, and
+/// on x86 what may be written or executed may be read.
+pub(super) fn host_prot(prot: u32) -> u32 {
+    if prot & (READ | WRITE | EXEC) == 0 { 0 } else { prot & WRITE | READ }
+}
+
+pub(super) mod raw {
+    //! The host's memory calls on the guest's memory. Each of them is sound because the ranges
+    //! are the guest's by the interval map, or are not mapped at all.
+    use super::{Errno, MAP_FIXED_NOREPLACE, last_errno};
+
+    pub fn mmap(
+        addr: u64,
+        len: u64,
+        prot: u32,
+        flags: u32,
+        fd: i32,
+        offset: u64,
+    ) -> Result<u64, Errno> {
+        // SAFETY: see the module.
+        let at = unsafe {
+            libc::mmap(addr as *mut _, len as usize, prot as i32, flags as i32, fd, offset as i64)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(last_errno());
+        }
+        if flags & MAP_FIXED_NOREPLACE != 0 && at as u64 != addr {
+            // A kernel before 4.17 takes the address as a hint.
+            munmap(at as u64, len)?;
+            return Err(super::EEXIST);
+        }
+        Ok(at as u64)
+    }
+
+    pub fn munmap(addr: u64, len: u64) -> Result<(), Errno> {
+        // SAFETY: see the module.
+        check(unsafe { libc::munmap(addr as *mut _, len as usize) })
+    }
+
+    pub fn mprotect(addr: u64, len: u64, prot: u32) -> Result<(), Errno> {
+        // SAFETY: see the module.
+        check(unsafe { libc::mprotect(addr as *mut _, len as usize, prot as i32) })
+    }
+
+    pub fn mremap(addr: u64, len: u64, new_len: u64, flags: u32, to: u64) -> Result<u64, Errno> {
+        // SAFETY: see the module.
+        let at = unsafe {
+            libc::mremap(
+                addr as *mut _,
+                len as usize,
+                new_len as usize,
+                flags as i32,
+                to as *mut libc::c_void,
+            )
+        };
+        if at == libc::MAP_FAILED { Err(last_errno()) } else { Ok(at as u64) }
+    }
+
+    pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
+        // SAFETY: see the module.
+        check(unsafe { libc::madvise(addr as *mut _, len as usize, advice) })
+    }
+
+    /// Writes zeros, and a file's bytes over them as far as it reaches.
+    pub fn fill(addr: u64, len: u64, fd: Option<(i32, u64)>) -> Result<(), Errno> {
+        // SAFETY: see the module; the caller made the range writable.
+        unsafe { std::ptr::write_bytes(addr as *mut u8, 0, len as usize) };
+        let Some((fd, offset)) = fd else {
+            return Ok(());
+        };
+        let mut done = 0;
+        while done < len {
+            // SAFETY: as above.
+            let n = unsafe {
+                libc::pread(
+                    fd,
+                    (addr + done) as *mut _,
+                    (len - done) as usize,
+                    (offset + done) as i64,
+                )
+            };
+            match n {
+                0 => break,
+                n if n > 0 => done += n as u64,
+                _ if last_errno() == Errno(libc::EINTR) => {}
+                _ => return Err(last_errno()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies memory of the guest that the caller made accessible.
+    pub fn copy(from: u64, to: u64, len: u64) {
+        // SAFETY: see the module.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, len as usize) };
+    }
+
+    fn check(result: i32) -> Result<(), Errno> {
+        if result == 0 { Ok(()) } else { Err(last_errno()) }
+    }
+}
+
+/// The address ranges in the text of a `/proc/PID/maps`.
+fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
+    text.lines().filter_map(|line| {
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+    })
+}
+
+impl Memory {
+    /// The address space as it is before the guest is loaded: the translator's own mappings are
+    /// in it and nothing else.
+    pub fn new() -> io::Result<&'static Self> {
+        let text = std::fs::read_to_string("/proc/self/maps")?;
+        Ok(Box::leak(Box::new(Self::with_host(parse_maps(&text), host_page_size())?)))
+    }
+
+    fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
+        let mut map = IntervalMap::default();
+        let mut highest = 0;
+        for range in own {
+            highest = highest.max(range.end);
+            if range.start < ADDRESS_LIMIT {
+                map.insert(range.start..range.end.min(ADDRESS_LIMIT), Mapping::RESERVED);
+            }
+        }
+        // With 48 bits the kernel keeps the translator above the guest by itself. With 47 the
+        // translator is at the top, and the guest stays a good way below.
+        let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
+        let stack_top = stack_top / host_page * host_page;
+        Ok(Self {
+            state: Mutex::new(State { map, brk: 0..0, base: stack_top - STACK_GAP }),
+            watched: PageSet::new()?,
+            any_watched: AtomicBool::new(false),
+            engine: OnceLock::new(),
+            host_page,
+            stack_top,
+        })
+    }
+
+    /// Where the initial stack should end.
+    pub fn stack_top(&self) -> u64 {
+        self.stack_top
+    }
+
+    /// Says whose translations become stale when mappings change.
+    pub fn set_engine(&self, engine: &'static Engine) {
+        // A second engine is not possible: there is one for each process.
+        let _ = self.engine.set(engine);
+    }
+
+    /// The lock of the map; also for fork to hold.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn floor(&self, addr: u64) -> u64 {
+        addr / self.host_page * self.host_page
+    }
+
+    pub(super) fn ceil(&self, addr: u64) -> u64 {
+        addr.next_multiple_of(self.host_page)
+    }
+
+    /// Rounds a range outwards to host pages.
+    pub(super) fn widen(&self, range: &Range<u64>) -> Range<u64> {
+        self.floor(range.start)..self.ceil(range.end)
+    }
+
+    /// After a change to `range`: the lock is given back, and if the range held code,
+    /// its translations are thrown away. (The translator holds its own lock when it asks for ours:
+    /// never the other way round.)
+    pub(super) fn finish(&self, state: MutexGuard<'_, State>, range: Range<u64>, held_code: bool) {
+        drop(state);
+        self.invalidate(range, held_code);
+    }
+
+    pub(super) fn invalidate(&self, range: Range<u64>, held_code: bool) {
+        if let (true, Some(engine)) = (held_code, self.engine.get()) {
+            engine.invalidate(self.floor(range.start), self.ceil(range.end));
+        }
+    }
+
+    /// Whether code may have been translated from a range.
+    pub(super) fn holds_code(&self, state: &State, range: &Range<u64>) -> bool {
+        state.map.any(self.widen(range), |m| m.prot & EXEC != 0)
+    }
+
+    /// mmap(2).
+    pub fn map(&self, request: &Map) -> Result<u64, Errno> {
+        check_request(request)?;
+        let len = request.len.checked_next_multiple_of(PAGE).ok_or(ENOMEM)?;
+        if len > ADDRESS_LIMIT {
+            return Err(ENOMEM);
+        }
+        let mapping = Mapping {
+            prot: request.prot & (READ | WRITE | EXEC),
+            shared: request.is_shared(),
+            source: source(request)?,
+        };
+        let mut state = self.lock();
+        if request.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) == 0 {
+            let addr = self.map_anywhere(&mut state, request, len, &mapping)?;
+            state.map.insert(addr..addr + len, mapping);
+            return Ok(addr);
+        }
+        let range = fixed_range(request.addr, len)?;
+        let held_code = self.holds_code(&state, &range);
+        self.map_fixed(&mut state, request, range.clone(), mapping)?;
+        self.finish(state, range, held_code);
+        Ok(request.addr)
+    }
+
+    /// Chooses an address; the host maps there, the map is not changed.
+    fn map_anywhere(
+        &self,
+        state: &mut State,
+        request: &Map,
+        len: u64,
+        mapping: &Mapping,
+    ) -> Result<u64, Errno> {
+        // The address is congruent to the file offset modulo the host's page size.
+        let skew = if request.is_anonymous() { 0 } else { request.offset % self.host_page };
+        let span = self.ceil(len + skew);
+        let host = |at: u64| {
+            let (prot, flags) =
+                (host_prot(mapping.prot), request.host_flags() | MAP_FIXED_NOREPLACE);
+            raw::mmap(at, span, prot, flags, request.fd, request.offset - skew)
+        };
+        let hint = self.ceil(request.addr);
+        let low = request.flags & MAP_32BIT != 0;
+        if hint >= MIN_ADDRESS
+            && hint.checked_add(span).is_some_and(|end| end <= ADDRESS_LIMIT)
+            && !low
+        {
+            if state.map.is_free(hint..hint + span) && host(hint).is_ok() {
+                return Ok(hint + skew);
+            }
+        }
+        let align = if request.flags & MAP_HUGETLB != 0 { 2 << 20 } else { self.host_page };
+        let within = if low { LOW_WINDOW } else { MIN_ADDRESS..state.base };
+        self.place(state, span, align.max(self.host_page), within, host).map(|at| at + skew)
+    }
+
+    /// Looks for a place of `span` bytes from the top down until `host` accepts it.
+    pub(super) fn place(
+        &self,
+        state: &State,
+        span: u64,
+        align: u64,
+        within: Range<u64>,
+        host: impl Fn(u64) -> Result<u64, Errno>,
+    ) -> Result<u64, Errno> {
+        let (mut within, mut step) = (within, align);
+        for _ in 0..ATTEMPTS {
+            let at = state.map.find_gap(span, align, within.clone()).ok_or(ENOMEM)?;
+            match host(at) {
+                // Something of the host that this map does not know of.
+                Err(EEXIST) => {
+                    within.end = (at + span).saturating_sub(step).max(within.start);
+                    step *= 2;
+                }
+                other => return other,
+            }
+        }
+        Err(ENOMEM)
+    }
+
+    /// The window for mappings without a wish.
+    pub(super) fn window(&self, state: &State) -> Range<u64> {
+        MIN_ADDRESS..state.base
+    }
+
+    fn map_fixed(
+        &self,
+        state: &mut State,
+        request: &Map,
+        range: Range<u64>,
+        mapping: Mapping,
+    ) -> Result<(), Errno> {
+        if request.flags & MAP_FIXED_NOREPLACE != 0 && !state.map.is_free(range.clone()) {
+            return Err(EEXIST);
+        }
+        let taken = self.claim(state, &range)?;
+        let result = self.install(state, request, &range, &mapping);
+        if let Err(error) = result {
+            for gap in taken {
+                raw::munmap(gap.start, gap.end - gap.start)?;
+            }
+            return Err(error);
+        }
+        state.map.insert(range.clone(), mapping);
+        self.settle_edges(state, &range)
+    }
+
+    /// Makes sure that nothing of the translator is in a range that is going to be mapped over:
+    /// what the map says is free is taken from the host without replacing anything.
+    pub(super) fn claim(
+        &self,
+        state: &State,
+        range: &Range<u64>,
+    ) -> Result<Vec<Range<u64>>, Errno> {
+        let wide = self.widen(range);
+        if state.map.has_reserved(wide.clone()) {
+            return Err(ENOMEM);
+        }
+        let mut taken: Vec<Range<u64>> = Vec::new();
+        for gap in state.map.gaps(wide) {
+            let (start, end) = (self.ceil(gap.start), self.floor(gap.end));
+            if start >= end {
+                continue;
+            }
+            let flags =
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE as u32;
+            if let Err(error) = raw::mmap(start, end - start, 0, flags, -1, 0) {
+                for gap in taken {
+                    raw::munmap(gap.start, gap.end - gap.start)?;
+                }
+                return Err(if error == EEXIST { ENOMEM } else { error });
+            }
+            taken.push(start..end);
+        }
+        Ok(taken)
+    }
+
+    /// Maps a claimed range on the host. Host pages that the range shares with other mappings are
+    /// filled by copying, and so is everything if the file's offset does not fit the address.
+    pub(super) fn install(
+        &self,
+        state: &State,
+        request: &Map,
+        range: &Range<u64>,
+        mapping: &Mapping,
+    ) -> Result<(), Errno> {
+        let neighbours = |page: u64| {
+            let mut parts = state.map.overlapping(page..page + self.host_page);
+            parts.any(|(r, _)| r.start < range.start || r.end > range.end)
+        };
+        let fits = request.is_anonymous()
+            || request.offset % self.host_page == range.start % self.host_page;
+        let wide = self.widen(range);
+        let head = range.start != wide.start && (neighbours(wide.start) || !fits);
+        let last = wide.end - self.host_page;
+        let tail = range.end != wide.end && neighbours(last);
+        let inner_start = if head { wide.start + self.host_page } else { wide.start };
+        let inner_end = if tail { last } else { wide.end };
+        if (head || tail || !fits) && mapping.shared {
+            return Err(EINVAL);
+        }
+        if inner_start < inner_end {
+            let len = inner_end - inner_start;
+            if fits {
+                let offset = if request.is_anonymous() {
+                    0
+                } else {
+                    request.offset + inner_start - range.start
+                };
+                let flags = request.host_flags() | MAP_FIXED;
+                raw::mmap(inner_start, len, host_prot(mapping.prot), flags, request.fd, offset)?;
+            } else {
+                self.copy_in(request, range, inner_start..inner_end, mapping.prot)?;
+            }
+        }
+        if head {
+            self.copy_into_shared_page(state, request, range, wide.start)?;
+        }
+        if tail && (last != wide.start || !head) {
+            self.copy_into_shared_page(state, request, range, last)?;
+        }
+        Ok(())
+    }
+
+    /// Stands in for a private file mapping whose offset does not fit the host's pages.
+    fn copy_in(
+        &self,
+        request: &Map,
+        range: &Range<u64>,
+        inner: Range<u64>,
+        prot: u32,
+    ) -> Result<(), Errno> {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
+        let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
+        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))
+    }
+
+    /// Puts a part of a new mapping into a host page that holds other mappings too.
+    fn copy_into_shared_page(
+        &self,
+        state: &State,
+        request: &Map,
+        range: &Range<u64>,
+        page: u64,
+    ) -> Result<(), Errno> {
+        let whole = page..page + self.host_page;
+        if state.map.any(whole.clone(), |m| m.shared) {
+            return Err(EINVAL);
+        }
+        raw::mprotect(page, self.host_page, READ | WRITE)?;
+        let (start, end) = (whole.start.max(range.start), whole.end.min(range.end));
+        let file =
+            (!request.is_anonymous()).then(|| (request.fd, request.offset + start - range.start));
+        raw::fill(start, end - start, file)
+    }
+
+    /// The pages of a range are no longer watched: they were replaced, or get another protection.
+    fn forget_watch(&self, range: &Range<u64>) {
+        self.watched.for_each(range.clone(), |page| {
+            self.watched.remove(page);
+        });
+    }
+
+    /// Gives the host pages of a range the protection that the map says, and ends their watch.
+    pub(super) fn settle(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
+        let wide = self.widen(range);
+        self.forget_watch(&wide);
+        let mut at = wide.start;
+        while at < wide.end {
+            let (prot, end) = self.uniform(state, at, wide.end);
+            if let Some(prot) = prot {
+                raw::mprotect(at, end - at, host_prot(prot))?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// After the host has mapped or unmapped a range: the host pages that only partly belong to it.
+    pub(super) fn settle_edges(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
+        self.forget_watch(&self.widen(range));
+        for edge in [range.start, range.end] {
+            if edge != self.floor(edge) {
+                self.settle(state, &(edge..edge + 1))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The protection of the host page at `at` (None: not mapped), and how far it goes on unchanged.
+    fn uniform(&self, state: &State, at: u64, limit: u64) -> (Option<u32>, u64) {
+        if let Some((r, m)) = state.map.get(at) {
+            let end = self.floor(r.end).min(limit);
+            if end > at {
+                return (Some(m.prot), end);
+            }
+        }
+        let page = at..at + self.host_page;
+        let prot = state.map.overlapping(page.clone()).map(|(_, m)| m.prot).reduce(|a, b| a | b);
+        (prot, page.end)
+    }
+
+    /// munmap(2).
+    pub fn unmap(&self, addr: u64, len: u64) -> Result<(), Errno> {
+        let range = user_range(addr, len).ok_or(EINVAL)?;
+        if range.is_empty() {
+            return Err(EINVAL);
+        }
+        let mut state = self.lock();
+        let held_code = self.holds_code(&state, &range);
+        self.remove(&mut state, &range)?;
+        self.finish(state, range, held_code);
+        Ok(())
+    }
+
+    /// Unmaps what the guest has in a range; the translator's own mappings stay.
+    pub(super) fn remove(&self, state: &mut State, range: &Range<u64>) -> Result<(), Errno> {
+        let parts: Vec<_> = state
+            .map
+            .clipped(range.clone())
+            .filter(|(_, m)| !m.is_reserved())
+            .map(|(r, _)| r)
+            .collect();
+        for part in parts {
+            state.map.remove(part.clone());
+            let wide = self.widen(&part);
+            // A host page that other mappings still use stays.
+            let free = |page: u64| state.map.is_free(page..page + self.host_page);
+            let start = if free(wide.start) { wide.start } else { wide.start + self.host_page };
+            let last = wide.end - self.host_page;
+            let end = if free(last) { wide.end } else { last };
+            if start < end {
+                raw::munmap(start, end - start)?;
+            }
+            self.settle_edges(state, &part)?;
+        }
+        Ok(())
+    }
+
+    /// mprotect(2).
+    pub fn protect(&self, addr: u64, len: u64, prot: u32) -> Result<(), Errno> {
+        let range = user_range(addr, len).ok_or(ENOMEM)?;
+        if !addr.is_multiple_of(PAGE) {
+            return Err(EINVAL);
+        }
+        let mut state = self.lock();
+        if !state.map.is_mapped(range.clone()) {
+            return Err(ENOMEM);
+        }
+        let before: Vec<_> = state.map.clipped(range.clone()).collect();
+        let held_code = self.holds_code(&state, &range);
+        state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
+        let result = self.settle(&state, &range);
+        if result.is_err() {
+            for (part, mapping) in before {
+                state.map.insert(part, mapping);
+            }
+            self.settle(&state, &range)?;
+        }
+        let held_code = held_code || self.holds_code(&state, &range);
+        self.finish(state, range, held_code);
+        result
+    }
+
+    /// Names the anonymous mapping at an address.
+    pub fn set_name(&self, addr: u64, name: &'static str) {
+        let mut state = self.lock();
+        let Some((range, _)) = state.map.get(addr) else {
+            return;
+        };
+        state.map.update(range, |m| {
+            if m.source == Source::Anonymous {
+                m.source = Source::Named(name);
+            }
+        });
+    }
+
+    /// Says where the heap begins: behind the program's bss.
+    pub fn set_brk(&self, start: u64) {
+        self.lock().brk = start..start;
+    }
+
+    /// brk(2): the new break, or the old one if it cannot be.
+    pub fn brk(&self, wanted: u64) -> u64 {
+        let mut state = self.lock();
+        let brk = state.brk.clone();
+        if wanted < brk.start || wanted > ADDRESS_LIMIT - PAGE {
+            return brk.end;
+        }
+        let (old, new) = (brk.end.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
+        let done = if new > old {
+            let request = Map {
+                addr: old,
+                len: new - old,
+                prot: READ | WRITE,
+                flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+                fd: -1,
+                offset: 0,
+                name: Some("[heap]"),
+            };
+            let mapping =
+                Mapping { prot: READ | WRITE, shared: false, source: Source::Named("[heap]") };
+            self.map_fixed(&mut state, &request, old..new, mapping).is_ok()
+        } else {
+            new == old || self.remove(&mut state, &(new..old)).is_ok()
+        };
+        if done {
+            state.brk.end = wanted;
+        }
+        state.brk.end
+    }
+
+    /// The guest's `/proc/self/maps`.
+    pub fn proc_maps(&self) -> String {
+        self.lock().map.proc_maps()
+    }
+
+    /// Whether a write fault at an address is one that [`unwatch`](Self::unwatch) resolves. Async-signal-safe.
+    pub fn is_watched(&self, addr: u64) -> bool {
+        self.watched.contains(addr)
+    }
+
+    /// Makes the host page of an address writable for the guest again. The translations of the page are
+    /// still there. Async-signal-safe; returns false if the page is not watched.
+    pub fn open_watched(&self, addr: u64) -> bool {
+        self.is_watched(addr)
+            && raw::mprotect(self.floor(addr), self.host_page, READ | WRITE).is_ok()
+    }
+
+    /// Whether a page is the guest's.
+    pub fn is_mapped(&self, addr: u64) -> bool {
+        self.lock().map.is_mapped(addr..addr + 1)
+    }
+
+    /// Makes the watched pages of a range writable again, before they are moved.
+    pub(super) fn open_all(&self, range: &Range<u64>) {
+        self.watched.for_each(self.widen(range), |page| {
+            if self.open_watched(page) {
+                self.watched.remove(page);
+            }
+        });
+    }
+
+    /// Ends every watch; whether there was any.
+    pub fn unwatch_all(&self) -> bool {
+        self.any_watched.load(Ordering::Relaxed) && self.unwatch(0..1 << 47)
+    }
+
+    /// Ends the watch of the host pages in a range and forgets the code translated from them;
+    /// whether there was any.
+    pub fn unwatch(&self, range: Range<u64>) -> bool {
+        let state = self.lock();
+        let mut pages = Vec::new();
+        self.watched.for_each(self.widen(&range), |page| {
+            if self.watched.remove(page) {
+                pages.push(page);
+            }
+        });
+        for &page in &pages {
+            // The guest may write here, or the page would not have been watched.
+            let _ = raw::mprotect(self.floor(page), self.host_page, READ | WRITE);
+        }
+        drop(state);
+        if let Some(engine) = self.engine.get() {
+            for &page in &pages {
+                engine.invalidate(self.floor(page), self.floor(page) + self.host_page);
+            }
+        }
+        !pages.is_empty()
+    }
+}
+
+impl GuestMemory for &'static Memory {
+    fn executable_from(&self, addr: u64) -> u64 {
+        let state = self.lock();
+        let mut end = addr;
+        while end - addr < 2 * PAGE {
+            match state.map.get(end) {
+                Some((r, m)) if m.prot & EXEC != 0 => end = r.end,
+                _ => break,
+            }
+        }
+        end - addr
+    }
+
+    fn watch(&self, start: u64, end: u64) {
+        let state = self.lock();
+        let mut page = self.floor(start);
+        while page < end {
+            let range = page..page + self.host_page;
+            if !self.watched.contains(page)
+                && state.map.any(range.clone(), |m| m.prot & WRITE != 0)
+                && range.step_by(PAGE as usize).all(|p| self.watched.insert(p))
+            {
+                self.any_watched.store(true, Ordering::Relaxed);
+                // A failure leaves the page writable: self-modifying code there goes unnoticed.
+                let _ = raw::mprotect(page, self.host_page, READ);
+            }
+            page += self.host_page;
+        }
+    }
+}
+
+fn check_request(request: &Map) -> Result<(), Errno> {
+    if request.len == 0 || !request.offset.is_multiple_of(PAGE) {
+        return Err(EINVAL);
+    }
+    if !matches!(request.flags & MAP_TYPE, MAP_PRIVATE | MAP_SHARED | MAP_SHARED_VALIDATE) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+pub(super) fn fixed_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
+    if !addr.is_multiple_of(PAGE) {
+        return Err(EINVAL);
+    }
+    match addr.checked_add(len) {
+        Some(end) if end <= ADDRESS_LIMIT => Ok(addr..end),
+        _ => Err(ENOMEM),
+    }
+}
+
+/// The pages of a range that a system call names; None if it is not in the guest's address space.
+pub(super) fn user_range(addr: u64, len: u64) -> Option<Range<u64>> {
+    let end = addr.checked_add(len.checked_next_multiple_of(PAGE)?)?;
+    (addr.is_multiple_of(PAGE) && end <= ADDRESS_LIMIT).then_some(addr..end)
+}
+
+/// What a request maps.
+fn source(request: &Map) -> Result<Source, Errno> {
+    if request.is_anonymous() {
+        return Ok(request.name.map_or(Source::Anonymous, Source::Named));
+    }
+    let link = format!("/proc/self/fd/{}", request.fd);
+    // Without /proc the mapping is shown without its name; a descriptor that is not open is the host's to refuse.
+    let Ok(meta) = std::fs::metadata(&link) else {
+        return Ok(Source::Anonymous);
+    };
+    let path =
+        std::fs::read_link(&link).map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    let file = File { dev: meta.dev(), inode: meta.ino(), path };
+    Ok(Source::File(Arc::new(file), request.offset))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    const PAGES: u64 = 24;
+    const FILE_PAGES: u64 = 12;
+
+    pub fn memory(host_page: u64) -> Memory {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        Memory::with_host(parse_maps(&text), host_page).unwrap()
+    }
+
+    pub fn anonymous(addr: u64, pages: u64, prot: u32, flags: u32) -> Map {
+        Map {
+            addr,
+            len: pages * PAGE,
+            prot,
+            flags: flags | MAP_PRIVATE | MAP_ANONYMOUS,
+            fd: -1,
+            offset: 0,
+            name: None,
+        }
+    }
+
+    /// A file whose page `n` is full of bytes 100 + n.
+    fn numbered_file() -> std::fs::File {
+        let mut file = tempfile::tempfile().unwrap();
+        for n in 0..FILE_PAGES {
+            file.write_all(&vec![100 + n as u8; PAGE as usize]).unwrap();
+        }
+        file
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Map(u64, u64, u32),
+        MapFile(u64, u64, u64, u32),
+        Unmap(u64, u64),
+        Protect(u64, u64, u32),
+        Write(u64, u8),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        let range = || (0..PAGES, 1u64..10).prop_map(|(a, l)| (a, l.min(PAGES - a)));
+        let prot = || prop_oneof![Just(READ), Just(READ | WRITE), Just(READ | EXEC), Just(0)];
+        prop_oneof![
+            (range(), prot()).prop_map(|((a, l), p)| Action::Map(a, l, p)),
+            (range(), 0..FILE_PAGES, prot()).prop_map(|((a, l), o, p)| Action::MapFile(a, l, o, p)),
+            range().prop_map(|(a, l)| Action::Unmap(a, l)),
+            (range(), prot()).prop_map(|((a, l), p)| Action::Protect(a, l, p)),
+            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
+            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// The guest's pages of 4 KiB keep their contents whatever the host's page size.
+        #[test]
+        fn pages_keep_their_contents(actions in prop::collection::vec(action(), 1..40),
+                                     host_page in prop_oneof![Just(4096u64), Just(16384u64)],
+                                     skew in 0u64..4) {
+            let memory = memory(host_page);
+            let file = numbered_file();
+            let base = memory.map(&anonymous(0, PAGES + 4, 0, 0)).unwrap();
+            prop_assert_eq!(base % host_page, 0);
+            memory.unmap(base, (PAGES + 4) * PAGE).unwrap();
+            let base = base + skew * PAGE;
+            // (protection, byte) of each mapped page.
+            let mut model: Vec<Option<(u32, u8)>> = vec![None; PAGES as usize];
+            for action in actions {
+                match action {
+                    Action::Map(a, l, p) => {
+                        memory.map(&anonymous(base + a * PAGE, l, p, MAP_FIXED)).unwrap();
+                        model[a as usize..(a + l) as usize].fill(Some((p, 0)));
+                    }
+                    Action::MapFile(a, l, o, prot) => {
+                        let l = l.min(FILE_PAGES - o);
+                        let request = Map { addr: base + a * PAGE, len: l * PAGE, prot, flags: MAP_PRIVATE | MAP_FIXED,
+                                            fd: file.as_raw_fd(), offset: o * PAGE, name: None };
+                        memory.map(&request).unwrap();
+                        (0..l).for_each(|i| model[(a + i) as usize] = Some((prot, (100 + o + i) as u8)));
+                    }
+                    Action::Unmap(a, l) => {
+                        memory.unmap(base + a * PAGE, l * PAGE).unwrap();
+                        model[a as usize..(a + l) as usize].fill(None);
+                    }
+                    Action::Protect(a, l, p) => {
+                        let pages = &mut model[a as usize..(a + l) as usize];
+                        let whole = pages.iter().all(Option::is_some);
+                        prop_assert_eq!(memory.protect(base + a * PAGE, l * PAGE, p).is_ok(), whole);
+                        if whole {
+                            pages.iter_mut().flatten().for_each(|m| m.0 = p);
+                        }
+                    }
+                    Action::Write(a, v) => {
+                        if let Some((p, byte)) = &mut model[a as usize] && *p & WRITE != 0 {
+                            *byte = v;
+                            // SAFETY: mapped and writable.
+                            unsafe { std::ptr::write_bytes((base + a * PAGE) as *mut u8, v, PAGE as usize) };
+                        }
+                    }
+                }
+                for (i, page) in model.iter().enumerate() {
+                    let addr = base + i as u64 * PAGE;
+                    prop_assert_eq!(memory.lock().map.is_mapped(addr..addr + PAGE), page.is_some());
+                    if let Some((prot, byte)) = page && prot & (READ | WRITE | EXEC) != 0 {
+                        // SAFETY: mapped and readable.
+                        let (first, last) = unsafe { (*(addr as *const u8), *((addr + PAGE - 1) as *const u8)) };
+                        prop_assert_eq!((first, last), (*byte, *byte), "page {}", i);
+                    }
+                }
+            }
+            memory.unmap(base, PAGES * PAGE).unwrap();
+        }
+    }
+
+    #[test]
+    fn fixed_mappings_spare_the_translator() {
+        let memory = memory(host_page_size());
+        let own = Box::new(7u8);
+        let page = std::ptr::from_ref(&*own) as u64 / PAGE * PAGE;
+        assert_eq!(
+            memory.map(&anonymous(page, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        memory.unmap(page, PAGE).unwrap();
+        assert_eq!(*own, 7);
+        // What came after the map was made is not known to it, and still spared.
+        // SAFETY: a fresh mapping.
+        let late = raw::mmap(0, PAGE, READ | WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).unwrap();
+        assert_eq!(
+            memory.map(&anonymous(late, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        assert_eq!(
+            memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)),
+            Err(ENOMEM)
+        );
+        raw::munmap(late, PAGE).unwrap();
+    }
+
+    #[test]
+    fn the_break_moves_and_its_memory_is_zero() {
+        let memory = memory(4096);
+        let room = memory.map(&anonymous(0, 8, 0, 0)).unwrap();
+        memory.unmap(room, 8 * PAGE).unwrap();
+        memory.set_brk(room + 100);
+        assert_eq!(memory.brk(0), room + 100);
+        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        // SAFETY: inside the heap.
+        unsafe { *((room + 2 * PAGE) as *mut u8) = 9 };
+        assert_eq!(memory.brk(room + PAGE + 5), room + PAGE + 5);
+        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        // SAFETY: inside the heap.
+        assert_eq!(unsafe { *((room + 2 * PAGE) as *const u8) }, 0);
+        assert_eq!(memory.brk(room + 99), room + 3 * PAGE);
+        assert_eq!(memory.brk(u64::MAX), room + 3 * PAGE);
+        assert!(memory.proc_maps().contains("[heap]"));
+        memory.brk(room + 100);
+    }
+
+    #[test]
+    fn a_watch_write_protects_until_it_ends() {
+        let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
+        let at = memory
+            .map(&anonymous(0, 4, READ | WRITE | EXEC, 0))
+            .unwrap();
+        assert_eq!(memory.executable_from(at + 5), 4 * PAGE - 5);
+        assert_eq!(memory.executable_from(at - 5), 0);
+        memory.watch(at + PAGE, at + PAGE + 3);
+        assert!(memory.is_watched(at + PAGE) && !memory.is_watched(at + 2 * PAGE));
+        // A kernel write shows the host's protection without a fault of our own.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut writer = writer;
+        writer.write_all(b"xy").unwrap();
+        // SAFETY: reads into the guest's page.
+        let read = || unsafe { libc::read(reader.as_raw_fd(), (at + PAGE) as *mut _, 1) };
+        assert_eq!((read(), last_errno()), (-1, Errno(libc::EFAULT)));
+        assert!(memory.unwatch_all());
+        assert!(!memory.unwatch_all());
+        assert_eq!(read(), 1);
+        // Pages the guest cannot write need no watch.
+        memory.protect(at, 4 * PAGE, READ | EXEC).unwrap();
+        memory.watch(at, at + PAGE);
+        assert!(!memory.is_watched(at));
+        memory.unmap(at, 4 * PAGE).unwrap();
+    }
+
+    #[test]
+    fn places_where_the_guest_asks() {
+        let memory = memory(host_page_size());
+        let low = memory.map(&anonymous(0, 1, READ, MAP_32BIT)).unwrap();
+        assert!(LOW_WINDOW.contains(&low));
+        let hint = memory.map(&anonymous(low - 16 * PAGE, 1, READ, 0)).unwrap();
+        assert_eq!(hint, low - 16 * PAGE);
+        let taken = memory.map(&anonymous(low, 1, READ, 0)).unwrap();
+        assert_ne!(taken, low);
+        assert_eq!(
+            memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)),
+            Err(EEXIST)
+        );
+        assert_eq!(
+            memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)),
+            Err(EINVAL)
+        );
+        assert_eq!(
+            memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        assert_eq!(memory.map(&anonymous(0, 0, READ, 0)), Err(EINVAL));
+        assert_eq!(memory.unmap(low + 1, PAGE), Err(EINVAL));
+        assert_eq!(memory.protect(low + PAGE, PAGE, READ), Err(ENOMEM));
+        for at in [low, hint, taken] {
+            memory.unmap(at, PAGE).unwrap();
+        }
+    }
+}

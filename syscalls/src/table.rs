@@ -1,0 +1,156 @@
+//! The table of system calls: the single source for numbers, names, argument types, handling,
+//! `--strace` output and `docs/syscalls.md`.
+
+mod dispatch;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use calls::{CALLS, guest, host};
+pub use dispatch::{UNKNOWN, dispatch};
+pub use types::{Names, Shape, Type, Width};
+
+use crate::host::{Errno, SysResult};
+use crate::task::Task;
+
+/// arm64 system call numbers.
+#[allow(non_upper_case_globals, missing_docs)]
+pub mod host {
+    pub const exit: u64 = 93;
+    pub const exit_group: u64 = 94;
+    pub const tgkill: u64 = 131;
+    pub const sigaltstack: u64 = 132;
+    pub const rt_sigsuspend: u64 = 133;
+    pub const rt_sigaction: u64 = 134;
+    pub const rt_sigprocmask: u64 = 135;
+    pub const rt_sigpending: u64 = 136;
+    pub const rt_sigtimedwait: u64 = 137;
+    pub const prctl: u64 = 167;
+    pub const getpid: u64 = 172;
+    pub const gettid: u64 = 178;
+    pub const shmctl: u64 = 195;
+    pub const msync: u64 = 227;
+    pub const mlock: u64 = 228;
+    pub const munlock: u64 = 229;
+    pub const mincore: u64 = 232;
+    pub const mlock2: u64 = 284;
+    pub const rt_tgsigqueueinfo: u64 = 240;
+}
+
+/// A named and typed argument.
+pub struct Arg {
+    /// Name as in the manual page.
+    pub name: &'static str,
+    /// Type.
+    pub ty: Type,
+}
+
+/// What is done with a system call.
+pub enum Handling {
+    /// The arm64 kernel's call of the same name does it.
+    Pass,
+    /// Goes to the arm64 kernel with arguments or results converted.
+    Convert(Handler),
+    /// Is answered, wholly or in some cases, without the arm64 kernel.
+    Emulate(Handler),
+    /// Fails as on an x86_64 kernel that lacks the feature.
+    Refuse(Errno),
+    /// Not there yet: ENOSYS, and a line in the log.
+    Missing,
+}
+
+impl Handling {
+    /// The support level's name, as in the table.
+    pub fn level(&self) -> &'static str {
+        match self {
+            Handling::Pass => "pass",
+            Handling::Convert(_) => "convert",
+            Handling::Emulate(_) => "emulate",
+            Handling::Refuse(_) => "refuse",
+            Handling::Missing => "missing",
+        }
+    }
+}
+
+/// Index into [`CALLS`] by x86_64 number, plus one; 0 where there is no row.
+static INDEX: [u16; UNKNOWN as usize] = {
+    let mut index = [0; UNKNOWN as usize];
+    let mut i = 0;
+    while i < CALLS.len() {
+        index[CALLS[i].number as usize] = i as u16 + 1;
+        i += 1;
+    }
+    index
+};
+
+/// The row of an x86_64 system call number.
+pub fn lookup(number: u32) -> Option<&'static Call> {
+    let index = *INDEX.get(number as usize)?;
+    CALLS.get(usize::from(index).wrapping_sub(1))
+}
+
+/// The widths of all six argument registers; those without an argument are passed as they are.
+const fn widths(args: &[Arg]) -> [Width; 6] {
+    let mut widths = [Width::U64; 6];
+    let mut i = 0;
+    while i < args.len() {
+        widths[i] = args[i].ty.width();
+        i += 1;
+    }
+    widths
+}
+
+/// Whether a type is a path.
+const fn has_path(args: &[Arg]) -> bool {
+    let mut i = 0;
+    while i < args.len() {
+        if matches!(args[i].ty, Type::Path | Type::LinkPath) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Turns the rows into [`CALLS`] and the modules of numbers.
+macro_rules! calls {
+    ($($number:literal $host:tt $name:ident($($arg:ident: $ty:expr),*) $(-> $ret:ident)?
+        $kind:ident $(($($how:tt)*))? $($note:literal)?;)*) => {
+        /// Every x86_64 system call, in numerical order.
+        pub static CALLS: &[Call] = &[$({
+            const ARGS: &[Arg] = &[$(Arg { name: stringify!($arg), ty: $ty }),*];
+            Call {
+                number: $number,
+                name: stringify!($name),
+                host: calls!(@host $host),
+                args: ARGS,
+                ret: calls!(@ret $($ret)?),
+                handling: calls!(@handling $kind $($($how)*)?),
+                note: concat!($($note)?),
+                widths: super::widths(ARGS),
+                has_path: super::has_path(ARGS),
+            }
+        }),*];
+
+        /// x86_64 system call numbers.
+        #[allow(non_upper_case_globals, missing_docs)]
+        pub mod guest { $(pub const $name: u64 = $number;)* }
+
+        /// arm64 system call numbers of the calls that both kernels have.
+        #[allow(non_upper_case_globals, missing_docs)]
+        pub mod host { $(calls!(@number $name $host);)* }
+    };
+    (@host -) => { None };
+    (@host $host:literal) => { Some($host) };
+    (@number $name:ident -) => {};
+    (@number $name:ident $host:literal) => { pub const $name: u64 = $host; };
+    (@ret) => { Type::Long };
+    (@ret $ret:ident) => { Type::$ret };
+    (@handling pass) => { Handling::Pass };
+    (@handling convert $($handler:tt)*) => { Handling::Convert($($handler)*) };
+    (@handling emulate $($handler:tt)*) => { Handling::Emulate($($handler)*) };
+    (@handling refuse $($errno:tt)*) => { Handling::Refuse($($errno)*) };
+    (@handling missing) => { Handling::Missing };
+}
+
+mod calls;

@@ -1,0 +1,91 @@
+//! A guest thread.
+
+use std::sync::Arc;
+
+use translator::state::CpuState;
+
+use crate::host::{self, Errno, SysResult};
+use crate::interrupt::{self, Inbox};
+use crate::runtime::{self, Runtime};
+use crate::sigframe::Trap;
+use crate::signal::{Actions, AltStack, SignalSet};
+use crate::table::host as nr;
+use crate::thread::Block;
+
+/// A guest thread: its processor and what the kernel would keep for it.
+pub struct Task {
+    /// The processor.
+    pub cpu: Box<CpuState>,
+    /// gettid(2).
+    pub tid: i32,
+    /// getpid(2).
+    pub pid: i32,
+    /// Signals that have arrived and are not delivered yet; the host's handlers write here.
+    pub(crate) inbox: Box<Inbox>,
+    /// Dispositions, shared with the tasks made with CLONE_SIGHAND.
+    pub(crate) actions: Arc<Actions>,
+    /// The guest's signal mask.
+    pub(crate) mask: SignalSet,
+    /// The mask to come back to after the signal that ends an rt_sigsuspend(2), ppoll(2) ...
+    pub(crate) saved_mask: Option<SignalSet>,
+    /// The guest's alternate signal stack.
+    pub(crate) alt_stack: AltStack,
+    /// The last trap.
+    pub(crate) trap: Trap,
+    /// Memory of the host thread; none for the first thread of a process.
+    pub(crate) block: Option<Block>,
+}
+
+impl Task {
+    /// A task on the calling host thread.
+    pub(crate) fn new(cpu: Box<CpuState>, actions: Arc<Actions>) -> Box<Self> {
+        let mut task = Box::new(Self {
+            cpu,
+            tid: 0,
+            pid: 0,
+            inbox: Box::default(),
+            actions,
+            mask: SignalSet::default(),
+            saved_mask: None,
+            alt_stack: AltStack::DISABLED,
+            trap: Trap::default(),
+            block: None,
+        });
+        task.cpu.user = std::ptr::from_mut(&mut *task) as u64;
+        task
+    }
+
+    /// What all tasks share.
+    pub fn runtime(&self) -> &'static Runtime {
+        runtime::runtime()
+    }
+
+    /// Makes a host system call for the guest. [`Errno::RESTART`] means that a signal came first, or
+    /// that the kernel would restart the call after the signal: the caller passes it on.
+    /// EFAULT is final only if no page was write-protected because it holds translated code.
+    pub fn host_call(&mut self, nr: u64, args: [u64; 6]) -> SysResult {
+        let result = interrupt::call(&self.inbox, nr, args);
+        if result == Err(Errno(libc::EFAULT)) && self.runtime().memory.unwatch_all() {
+            return interrupt::call(&self.inbox, nr, args);
+        }
+        result
+    }
+
+    /// Learns the thread's and the process's ids from the kernel.
+    pub(crate) fn identify(&mut self) {
+        // SAFETY: getpid(2) and gettid(2) cannot fail and touch no memory.
+        let id = |nr: u64| unsafe { host::syscall(nr, [0; 6]) as i32 };
+        self.pid = id(nr::getpid);
+        self.tid = id(nr::gettid);
+    }
+}
+
+#[cfg(test)]
+impl Task {
+    /// A task that is not part of a running program, to call handlers with.
+    pub(crate) fn for_test() -> Box<Self> {
+        let mut task = Self::new(CpuState::new(), Actions::inherited().into());
+        task.inbox.adopt(&mut task.cpu);
+        task
+    }
+}

@@ -1,0 +1,208 @@
+//! One run of a program: in a folder of its own, with an environment that does not vary, under a time limit.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+/// What came of a run.
+pub struct Outcome {
+    /// How it ended: `exit status: 0`, `signal: 11 (SIGSEGV)`, or the time limit.
+    pub end: End,
+    /// How long it took.
+    pub took: Duration,
+    /// Where its standard output, standard error and written files are kept.
+    pub kept: Kept,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum End {
+    /// By itself.
+    Exit(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It was stopped at its time limit.
+    TimeLimit,
+}
+
+/// Where the results of a run are kept.
+#[derive(Clone)]
+pub struct Kept {
+    /// What it printed.
+    pub stdout: PathBuf,
+    /// What it complained of.
+    pub stderr: PathBuf,
+    /// The folder it ran in.
+    pub files: PathBuf,
+}
+
+/// The folder of one test. Each run happens in the same place, so that paths a program prints do not differ.
+pub struct Sandbox {
+    folder: PathBuf,
+}
+
+/// What every run finds in its environment.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("LC_ALL", "C.UTF-8"),
+    ("TZ", "UTC"),
+    ("SHELL", "/bin/sh"),
+    ("USER", "tester"),
+    ("TERM", "dumb"),
+];
+
+impl Sandbox {
+    /// Empties `folder` and takes it.
+    pub fn new(folder: PathBuf) -> Result<Self> {
+        remove(&folder)?;
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(Self { folder: folder.canonicalize()? })
+    }
+
+    /// A file beside the runs.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Runs `command` with a copy of `files` in its folder, and keeps what came of it under `name`.
+    pub fn run(
+        &self,
+        name: &str,
+        mut command: Command,
+        files: &Path,
+        sizes: &[(&str, String)],
+        limit: Duration,
+    ) -> Result<Outcome> {
+        let (work, temporary) = (self.file("work"), self.file("tmp"));
+        let kept = Kept {
+            stdout: self.file(&format!("{name}.stdout")),
+            stderr: self.file(&format!("{name}.stderr")),
+            files: self.file(name),
+        };
+        fs::create_dir(&work)?;
+        fs::create_dir(&temporary)?;
+        if files.is_dir() {
+            copy(files, &work)?;
+        }
+        command
+            .current_dir(&work)
+            .env_clear()
+            .envs(ENVIRONMENT)
+            .envs(sizes.iter().map(|(name, value)| (name, value)))
+            .env("HOME", &work)
+            .env("TMPDIR", &temporary)
+            .stdin(Stdio::null())
+            .stdout(File::create(&kept.stdout)?)
+            .stderr(File::create(&kept.stderr)?)
+            .process_group(0);
+        let start = Instant::now();
+        let end = within(command, limit)?;
+        let took = start.elapsed();
+        fs::rename(&work, &kept.files)?;
+        remove(&temporary)?;
+        Ok(Outcome { end, took, kept })
+    }
+}
+
+/// Runs a command to its end or to the limit, and ends what it left behind in its process group.
+fn within(mut command: Command, limit: Duration) -> Result<End> {
+    let program = command.get_program().display().to_string();
+    let mut child = command.spawn().with_context(|| format!("{program} could not be started"))?;
+    let group = Pid::from_raw(child.id() as i32).context("a process id")?;
+    let deadline = Instant::now() + limit;
+    // The child is not reaped before its group is killed: until then its number cannot be anyone else's.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let in_time = loop {
+        match waitid(WaitId::Pid(group), options) {
+            Ok(Some(_)) => break true,
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Ok(None) => break false,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    match kill_process_group(group, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let status = child.wait()?;
+    Ok(if in_time { End::from(status) } else { End::TimeLimit })
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Exit(status.code().unwrap_or_default()),
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(status) => write!(f, "exit status {status}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::TimeLimit => f.write_str("the time limit"),
+        }
+    }
+}
+
+/// Copies a folder's content.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str, limit: Duration) -> Outcome {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::new(folder.path().join("case")).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        sandbox.run("native", command, Path::new("/nonexistent"), &[], limit).unwrap()
+    }
+
+    #[test]
+    fn a_run_ends_at_its_limit_with_all_its_children() {
+        let start = Instant::now();
+        let outcome = run("sleep 600 & sleep 600", Duration::from_millis(300));
+        assert_eq!(outcome.end, End::TimeLimit);
+        assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn how_a_run_ended_is_told() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(run("exit 3", limit).end, End::Exit(3));
+        assert_eq!(run("kill -USR1 $$", limit).end, End::Signal(10));
+    }
+}

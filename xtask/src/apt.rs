@@ -1,0 +1,202 @@
+//! Debian's package tools, as far as the chores need them: what is installed, what could be, and installing it.
+
+use std::{
+    collections::HashMap,
+    io::IsTerminal,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The installed packages: `(name, architecture)` to version.
+pub struct Installed(HashMap<(String, String), String>);
+
+impl Installed {
+    /// Asks dpkg; `None` on a machine without it.
+    pub fn query() -> Option<Self> {
+        let format = "${Package} ${Architecture} ${db:Status-Status} ${Version}\n";
+        let listing = output(Command::new("dpkg-query").args(["-W", "-f", format])).ok()?;
+        let packages = listing.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            match fields[..] {
+                [name, architecture, "installed", version] => {
+                    Some(((name.into(), architecture.into()), version.into()))
+                }
+                _ => None,
+            }
+        });
+        Some(Self(packages.collect()))
+    }
+
+    /// The version of a package named as apt names it: `name`, of any architecture, or `name:architecture`.
+    fn version(&self, package: &str) -> Option<&str> {
+        let version = match package.split_once(':') {
+            Some((name, architecture)) => self.0.get(&(name.into(), architecture.into())),
+            None => self
+                .0
+                .iter()
+                .find(|((name, architecture), _)| name == package && architecture != "arm64")
+                .map(|(_, version)| version),
+        };
+        version.map(String::as_str)
+    }
+
+    /// Is the package here, with at least this upstream version?
+    pub fn has(&self, package: &str, at_least: &[u32]) -> bool {
+        self.version(package).is_some_and(|version| upstream(version).as_slice() >= at_least)
+    }
+}
+
+/// The leading numbers of a Debian version, without its epoch: `1:10.0.2+ds-2` is 10, 0, 2.
+fn upstream(version: &str) -> Vec<u32> {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    let end = version.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..end].split('.').map_while(|number| number.parse().ok()).collect()
+}
+
+/// Could this package be installed from the sources as they are, with at least this version?
+/// Returns the version to ask apt for.
+pub fn available(package: &str, at_least: &[u32]) -> Option<String> {
+    let listing = output(Command::new("apt-cache").args(["madison", package])).ok()?;
+    listing
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .map(str::trim)
+        .find(|version| upstream(version).as_slice() >= at_least)
+        .map(String::from)
+}
+
+/// A command run as root: as it is, or through sudo.
+fn as_root(program: &str) -> Result<Command> {
+    let me = output(Command::new("id").arg("-u"))?;
+    if me.trim() == "0" {
+        return Ok(Command::new(program));
+    }
+    let mut sudo = Command::new("sudo");
+    if !person_present() {
+        sudo.arg("--non-interactive");
+    }
+    sudo.arg(program);
+    Ok(sudo)
+}
+
+/// Is there someone at the terminal to ask?
+pub fn person_present() -> bool {
+    std::env::var_os("CI").is_none()
+        && std::io::stdin().is_terminal()
+        && std::io::stderr().is_terminal()
+}
+
+/// Runs apt-get as root, its output on standard error.
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = as_root("apt-get")?;
+    command.arg("--quiet").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    let status =
+        command.stdin(Stdio::null()).stdout(std::io::stderr()).status().context("apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Fetches the lists of packages.
+pub fn update() -> Result<()> {
+    apt_get(&["update"])
+}
+
+/// Installs packages, each `name`, `name:architecture` or `name=version`.
+pub fn install(packages: &[String]) -> Result<()> {
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages.iter().map(String::as_str));
+    apt_get(&arguments)
+}
+
+/// Lets arm64 packages be installed on this machine.
+pub fn add_arm64() -> Result<()> {
+    let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
+    if foreign.lines().any(|line| line == "arm64") {
+        return Ok(());
+    }
+    let status = as_root("dpkg")?.args(["--add-architecture", "arm64"]).status()?;
+    if !status.success() {
+        bail!("dpkg --add-architecture arm64 failed");
+    }
+    update()
+}
+
+/// The `KEY=` value in os-release(5).
+fn os_release(key: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').into())
+}
+
+/// Where this machine takes its release from: the address apt knows for the release's own name.
+pub fn mirror() -> Option<(String, String)> {
+    let codename = os_release("VERSION_CODENAME")?;
+    let format = "$(RELEASE) $(REPO_URI)";
+    let sources = output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        format,
+        "Created-By: Packages",
+    ]));
+    let sources = sources.ok()?;
+    let address =
+        sources.lines().find_map(|line| line.strip_prefix(codename.as_str())?.strip_prefix(' '))?;
+    Some((address.into(), codename))
+}
+
+/// Adds Debian's backports for this release, from where the release itself comes.
+pub fn add_backports() -> Result<()> {
+    if os_release("ID").as_deref() != Some("debian") {
+        bail!("only Debian has backports");
+    }
+    let (address, codename) = mirror().context("apt has no source for this release")?;
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let signed =
+        if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
+    let source = format!(
+        "Types: deb\nURIs: {address}\nSuites: {codename}-backports\nComponents: main\n{signed}"
+    );
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), source)?;
+    let place = "/etc/apt/sources.list.d/demotic-backports.sources";
+    let status = as_root("install")?.args(["-m", "644"]).arg(file.path()).arg(place).status()?;
+    if !status.success() {
+        bail!("{place} could not be written");
+    }
+    update()
+}
+
+/// What a command prints, when it succeeds.
+pub fn output(command: &mut Command) -> Result<String> {
+    let result = command.stderr(Stdio::null()).output()?;
+    if !result.status.success() {
+        bail!("{} failed", command.get_program().display());
+    }
+    Ok(String::from_utf8_lossy(&result.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_versions_are_compared_by_number() {
+        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), [10, 0, 2]);
+        assert_eq!(upstream("1.96.0+dfsg1-1"), [1, 96, 0]);
+        assert!(upstream("1:7.2+dfsg-7+deb12u18").as_slice() < &[10][..]);
+        assert!(upstream("10") >= vec![10]);
+    }
+
+    #[test]
+    fn a_package_of_another_architecture_is_not_the_one_wanted() {
+        let here = ("libc6".to_owned(), "arm64".to_owned());
+        let installed = Installed(HashMap::from([(here, "2.36-9".to_owned())]));
+        assert!(!installed.has("libc6", &[]));
+        assert!(installed.has("libc6:arm64", &[2, 36]));
+        assert!(!installed.has("libc6:arm64", &[2, 37]));
+    }
+}

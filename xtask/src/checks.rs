@@ -1,0 +1,250 @@
+//! `cargo xtask test`: every test of the project, one after the other, and one count of them all.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    root, say,
+    setup::{self, For},
+    target,
+    toolchain::{self, Toolchain, cargo},
+};
+
+/// The options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Leave out the whole programs that take long.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Give the whole programs their full size.
+    #[arg(long)]
+    full: bool,
+    /// The x86_64 root that whole programs come from; on an x86_64 machine its own.
+    #[arg(long)]
+    sysroot: Option<PathBuf>,
+    /// Only this part.
+    part: Option<Part>,
+    /// Of that part, only the tests with this in their name.
+    filter: Option<String>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// Formatting.
+    Format,
+    /// Clippy, for this machine's processor and for arm64.
+    Clippy,
+    /// Unit tests, on this machine's processor and on arm64.
+    Unit,
+    /// The demo of the pidfd calls, translated.
+    Demo,
+    /// Whole programs, native beside translated.
+    Programs,
+}
+
+/// One command that checks something; or why there can be none.
+struct Check {
+    name: String,
+    command: Result<Command>,
+}
+
+/// Runs every test, or the part asked for.
+pub fn test(options: &Options) -> Result<ExitCode> {
+    setup::ensure(For::Test);
+    toolchain::ensure_components();
+    let toolchain = Toolchain::find(true);
+    let chosen =
+        Part::value_variants().iter().filter(|part| options.part.is_none_or(|only| only == **part));
+    let mut tally = Tally::default();
+    for part in chosen {
+        for check in part.checks(&toolchain, options) {
+            say(&check.name);
+            match check.command.and_then(run) {
+                Ok(counts) => tally.add(&check.name, counts),
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    tally.add(&check.name, (0, 1));
+                }
+            }
+        }
+    }
+    Ok(tally.report())
+}
+
+impl Part {
+    fn checks(self, toolchain: &Result<Toolchain>, options: &Options) -> Vec<Check> {
+        let check = |name: &str, command| Check { name: name.into(), command };
+        let arm64 = || toolchain.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
+        let filter = options.filter.as_slice();
+        match self {
+            Self::Format => {
+                let mut fmt = cargo();
+                fmt.args(["fmt", "--all", "--check"]);
+                vec![check("format", Ok(fmt))]
+            }
+            Self::Clippy => {
+                let lint = |mut clippy: Command, target: &[&str]| {
+                    clippy.args(["--quiet", "--workspace", "--all-targets"]);
+                    clippy.args(target).args(["--", "--deny", "warnings"]);
+                    clippy
+                };
+                let mut host = cargo();
+                host.arg("clippy");
+                let target = ["--target", toolchain::TARGET];
+                vec![
+                    check("clippy for this processor", Ok(lint(host, &[]))),
+                    check("clippy for arm64", arm64().map(|arm64| lint(arm64.clippy(), &target))),
+                ]
+            }
+            Self::Unit => {
+                let mut host = cargo();
+                host.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(filter);
+                let on_arm64 = arm64().map(|arm64| {
+                    let mut test = arm64.cargo("test");
+                    test.args(["--quiet", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+                    test.args(["--package=translator", "--package=syscalls", "--package=demotic"])
+                        .args(filter);
+                    test
+                });
+                vec![
+                    check("unit tests on this processor", Ok(host)),
+                    check("unit tests on arm64", on_arm64),
+                ]
+            }
+            Self::Demo => {
+                let demo = arm64().and_then(Toolchain::build).map(|demotic| {
+                    let mut demo = toolchain::translated(&demotic, ["--sysroot", "/"]);
+                    demo.arg(root().join("tests/demo/demo"));
+                    demo
+                });
+                vec![check("the demo, translated", demo)]
+            }
+            Self::Programs => {
+                let programs = arm64()
+                    .and_then(Toolchain::build)
+                    .and_then(|demotic| programs(&demotic, options));
+                vec![check("whole programs, native beside translated", programs)]
+            }
+        }
+    }
+}
+
+/// The runner of whole programs, in the package `demotic-tests`.
+fn programs(demotic: &Path, options: &Options) -> Result<Command> {
+    let native = cfg!(target_arch = "x86_64");
+    let sysroot = match &options.sysroot {
+        Some(sysroot) => sysroot.canonicalize().with_context(|| sysroot.display().to_string())?,
+        None if native => "/".into(),
+        None => bail!("whole programs need an x86_64 root here: give one with --sysroot DIRECTORY"),
+    };
+    let mut programs = cargo();
+    programs.args(["run", "--quiet", "--package", "demotic-tests", "--bin", "programs", "--"]);
+    programs.arg("--demotic").arg(demotic).arg("--sysroot").arg(sysroot);
+    programs.arg("--work").arg(target().join("programs"));
+    programs.args(toolchain::runner().map(|runner| format!("--runner={runner}")));
+    let sizes = [("--quick", options.quick), ("--full", options.full)];
+    programs.args(sizes.iter().filter(|(_, asked)| *asked).map(|(option, _)| option));
+    programs.args(options.filter.as_ref().map(OsString::from));
+    Ok(programs)
+}
+
+/// Runs a command, shows what it prints, and returns how many tests it says passed and failed;
+/// a command that does not say is one test.
+fn run(mut command: Command) -> Result<(u64, u64)> {
+    let program = command.get_program().to_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{} could not be started", program.display()))?;
+    let mut counts = None;
+    for line in BufReader::new(child.stdout.take().context("standard output")?).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some((passed, failed)) = counted(&line) {
+            let (all_passed, all_failed) = counts.unwrap_or((0, 0));
+            counts = Some((all_passed + passed, all_failed + failed));
+        }
+    }
+    let success = child.wait()?.success();
+    Ok(match counts {
+        None => (success.into(), (!success).into()),
+        Some((passed, 0)) if !success => (passed, 1),
+        Some(counts) => counts,
+    })
+}
+
+/// The counts in a last line: `test result: ok. 5 passed; 0 failed; …` of libtest, or `5 passed, 0 failed`.
+fn counted(line: &str) -> Option<(u64, u64)> {
+    let (line, separator) = match line.strip_prefix("test result: ") {
+        Some(result) => (result.split_once(". ")?.1, " passed; "),
+        None => (line, " passed, "),
+    };
+    let (passed, rest) = line.split_once(separator)?;
+    let (failed, _) = rest.split_once(" failed")?;
+    Some((passed.parse().ok()?, failed.parse().ok()?))
+}
+
+/// What passed and failed so far.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    with_failures: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, check: &str, (passed, failed): (u64, u64)) {
+        self.passed += passed;
+        self.failed += failed;
+        if failed > 0 {
+            self.with_failures.push(check.into());
+        }
+    }
+
+    /// Prints the count, as the last line.
+    fn report(&self) -> ExitCode {
+        for check in &self.with_failures {
+            eprintln!("failed: {check}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> (u64, u64) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        run(command).unwrap()
+    }
+
+    #[test]
+    fn a_command_that_says_no_count_is_one_test() {
+        assert_eq!(shell("echo 3 passed the salt"), (1, 0));
+        assert_eq!(shell("exit 1"), (0, 1));
+    }
+
+    #[test]
+    fn counts_are_added_up() {
+        let two = "echo 'test result: ok. 5 passed; 0 failed; 1 ignored'; echo '2 passed, 1 failed'; exit 1";
+        assert_eq!(shell(two), (7, 1));
+    }
+
+    #[test]
+    fn a_command_that_dies_after_passing_tests_has_failed() {
+        assert_eq!(shell("echo 5 passed, 0 failed; kill -9 $$"), (5, 1));
+    }
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask run`: an x86_64 program under Demotic.
+
+use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    root,
+    setup::{self, For},
+    toolchain::{self, Toolchain},
+};
+
+/// The options of `cargo xtask run`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The x86_64 root the program finds its libraries in.
+    #[arg(long, default_value = "/")]
+    sysroot: PathBuf,
+    /// The program and its arguments; without them, the demo of the pidfd calls.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    program: Vec<OsString>,
+}
+
+/// Runs the program in place of this one, so that signals and the exit status are its own.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    setup::ensure(For::Run);
+    let demotic = Toolchain::find(false)?.build()?;
+    let sysroot = ["--sysroot".into(), options.sysroot.clone().into_os_string()];
+    let mut command = toolchain::translated(&demotic, sysroot);
+    match options.program.as_slice() {
+        [] => command.arg(root().join("tests/demo/demo")),
+        program => command.args(program),
+    };
+    Err(command.exec().into())
+}

@@ -1,0 +1,208 @@
+//! Installs what a command needs and the machine lacks: `packages.toml` says what, and why.
+
+use std::{env::consts::ARCH, io::Write};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    apt::{self, Installed},
+    say,
+};
+
+/// The commands that need packages.
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum For {
+    /// `cargo xtask run`
+    Run,
+    /// `cargo xtask test`
+    Test,
+    /// `cargo xtask count`
+    Count,
+}
+
+/// `packages.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    group: Vec<Group>,
+    rust: Vec<Rust>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    commands: Vec<For>,
+    packages: Vec<Package>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Package {
+    name: String,
+    why: String,
+    at_least: Option<u32>,
+}
+
+/// A Rust compiler of the distribution's that can build for arm64.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rust {
+    compiler: String,
+    arm64: String,
+    clippy: String,
+    fmt: String,
+}
+
+fn table() -> Table {
+    toml::from_str(include_str!("../packages.toml")).expect("packages.toml is well formed")
+}
+
+impl Package {
+    fn oldest(&self) -> Vec<u32> {
+        self.at_least.into_iter().collect()
+    }
+
+    fn missing(&self, installed: &Installed) -> bool {
+        !installed.has(&self.name, &self.oldest())
+    }
+
+    /// How apt is to be asked for it; backports are added when only they have it new enough.
+    fn wanted(&self) -> Result<String> {
+        let oldest = self.oldest();
+        let find = || apt::available(&self.name, &oldest);
+        if let Some(found) = find() {
+            return Ok(if oldest.is_empty() {
+                self.name.clone()
+            } else {
+                format!("{}={found}", self.name)
+            });
+        }
+        if oldest.is_empty() {
+            bail!("apt knows no such package");
+        }
+        apt::add_backports()?;
+        let found = find().context("neither the release nor its backports have it new enough")?;
+        Ok(format!("{}={found}", self.name))
+    }
+}
+
+/// Installs what `command` needs and the machine lacks, asking first when there is someone to ask.
+/// What cannot be had is said, and is no error: what needs it will fail, and say so.
+pub fn ensure(command: For) {
+    if ARCH != "x86_64" {
+        return;
+    }
+    let packages: Vec<Package> = table()
+        .group
+        .into_iter()
+        .filter(|group| group.commands.contains(&command))
+        .flat_map(|g| g.packages)
+        .collect();
+    let Some(installed) = Installed::query() else {
+        say("no dpkg here: install what xtask/packages.toml names by other means");
+        return;
+    };
+    let missing: Vec<_> =
+        packages.into_iter().filter(|package| package.missing(&installed)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    say("these packages are missing");
+    for package in &missing {
+        eprintln!("   {:24} {}", package.name, package.why);
+    }
+    if let Err(error) = install(&missing) {
+        say(&format!("could not install everything: {error:#}"));
+    }
+    let Some(installed) = Installed::query() else {
+        return;
+    };
+    for package in missing.iter().filter(|package| package.missing(&installed)) {
+        say(&format!("still missing: {} ({})", package.name, package.why));
+    }
+}
+
+fn install(missing: &[Package]) -> Result<()> {
+    if !agreed()? {
+        bail!("not wanted");
+    }
+    apt::update()?;
+    let mut wanted = Vec::new();
+    for package in missing {
+        match package.wanted() {
+            Ok(name) => wanted.push(name),
+            Err(error) => say(&format!("{}: {error:#}", package.name)),
+        }
+    }
+    apt::install(&wanted)
+}
+
+/// A part of a Rust toolchain.
+#[derive(Clone, Copy, PartialEq)]
+pub enum RustPart {
+    /// A compiler with the standard library for arm64.
+    Arm64,
+    /// `cargo clippy`.
+    Clippy,
+    /// `cargo fmt`.
+    Fmt,
+}
+
+/// Installs parts of a Rust toolchain from the distribution.
+pub fn install_rust(parts: &[RustPart]) -> Result<()> {
+    if Installed::query().is_none() {
+        bail!("no dpkg here: install Rust with rustup");
+    }
+    say("Rust for arm64 is missing, or a part of it: the distribution may have it");
+    if !agreed()? {
+        bail!("not wanted");
+    }
+    apt::update()?;
+    if parts.contains(&RustPart::Arm64) {
+        apt::add_arm64()?;
+    }
+    let oldest = crate::toolchain::oldest();
+    let packages = table().rust.into_iter().map(|rust| {
+        let names = parts.iter().map(|part| match part {
+            RustPart::Arm64 => vec![rust.compiler.clone(), rust.arm64.clone()],
+            RustPart::Clippy => vec![rust.clippy.clone()],
+            RustPart::Fmt => vec![rust.fmt.clone()],
+        });
+        names.flatten().collect::<Vec<_>>()
+    });
+    let packages = packages
+        .into_iter()
+        .find(|packages| packages.iter().all(|name| apt::available(name, &oldest).is_some()))
+        .context("the distribution has no Rust for arm64 that is new enough: use rustup")?;
+    apt::install(&packages)
+}
+
+/// Asks whether to install, when there is someone to ask.
+fn agreed() -> Result<bool> {
+    if !apt::person_present() {
+        return Ok(true);
+    }
+    eprint!("   Install with apt-get? [Y/n] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "" | "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_names_each_package_once_and_says_why() {
+        let mut seen = HashSet::new();
+        for package in table().group.into_iter().flat_map(|group| group.packages) {
+            assert!(!package.why.is_empty(), "{} has no reason", package.name);
+            assert!(seen.insert(package.name.clone()), "{} stands twice", package.name);
+        }
+        assert!(!table().rust.is_empty());
+    }
+}
