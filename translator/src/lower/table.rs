@@ -2,9 +2,9 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{
-    Lower, Lowered, arith, control, moves, muldiv, shifts, sse_int, sse_moves, sse_shuffle,
-};
+use super::{Lower, Lowered};
+use super::{arith, control, mmx, moves, muldiv, shifts, x87};
+use super::{sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -69,6 +69,8 @@ const FAMILIES: &[Rows] = &[
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
+    x87::CONDITIONAL_ROWS,
+    x87::ROWS,
     sse_int::ROWS,
     sse_int::SHIFT_ROWS,
     sse_moves::ROWS,
