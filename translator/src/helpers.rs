@@ -6,6 +6,7 @@
 //! that executing the instruction again would not repeat, and holds no resources at that
 //! moment: a fault abandons its frame.
 
+use crate::mxcsr;
 use crate::state::{CpuState, MAX_HELPERS};
 use crate::x87::helpers as x87;
 
@@ -36,6 +37,10 @@ helpers! {
     Div128 = div128;
     /// The same, signed.
     Idiv128 = idiv128;
+    /// LDMXCSR.
+    LoadMxcsr = mxcsr::load;
+    /// STMXCSR.
+    StoreMxcsr = mxcsr::store;
     /// The x87 instructions, see [`crate::x87::helpers`].
     X87ArithSt = x87::arith_st;
     X87ArithM = x87::arith_m;

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod flags;
 pub mod helpers;
 pub mod lower;
+pub mod mxcsr;
 pub mod region;
 pub mod state;
 pub mod tramp;

@@ -4,7 +4,7 @@
 
 use super::{Lower, Lowered};
 use super::{arith, control, mmx, moves, muldiv, shifts, x87};
-use super::{sse_int, sse_moves, sse_shuffle};
+use super::{sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -71,6 +71,9 @@ const FAMILIES: &[Rows] = &[
     shifts::ROWS,
     x87::CONDITIONAL_ROWS,
     x87::ROWS,
+    sse_convert::ROWS,
+    sse_float::ROWS,
+    sse_float::OTHER_ROWS,
     sse_int::ROWS,
     sse_int::SHIFT_ROWS,
     sse_moves::ROWS,
