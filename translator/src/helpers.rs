@@ -8,6 +8,7 @@
 
 use crate::mxcsr;
 use crate::state::{CpuState, MAX_HELPERS};
+use crate::vector;
 use crate::x87::helpers as x87;
 
 /// Two result registers (x20 and x21 in translated code).
@@ -37,6 +38,18 @@ helpers! {
     Div128 = div128;
     /// The same, signed.
     Idiv128 = idiv128;
+    /// SHA, see [`crate::vector`].
+    Sha1Rnds4 = vector::sha1rnds4;
+    Sha1Nexte = vector::sha1nexte;
+    Sha1Msg1 = vector::sha1msg1;
+    Sha1Msg2 = vector::sha1msg2;
+    Sha256Rnds2 = vector::sha256rnds2;
+    Sha256Msg1 = vector::sha256msg1;
+    Sha256Msg2 = vector::sha256msg2;
+    /// CRC32: checksum, value, its bytes; checksum.
+    Crc32 = vector::crc32;
+    /// PCMPESTRI and its relatives.
+    CompareStrings = vector::compare_strings;
     /// LDMXCSR.
     LoadMxcsr = mxcsr::load;
     /// STMXCSR.

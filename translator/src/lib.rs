@@ -14,4 +14,5 @@ pub mod mxcsr;
 pub mod region;
 pub mod state;
 pub mod tramp;
+pub mod vector;
 pub mod x87;

@@ -27,6 +27,7 @@
 
 pub mod arith;
 pub mod control;
+pub mod crypto;
 pub mod exits;
 pub mod flagstate;
 pub mod mmx;

@@ -4,7 +4,7 @@
 
 use super::{Lower, Lowered};
 use super::{arith, control, mmx, moves, muldiv, shifts, x87};
-use super::{sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
+use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -64,6 +64,7 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
 const FAMILIES: &[Rows] = &[
     arith::ROWS,
     control::ROWS,
+    crypto::ROWS,
     mmx::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
