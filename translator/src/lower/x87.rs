@@ -73,12 +73,13 @@ const ES: u32 = 7;
 
 impl Lower<'_> {
     /// Raises #MF if an unmasked exception of an earlier instruction is pending: what every
-    /// waiting x87 instruction and every MMX instruction begins with.
+    /// waiting x87 instruction and every MMX instruction begins with. Gives back all temporaries.
     pub fn raise_pending_x87(&mut self) {
         let raise = self.cold_raise(16);
         let t = self.tmp();
         dynasm!(self.a; .arch aarch64; ldrh W(t.0), [x28, SW]);
         self.a.tbnz(t, ES, raise);
+        self.free_temps();
     }
 
     /// Calls a helper with constant arguments.
@@ -227,11 +228,11 @@ fn store(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.call_with(Helper::X87Store, [target, 0, 0]);
     let suppressed = l.a.label();
     l.a.tbnz(ARG1, STORE_SUPPRESSED, suppressed);
-    let m = l.address(ins, size.min(8));
-    l.store(size.min(8), ARG0, m);
     if size == 10 {
-        let m = l.displaced(m, 8, 2);
-        l.store(2, ARG1, m);
+        store_ten_bytes(l, ins);
+    } else {
+        let m = l.address(ins, size);
+        l.store(size, ARG0, m);
     }
     if pop {
         l.pop_x87();
@@ -242,6 +243,16 @@ fn store(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.a.lsr(Width::X, t, ARG1, STORE_STATUS);
     dynasm!(l.a; .arch aarch64; strh W(t.0), [x28, SW]);
     Ok(())
+}
+
+/// Stores the value of ten bytes. Nothing is written if either part faults on a missing page: the
+/// lower part is read first and written last.
+fn store_ten_bytes(l: &mut Lower, ins: &Instruction) {
+    let m = l.address(ins, 8);
+    l.load(8, R(30), m);
+    let high = l.displaced(m, 8, 2);
+    l.store(2, ARG1, high);
+    l.store(8, ARG0, m);
 }
 
 impl Lower<'_> {
