@@ -49,11 +49,7 @@ pub fn write<T: Pod>(addr: u64, value: &T) -> Result<(), Errno> {
 
 /// Reads a value behind a pointer that may be null.
 pub fn read_opt<T: Pod>(addr: u64) -> Result<Option<T>, Errno> {
-    if addr == 0 {
-        Ok(None)
-    } else {
-        read(addr).map(Some)
-    }
+    if addr == 0 { Ok(None) } else { read(addr).map(Some) }
 }
 
 /// Fills `bytes` from the guest's memory.
@@ -77,10 +73,7 @@ pub fn read_cstr(addr: u64, max: usize) -> Result<CString, Errno> {
     while bytes.len() < max {
         let at = addr.checked_add(bytes.len() as u64).ok_or(errno::EFAULT)?;
         // Not across a page's end, where the string may end as well.
-        let room = chunk
-            .len()
-            .min((PAGE - at % PAGE) as usize)
-            .min(max - bytes.len());
+        let room = chunk.len().min((PAGE - at % PAGE) as usize).min(max - bytes.len());
         read_bytes(at, &mut chunk[..room])?;
         if let Some(end) = chunk[..room].iter().position(|&byte| byte == 0) {
             bytes.extend_from_slice(&chunk[..end]);
@@ -93,10 +86,7 @@ pub fn read_cstr(addr: u64, max: usize) -> Result<CString, Errno> {
 
 /// Whether the string at `addr` begins with `prefix`. Unreadable memory does not.
 pub fn starts_with(addr: u64, prefix: &[u8]) -> bool {
-    prefix
-        .iter()
-        .zip(addr..)
-        .all(|(&byte, at)| read::<u8>(at) == Ok(byte))
+    prefix.iter().zip(addr..).all(|(&byte, at)| read::<u8>(at) == Ok(byte))
 }
 
 fn check(addr: u64, len: usize) -> Result<(), Errno> {
@@ -208,13 +198,7 @@ mod tests {
     fn long_strings_come_in_pieces() {
         let mut text = vec![b'x'; 10_000];
         text.push(0);
-        assert_eq!(
-            read_cstr(text.as_ptr() as u64, 20_000)
-                .unwrap()
-                .as_bytes()
-                .len(),
-            10_000
-        );
+        assert_eq!(read_cstr(text.as_ptr() as u64, 20_000).unwrap().as_bytes().len(), 10_000);
     }
 
     #[test]

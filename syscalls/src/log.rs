@@ -1,15 +1,20 @@
 //! Messages of the translator, one line each, on a descriptor of its own.
 
 use std::fmt::{Arguments, Write};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::fds;
 
 /// Where lines go: standard error until [`init`].
 static FD: AtomicI32 = AtomicI32::new(2);
 
-/// Keeps standard error for the translator, whatever the guest does with descriptor 2.
-pub fn init() {
+/// Whether [`warn`] says anything.
+static WARNINGS: AtomicBool = AtomicBool::new(true);
+
+/// Keeps standard error for the translator, whatever the guest does with descriptor 2, and
+/// turns warnings on or off.
+pub fn init(warnings: bool) {
+    WARNINGS.store(warnings, Ordering::Relaxed);
     if let Some(fd) = fds::keep(2) {
         FD.store(fd, Ordering::Relaxed);
     }
@@ -22,6 +27,13 @@ pub fn line(message: Arguments<'_>) {
     let _ = write!(text, "{message}");
     text.push('\n');
     write_all(FD.load(Ordering::Relaxed), text.as_bytes());
+}
+
+/// The same for what the user may not want to hear of: that the guest asked for something that is not there.
+pub fn warn(message: Arguments<'_>) {
+    if WARNINGS.load(Ordering::Relaxed) {
+        line(message);
+    }
 }
 
 /// Writes bytes with one write(2) where possible: no lock is held, so a fork cannot leave one behind.

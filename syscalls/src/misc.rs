@@ -31,8 +31,3 @@ pub fn arch_prctl(task: &mut Task, [code, addr, ..]: [u64; 6]) -> SysResult {
         _ => Err(Errno(libc::EINVAL)),
     }
 }
-
-/// rseq(2): refused, as by a kernel without it. The host's kernel would compare host program counters.
-pub fn rseq(_: &mut Task, _: [u64; 6]) -> SysResult {
-    Err(Errno(libc::ENOSYS))
-}

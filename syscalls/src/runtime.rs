@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{guest, log, table, thread};
+use crate::{guest, log, paths, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +98,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
 /// What the threads of this process share. To be called only after [`start`].
 pub fn runtime() -> &'static Runtime {
-    RUNTIME
-        .get()
-        .expect("the runtime is set before the first guest instruction")
+    RUNTIME.get().expect("the runtime is set before the first guest instruction")
 }
 
 impl Runtime {
@@ -147,16 +145,28 @@ fn set_hardware_tso() -> bool {
     const PR_SET_MEM_MODEL: u64 = 0x4d4d_444c;
     const PR_SET_MEM_MODEL_TSO: u64 = 1;
     // SAFETY: prctl with integers; kernels that do not know the option refuse it.
-    unsafe {
-        host::syscall(
-            nr::prctl,
-            [PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0, 0, 0, 0],
-        ) == 0
+    unsafe { host::syscall(nr::prctl, [PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0, 0, 0, 0]) == 0 }
+}
+
+/// Sets up what the command line asks of system calls.
+fn apply(options: &Options) {
+    log::init(options.log);
+    if let Some(dir) = &options.sysroot {
+        paths::set_sysroot(dir.as_os_str().as_bytes());
+    }
+    let strace = match &options.strace {
+        None => return,
+        Some(Strace::Stderr) => strace::init(None),
+        Some(Strace::File(path)) => strace::init(Some(path)),
+    };
+    if let Err(error) = strace {
+        log::line(format_args!("--strace: {error}"));
     }
 }
 
 /// Runs a program that the loader has put into memory, on the calling thread.
 pub fn start(options: Options, mut config: Config, memory: &'static Memory, image: Image) -> ! {
+    apply(&options);
     let mut ordered = false;
     match options.memory_model {
         MemoryModel::Ordered => config.order = MemoryOrder::Ordered,
@@ -184,11 +194,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
     let mut task = Task::new(cpu, Actions::inherited().into());
-    if let Err(error) = runtime
-        .engine
-        .attach(&mut task.cpu)
-        .and_then(|()| thread::start())
-    {
+    if let Err(error) = runtime.engine.attach(&mut task.cpu).and_then(|()| thread::start()) {
         log::line(format_args!("no memory for the first thread: {error}"));
         std::process::exit(126);
     }
@@ -234,7 +240,7 @@ fn unimplemented_instruction(task: &mut Task) {
         .map_while(|i| guest::read::<u8>(rip + i).ok())
         .map(|b| format!("{b:02x}"))
         .collect();
-    log::line(format_args!(
+    log::warn(format_args!(
         "instruction not implemented at {rip:#x}, bytes {}: SIGILL",
         bytes.join(" ")
     ));

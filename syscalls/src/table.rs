@@ -1,9 +1,17 @@
-//! The system calls that the run-time half makes and answers.
+//! The table of system calls: the single source for numbers, names, argument types, handling,
+//! `--strace` output and `docs/syscalls.md`.
 
-use crate::abi::errno;
-use crate::host::SysResult;
+mod dispatch;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use calls::{CALLS, guest, host};
+pub use dispatch::{UNKNOWN, dispatch};
+pub use types::{Names, Shape, Type, Width};
+
+use crate::host::{Errno, SysResult};
 use crate::task::Task;
-use crate::{memory, misc, signal, thread};
 
 /// arm64 system call numbers.
 #[allow(non_upper_case_globals, missing_docs)]
@@ -20,48 +28,129 @@ pub mod host {
     pub const prctl: u64 = 167;
     pub const getpid: u64 = 172;
     pub const gettid: u64 = 178;
+    pub const shmctl: u64 = 195;
+    pub const msync: u64 = 227;
+    pub const mlock: u64 = 228;
+    pub const munlock: u64 = 229;
+    pub const mincore: u64 = 232;
+    pub const mlock2: u64 = 284;
     pub const rt_tgsigqueueinfo: u64 = 240;
 }
 
-/// Makes the system call with the number and the arguments in the guest's registers.
-pub fn dispatch(task: &mut Task, number: u64, args: [u64; 6]) -> SysResult {
-    let host = match number {
-        0 => 63,
-        1 => 64,
-        3 => 57,
-        8 => 62,
-        9 => return memory::mmap(task, args),
-        10 => return memory::mprotect(task, args),
-        11 => return memory::munmap(task, args),
-        12 => return memory::brk(task, args),
-        13 => return signal::rt_sigaction(task, args),
-        14 => return signal::rt_sigprocmask(task, args),
-        15 => return signal::rt_sigreturn(task, args),
-        16 => 29,
-        17 => 67,
-        19 => 65,
-        20 => 66,
-        35 => 101,
-        39 => 172,
-        60 => return thread::exit(task, args),
-        63 => 160,
-        89 => return Err(errno::ENOENT),
-        96 => 169,
-        131 => return signal::sigaltstack(task, args),
-        130 => return signal::rt_sigsuspend(task, args),
-        157 => 167,
-        158 => return misc::arch_prctl(task, args),
-        186 => 178,
-        200 => 130,
-        202 => 98,
-        218 => 96,
-        228 => 113,
-        231 => return thread::exit_group(task, args),
-        234 => 131,
-        273 => 99,
-        302 => 261,
-        318 => 278,
-        _ => return Err(errno::ENOSYS),
-    };
-    task.host_call(host, args)
+/// A named and typed argument.
+pub struct Arg {
+    /// Name as in the manual page.
+    pub name: &'static str,
+    /// Type.
+    pub ty: Type,
 }
+
+/// What is done with a system call.
+pub enum Handling {
+    /// The arm64 kernel's call of the same name does it.
+    Pass,
+    /// Goes to the arm64 kernel with arguments or results converted.
+    Convert(Handler),
+    /// Is answered, wholly or in some cases, without the arm64 kernel.
+    Emulate(Handler),
+    /// Fails as on an x86_64 kernel that lacks the feature.
+    Refuse(Errno),
+    /// Not there yet: ENOSYS, and a line in the log.
+    Missing,
+}
+
+impl Handling {
+    /// The support level's name, as in the table.
+    pub fn level(&self) -> &'static str {
+        match self {
+            Handling::Pass => "pass",
+            Handling::Convert(_) => "convert",
+            Handling::Emulate(_) => "emulate",
+            Handling::Refuse(_) => "refuse",
+            Handling::Missing => "missing",
+        }
+    }
+}
+
+/// Index into [`CALLS`] by x86_64 number, plus one; 0 where there is no row.
+static INDEX: [u16; UNKNOWN as usize] = {
+    let mut index = [0; UNKNOWN as usize];
+    let mut i = 0;
+    while i < CALLS.len() {
+        index[CALLS[i].number as usize] = i as u16 + 1;
+        i += 1;
+    }
+    index
+};
+
+/// The row of an x86_64 system call number.
+pub fn lookup(number: u32) -> Option<&'static Call> {
+    let index = *INDEX.get(number as usize)?;
+    CALLS.get(usize::from(index).wrapping_sub(1))
+}
+
+/// The widths of all six argument registers; those without an argument are passed as they are.
+const fn widths(args: &[Arg]) -> [Width; 6] {
+    let mut widths = [Width::U64; 6];
+    let mut i = 0;
+    while i < args.len() {
+        widths[i] = args[i].ty.width();
+        i += 1;
+    }
+    widths
+}
+
+/// Whether a type is a path.
+const fn has_path(args: &[Arg]) -> bool {
+    let mut i = 0;
+    while i < args.len() {
+        if matches!(args[i].ty, Type::Path | Type::LinkPath) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Turns the rows into [`CALLS`] and the modules of numbers.
+macro_rules! calls {
+    ($($number:literal $host:tt $name:ident($($arg:ident: $ty:expr),*) $(-> $ret:ident)?
+        $kind:ident $(($($how:tt)*))? $($note:literal)?;)*) => {
+        /// Every x86_64 system call, in numerical order.
+        pub static CALLS: &[Call] = &[$({
+            const ARGS: &[Arg] = &[$(Arg { name: stringify!($arg), ty: $ty }),*];
+            Call {
+                number: $number,
+                name: stringify!($name),
+                host: calls!(@host $host),
+                args: ARGS,
+                ret: calls!(@ret $($ret)?),
+                handling: calls!(@handling $kind $($($how)*)?),
+                note: concat!($($note)?),
+                widths: super::widths(ARGS),
+                has_path: super::has_path(ARGS),
+            }
+        }),*];
+
+        /// x86_64 system call numbers.
+        #[allow(non_upper_case_globals, missing_docs)]
+        pub mod guest { $(pub const $name: u64 = $number;)* }
+
+        /// arm64 system call numbers of the calls that both kernels have.
+        #[allow(non_upper_case_globals, missing_docs)]
+        pub mod host { $(calls!(@number $name $host);)* }
+    };
+    (@host -) => { None };
+    (@host $host:literal) => { Some($host) };
+    (@number $name:ident -) => {};
+    (@number $name:ident $host:literal) => { pub const $name: u64 = $host; };
+    (@ret) => { Type::Long };
+    (@ret $ret:ident) => { Type::$ret };
+    (@handling pass) => { Handling::Pass };
+    (@handling convert $($handler:tt)*) => { Handling::Convert($($handler)*) };
+    (@handling emulate $($handler:tt)*) => { Handling::Emulate($($handler)*) };
+    (@handling refuse $($errno:tt)*) => { Handling::Refuse($($errno)*) };
+    (@handling missing) => { Handling::Missing };
+}
+
+mod calls;

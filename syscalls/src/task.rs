@@ -79,3 +79,13 @@ impl Task {
         self.tid = id(nr::gettid);
     }
 }
+
+#[cfg(test)]
+impl Task {
+    /// A task that is not part of a running program, to call handlers with.
+    pub(crate) fn for_test() -> Box<Self> {
+        let mut task = Self::new(CpuState::new(), Actions::inherited().into());
+        task.inbox.adopt(&mut task.cpu);
+        task
+    }
+}

@@ -158,10 +158,7 @@ mod tests {
     #[test]
     fn sorted_and_known_to_the_c_library() {
         assert!(TABLE.is_sorted_by_key(|row| row.0));
-        assert_eq!(
-            describe(ENOENT),
-            Some(("ENOENT", "No such file or directory"))
-        );
+        assert_eq!(describe(ENOENT), Some(("ENOENT", "No such file or directory")));
         assert_eq!(ENOSYS.0, libc::ENOSYS);
         assert_eq!(EHWPOISON.0, libc::EHWPOISON);
         assert_eq!(describe(Errno(41)), None);

@@ -1,0 +1,349 @@
+//! What pointers point to, as text.
+
+use super::*;
+use crate::abi::epoll::GuestEpollEvent;
+use crate::abi::stat::GuestStat;
+use crate::files::OpenHow;
+use crate::limits::Rlimit;
+
+/// Elements of an array that are shown.
+const ELEMENTS: u64 = 16;
+
+/// What the kernel is about to read for argument `i`.
+pub fn before(shape: Shape, args: &[u64; 6], i: usize) -> Result<String, Errno> {
+    let addr = args[i];
+    let next = args.get(i + 1).copied().unwrap_or(0);
+    match shape {
+        Shape::Buffer => buffer(addr, next),
+        Shape::Iovec => iovec(addr, next, u64::MAX),
+        Shape::Pollfds => array(addr, 8, next, pollfd),
+        Shape::FdSet => fd_set(addr, args[0]),
+        Shape::Argv => argv(addr),
+        Shape::Envp => Ok(format!("{addr:#x} /* {} vars */", pointers(addr)?.len())),
+        Shape::Sockaddr => sockaddr(addr, next),
+        Shape::Msghdr => msghdr(addr, u64::MAX),
+        other => fixed(other, addr),
+    }
+}
+
+/// What the kernel wrote for argument `i`.
+pub fn after(shape: Shape, args: &[u64; 6], i: usize, result: u64) -> Result<String, Errno> {
+    let addr = args[i];
+    let next = args.get(i + 1).copied().unwrap_or(0);
+    match shape {
+        Shape::Buffer => buffer(addr, result),
+        Shape::Iovec => iovec(addr, next, result),
+        Shape::EpollEvents => array(addr, 12, result, epoll_event),
+        Shape::Sockaddr => sockaddr(addr, guest::read::<u32>(next)?.into()),
+        Shape::Msghdr => msghdr(addr, result),
+        other => fixed(other, addr),
+    }
+}
+
+/// Structures of one size.
+fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
+    Ok(match shape {
+        Shape::Text => string(addr, PATH_MAX)?,
+        Shape::FdPair => format!("{:?}", guest::read::<[i32; 2]>(addr)?),
+        Shape::Number32 => format!("[{}]", guest::read::<i32>(addr)?),
+        Shape::Number64 => format!("[{}]", guest::read::<i64>(addr)?),
+        Shape::Stat => stat(&guest::read(addr)?),
+        Shape::Statx => statx(addr)?,
+        Shape::Timespec => timespec(addr)?,
+        Shape::TimespecPair => pair(timespec(addr)?, timespec(addr + 16)?),
+        Shape::Timeval => timeval(addr)?,
+        Shape::TimevalPair => pair(timeval(addr)?, timeval(addr + 16)?),
+        Shape::Itimerval => {
+            let Itimerval { interval, value } = guest::read(addr)?;
+            format!("{{it_interval={}, it_value={}}}", micro(interval), micro(value))
+        }
+        Shape::Itimerspec => {
+            let Itimerspec { interval, value } = guest::read(addr)?;
+            format!("{{it_interval={}, it_value={}}}", nano(interval), nano(value))
+        }
+        Shape::Rlimit => {
+            let Rlimit { cur, max } = guest::read(addr)?;
+            format!("{{rlim_cur={}, rlim_max={}}}", limit(cur), limit(max))
+        }
+        Shape::Sigset => sigset(guest::read(addr)?),
+        Shape::Sigaction => sigaction(addr)?,
+        Shape::Stack => {
+            let [sp, flags, size] = guest::read::<[u64; 3]>(addr)?;
+            let flags = plain(names::SS, flags & 0xffff_ffff);
+            format!("{{ss_sp={}, ss_flags={flags}, ss_size={size}}}", pointer(sp))
+        }
+        Shape::EpollEvent => epoll_event(addr)?,
+        Shape::OpenHow => {
+            let how: OpenHow = guest::read(addr)?;
+            let flags = plain(names::OPEN, how.flags);
+            format!(
+                "{{flags={flags}, mode={}, resolve={:#x}}}",
+                plain(Type::Mode, how.mode),
+                how.resolve
+            )
+        }
+        Shape::CloneArgs => clone_args(addr)?,
+        Shape::Utsname => utsname(addr)?,
+        Shape::Wstatus => wstatus(guest::read::<u32>(addr)?),
+        _ => pointer(addr),
+    })
+}
+
+fn buffer(addr: u64, length: u64) -> Result<String, Errno> {
+    let mut bytes = vec![0; length.min(SHOWN as u64) as usize];
+    guest::read_bytes(addr, &mut bytes)?;
+    Ok(quoted(&bytes, length > SHOWN as u64))
+}
+
+/// `count` elements of `size` bytes.
+fn array(
+    addr: u64,
+    size: u64,
+    count: u64,
+    element: fn(u64) -> Result<String, Errno>,
+) -> Result<String, Errno> {
+    let shown = (0..count.min(ELEMENTS)).map(|i| element(addr + i * size));
+    let mut texts = shown.collect::<Result<Vec<_>, _>>()?;
+    if count > ELEMENTS {
+        texts.push("...".into());
+    }
+    Ok(format!("[{}]", texts.join(", ")))
+}
+
+fn pair(first: String, second: String) -> String {
+    format!("[{first}, {second}]")
+}
+
+/// The buffers, with `total` bytes of content between them.
+fn iovec(addr: u64, count: u64, total: u64) -> Result<String, Errno> {
+    let mut left = total;
+    let mut texts = Vec::new();
+    for i in 0..count.min(ELEMENTS) {
+        let [base, length] = guest::read::<[u64; 2]>(addr + i * 16)?;
+        let content = buffer(base, length.min(left)).unwrap_or_else(|_| pointer(base));
+        left = left.saturating_sub(length);
+        texts.push(format!("{{iov_base={content}, iov_len={length}}}"));
+    }
+    if count > ELEMENTS {
+        texts.push("...".into());
+    }
+    Ok(format!("[{}]", texts.join(", ")))
+}
+
+/// `struct msghdr`; the same on both architectures.
+fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
+    let [name, name_length, iov, iov_count, control, control_length, flags] =
+        guest::read::<[u64; 7]>(addr)?;
+    let name_length = name_length as u32;
+    let name = pointed(name, sockaddr(name, name_length.into()));
+    let iov = pointed(iov, iovec(iov, iov_count, total));
+    let control =
+        if control_length == 0 { String::new() } else { format!("msg_control={control:#x}, ") };
+    let flags = plain(names::MSG, flags & 0xffff_ffff);
+    Ok(format!(
+        "{{msg_name={name}, msg_namelen={name_length}, msg_iov={iov}, msg_iovlen={iov_count}, \
+         {control}msg_controllen={control_length}, msg_flags={flags}}}"
+    ))
+}
+
+fn pollfd(addr: u64) -> Result<String, Errno> {
+    let fd = guest::read::<i32>(addr)?;
+    let events = guest::read::<u16>(addr + 4)?;
+    Ok(format!("{{fd={fd}, events={}}}", plain(names::POLL, events.into())))
+}
+
+fn epoll_event(addr: u64) -> Result<String, Errno> {
+    let GuestEpollEvent { events, data } = guest::read(addr)?;
+    Ok(format!("{{events={}, data={data:#x}}}", plain(names::EPOLL_EVENTS, events.into())))
+}
+
+fn fd_set(addr: u64, count: u64) -> Result<String, Errno> {
+    let mut fds = Vec::new();
+    for i in 0..count.min(1024).div_ceil(8) {
+        let byte = guest::read::<u8>(addr + i)?;
+        fds.extend((0..8).filter(|bit| byte >> bit & 1 != 0).map(|bit| (i * 8 + bit).to_string()));
+    }
+    Ok(format!("[{}]", fds.join(" ")))
+}
+
+/// The pointers of a null-terminated array.
+fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
+    const MOST: u64 = 100_000;
+    let mut found = Vec::new();
+    for i in 0..MOST {
+        match guest::read::<u64>(addr.wrapping_add(i * 8))? {
+            0 => break,
+            pointer => found.push(pointer),
+        }
+    }
+    Ok(found)
+}
+
+fn argv(addr: u64) -> Result<String, Errno> {
+    let all = pointers(addr)?;
+    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, string(arg, SHOWN)));
+    let mut texts: Vec<String> = shown.collect();
+    if all.len() > SHOWN {
+        texts.push("...".into());
+    }
+    Ok(format!("[{}]", texts.join(", ")))
+}
+
+/// `struct sockaddr` of the common families (unix(7), ip(7), ipv6(7)).
+fn sockaddr(addr: u64, length: u64) -> Result<String, Errno> {
+    const UNIX: u16 = 1;
+    const INET: u16 = 2;
+    const INET6: u16 = 10;
+    let mut bytes = vec![0; length.min(128) as usize];
+    guest::read_bytes(addr, &mut bytes)?;
+    let Some(&[low, high]) = bytes.get(..2) else {
+        return Ok(pointer(addr));
+    };
+    let port = bytes.get(2..4).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
+    Ok(match u16::from_ne_bytes([low, high]) {
+        UNIX if bytes.len() == 2 => "{sa_family=AF_UNIX}".into(),
+        UNIX if bytes[2] == 0 => {
+            format!("{{sa_family=AF_UNIX, sun_path=@{}}}", quoted(&bytes[3..], false))
+        }
+        UNIX => {
+            let path = bytes[2..].split(|&byte| byte == 0).next().unwrap_or_default();
+            format!("{{sa_family=AF_UNIX, sun_path={}}}", quoted(path, false))
+        }
+        INET if bytes.len() >= 8 => {
+            let [a, b, c, d] = [bytes[4], bytes[5], bytes[6], bytes[7]];
+            format!(
+                "{{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr(\"{a}.{b}.{c}.{d}\")}}"
+            )
+        }
+        INET6 if bytes.len() >= 24 => {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&bytes[8..24]);
+            let address = std::net::Ipv6Addr::from(octets);
+            format!("{{sa_family=AF_INET6, sin6_port=htons({port}), sin6_addr=\"{address}\"}}")
+        }
+        family => {
+            let data = quoted(&bytes[2..], false);
+            format!("{{sa_family={}, sa_data={data}}}", plain(names::AF, family.into()))
+        }
+    })
+}
+
+fn stat(stat: &GuestStat) -> String {
+    const S_IFMT: u32 = 0o170000;
+    const S_IFCHR: u32 = 0o020000;
+    const S_IFBLK: u32 = 0o060000;
+    let size = match stat.mode & S_IFMT {
+        S_IFCHR | S_IFBLK => format!("st_rdev={}", plain(Type::Dev, stat.rdev)),
+        _ => format!("st_size={}", stat.size),
+    };
+    format!("{{st_mode={}, {size}, ...}}", mode(stat.mode))
+}
+
+/// `st_mode` with the file type's name.
+fn mode(mode: u32) -> String {
+    let kind = plain(names::FILE_TYPE, u64::from(mode & 0o170000));
+    format!("{kind}|{}", plain(Type::Mode, u64::from(mode & 0o7777)))
+}
+
+/// `struct statx`: the mask, the mode and the size.
+fn statx(addr: u64) -> Result<String, Errno> {
+    let mask = plain(names::STATX, guest::read::<u32>(addr)?.into());
+    let mode = mode(guest::read::<u16>(addr + 28)?.into());
+    let size = guest::read::<u64>(addr + 40)?;
+    Ok(format!("{{stx_mask={mask}, stx_mode={mode}, stx_size={size}, ...}}"))
+}
+
+pub fn timespec(addr: u64) -> Result<String, Errno> {
+    guest::read(addr).map(nano)
+}
+
+fn timeval(addr: u64) -> Result<String, Errno> {
+    guest::read(addr).map(micro)
+}
+
+fn nano(time: Timespec) -> String {
+    match time.nsec {
+        0x3fff_ffff => "UTIME_NOW".into(),
+        0x3fff_fffe => "UTIME_OMIT".into(),
+        nsec => format!("{{tv_sec={}, tv_nsec={nsec}}}", time.sec),
+    }
+}
+
+fn micro(time: Timeval) -> String {
+    format!("{{tv_sec={}, tv_usec={}}}", time.sec, time.usec)
+}
+
+fn limit(value: u64) -> String {
+    match value {
+        u64::MAX => "RLIM64_INFINITY".into(),
+        value if value != 0 && value % 1024 == 0 => format!("{}*1024", value / 1024),
+        value => value.to_string(),
+    }
+}
+
+/// Signals of a set; of a set that is nearly full, those that are not in it.
+fn sigset(set: u64) -> String {
+    let (sign, shown) = if set.count_ones() > 32 { ("~", !set) } else { ("", set) };
+    let signals = (1..=64).filter(|number| shown >> (number - 1) & 1 != 0);
+    let texts: Vec<String> =
+        signals.map(|number| signal(number).trim_start_matches("SIG").to_string()).collect();
+    format!("{sign}[{}]", texts.join(" "))
+}
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+fn sigaction(addr: u64) -> Result<String, Errno> {
+    let [handler, flags, restorer, mask] = guest::read::<[u64; 4]>(addr)?;
+    let handler = match handler {
+        0 => "SIG_DFL".into(),
+        1 => "SIG_IGN".into(),
+        handler => format!("{handler:#x}"),
+    };
+    let flags = plain(names::SA, flags);
+    let mask = sigset(mask);
+    Ok(format!(
+        "{{sa_handler={handler}, sa_mask={mask}, sa_flags={flags}, sa_restorer={}}}",
+        pointer(restorer)
+    ))
+}
+
+/// `struct clone_args`, its first version.
+fn clone_args(addr: u64) -> Result<String, Errno> {
+    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, size, tls] =
+        guest::read::<[u64; 8]>(addr)?;
+    let flags = plain(names::UNSHARE, flags);
+    let exit_signal = signal(exit_signal);
+    Ok(format!(
+        "{{flags={flags}, child_tid={}, parent_tid={}, exit_signal={exit_signal}, stack={}, \
+         stack_size={size:#x}, tls={}}}",
+        pointer(child_tid),
+        pointer(parent_tid),
+        pointer(stack),
+        pointer(tls),
+    ))
+}
+
+fn utsname(addr: u64) -> Result<String, Errno> {
+    const FIELD: u64 = 65;
+    Ok(format!("{{sysname={}, nodename={}, ...}}", string(addr, 64)?, string(addr + FIELD, 64)?))
+}
+
+/// A status as wait(2) gives it.
+fn wstatus(status: u32) -> String {
+    let number = u64::from(status & 0x7f);
+    match status {
+        0xffff => "[{WIFCONTINUED(s)}]".into(),
+        _ if status & 0xff == 0x7f => {
+            format!(
+                "[{{WIFSTOPPED(s) && WSTOPSIG(s) == {}}}]",
+                signal(u64::from(status >> 8 & 0xff))
+            )
+        }
+        _ if number == 0 => {
+            format!("[{{WIFEXITED(s) && WEXITSTATUS(s) == {}}}]", status >> 8 & 0xff)
+        }
+        _ if status & 0x80 != 0 => {
+            format!("[{{WIFSIGNALED(s) && WTERMSIG(s) == {} && WCOREDUMP(s)}}]", signal(number))
+        }
+        _ => format!("[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", signal(number)),
+    }
+}

@@ -1,0 +1,99 @@
+//! From a system call instruction to the handler, by way of the table.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Call, Handling, Type, lookup};
+use crate::abi::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, errno};
+use crate::host::SysResult;
+use crate::task::Task;
+use crate::{log, paths, strace};
+
+/// The first number the table does not know.
+pub const UNKNOWN: u32 = 472;
+
+/// Numbers x86_64 keeps for the x32 ABI, which only kernels with CONFIG_X86_X32_ABI have.
+const X32: std::ops::Range<u32> = 512..548;
+
+/// Makes the system call with the number and the arguments in the guest's registers.
+pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
+    // The kernel takes the number as an int (do_syscall_64).
+    let Some(call) = lookup(number as u32) else {
+        return unknown(task, number as u32, raw);
+    };
+    let mut args = raw;
+    for (arg, width) in args.iter_mut().zip(call.widths) {
+        *arg = width.extend(*arg);
+    }
+    if strace::enabled() {
+        return strace::traced(task, call, args);
+    }
+    call.make(task, args)
+}
+
+impl Call {
+    /// Makes the call; the arguments are extended already.
+    pub fn make(&self, task: &mut Task, args: [u64; 6]) -> SysResult {
+        match self.handling {
+            Handling::Pass => self.pass(task, args),
+            Handling::Convert(handler) | Handling::Emulate(handler) => handler(task, args),
+            Handling::Refuse(errno) => Err(errno),
+            Handling::Missing => {
+                log_once(self.number, self.name);
+                Err(errno::ENOSYS)
+            }
+        }
+    }
+
+    fn pass(&self, task: &mut Task, mut args: [u64; 6]) -> SysResult {
+        let Some(host) = self.host else {
+            return Err(errno::ENOSYS);
+        };
+        if !self.has_path {
+            return task.host_call(u64::from(host), args);
+        }
+        let mut translated: [Option<paths::Path>; 6] = Default::default();
+        for (i, arg) in self.args.iter().enumerate() {
+            let follow = match arg.ty {
+                Type::Path => !self.has_at_flag(&args, AT_SYMLINK_NOFOLLOW),
+                Type::LinkPath => self.has_at_flag(&args, AT_SYMLINK_FOLLOW),
+                _ => continue,
+            };
+            let dirfd = match i.checked_sub(1).map(|before| (self.args[before].ty, args[before])) {
+                Some((Type::DirFd, fd)) => fd as i32,
+                _ => AT_FDCWD,
+            };
+            let path = paths::translate(task, dirfd, args[i], follow)?;
+            args[i] = path.addr();
+            translated[i] = Some(path);
+        }
+        task.host_call(u64::from(host), args)
+    }
+
+    fn has_at_flag(&self, args: &[u64; 6], flag: u64) -> bool {
+        let at_flags = self.args.iter().zip(args).find(|(arg, _)| matches!(arg.ty, Type::AtFlags));
+        at_flags.is_some_and(|(_, value)| value & flag != 0)
+    }
+}
+
+/// Numbers without a row: those newer than the table are the same on both architectures and go
+/// to the kernel as they are, so that a new kernel's calls are there for the guest.
+fn unknown(task: &mut Task, number: u32, args: [u64; 6]) -> SysResult {
+    if number < UNKNOWN || number > i32::MAX as u32 || X32.contains(&number) {
+        return Err(errno::ENOSYS);
+    }
+    let result = task.host_call(u64::from(number), args);
+    if strace::enabled() {
+        strace::print_unknown(task, number, args, result);
+    }
+    result
+}
+
+/// Says, once for each number, that the guest asked for a call that is not there.
+fn log_once(number: u32, name: &str) {
+    static SAID: [AtomicU64; UNKNOWN.div_ceil(64) as usize] =
+        [const { AtomicU64::new(0) }; UNKNOWN.div_ceil(64) as usize];
+    let bit = 1 << (number % 64);
+    if SAID[number as usize / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        log::line(format_args!("system call {number} ({name}) is not supported yet: ENOSYS"));
+    }
+}

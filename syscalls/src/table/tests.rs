@@ -1,0 +1,159 @@
+//! The table against the kernel's own list.
+
+use super::*;
+
+/// Linux's system calls: x86_64 number, name, arm64 number, prototype.
+const LINUX: &str = include_str!("linux.tsv");
+
+struct Row {
+    number: u32,
+    name: &'static str,
+    host: Option<u32>,
+    prototype: &'static str,
+}
+
+fn linux() -> impl Iterator<Item = Row> {
+    LINUX.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let mut fields = line.split('\t');
+        let mut field = || fields.next().unwrap();
+        Row {
+            number: field().parse().unwrap(),
+            name: field(),
+            host: field().parse().ok(),
+            prototype: field(),
+        }
+    })
+}
+
+#[test]
+fn every_call_of_the_kernel_has_its_row() {
+    assert_eq!(linux().count(), CALLS.len());
+    for row in linux() {
+        let call = lookup(row.number).unwrap_or_else(|| panic!("{} is missing", row.name));
+        assert_eq!((call.number, call.name, call.host), (row.number, row.name, row.host));
+    }
+}
+
+#[test]
+fn rows_are_in_order_and_found() {
+    assert!(CALLS.is_sorted_by_key(|call| call.number));
+    assert!(CALLS.last().unwrap().number < UNKNOWN);
+    assert!(lookup(337).is_none());
+    assert!(lookup(UNKNOWN).is_none());
+    assert!(lookup(u32::MAX).is_none());
+}
+
+#[test]
+fn only_calls_the_host_has_are_passed() {
+    for call in CALLS {
+        assert!(call.host.is_some() || !matches!(call.handling, Handling::Pass), "{}", call.name);
+    }
+}
+
+/// How wide the kernel takes an argument of a C type.
+fn width_of(c_type: &str) -> Option<bool> {
+    let c_type = c_type.trim();
+    if c_type.contains('*') {
+        return Some(true);
+    }
+    // The parameter's name, where there is one, is the last word.
+    let words: Vec<&str> = c_type.split(' ').collect();
+    let wide = ["long", "size_t", "off_t", "loff_t", "aio_context_t"];
+    let narrow = [
+        "int",
+        "unsigned",
+        "u32",
+        "__u32",
+        "uint32_t",
+        "__s32",
+        "pid_t",
+        "uid_t",
+        "gid_t",
+        "qid_t",
+        "umode_t",
+        "clockid_t",
+        "timer_t",
+        "mqd_t",
+        "key_t",
+        "key_serial_t",
+        "rwf_t",
+        "enum",
+    ];
+    match () {
+        () if words.iter().any(|word| wide.contains(word)) => Some(true),
+        () if words.iter().any(|word| narrow.contains(word)) => Some(false),
+        () => None,
+    }
+}
+
+#[test]
+fn arguments_are_as_many_and_as_wide_as_the_kernel_takes() {
+    for row in linux() {
+        let call = lookup(row.number).unwrap();
+        if matches!(row.prototype, "?" | "void") {
+            continue;
+        }
+        // The listed prototypes of these are the kernel's inner or 32-bit ones.
+        if matches!(row.name, "rt_sigreturn" | "fanotify_mark" | "ioperm") {
+            continue;
+        }
+        let c_types: Vec<&str> = row.prototype.split(',').collect();
+        assert_eq!(call.args.len(), c_types.len(), "{}", row.name);
+        for (arg, c_type) in call.args.iter().zip(c_types) {
+            // Descriptors the kernel declares long are cut to int further in.
+            if matches!(arg.ty, Type::Fd) && c_type.contains("unsigned long fd") {
+                continue;
+            }
+            let wide = arg.ty.width() == Width::U64;
+            assert_eq!(Some(wide), width_of(c_type).or(Some(wide)), "{}: {}", row.name, arg.name);
+        }
+    }
+}
+
+/// The documentation page, from the table.
+fn page() -> String {
+    let mut page = String::from(
+        "# System calls\n\n\
+         Generated from `syscalls/src/table/calls.rs`; `UPDATE_DOCS=1 cargo test -p syscalls` writes it anew.\n\n\
+         - **pass**: the arm64 kernel's call of the same name does it\n\
+         - **convert**: goes to the arm64 kernel with arguments or results converted\n\
+         - **emulate**: answered, wholly or in some cases, without the arm64 kernel\n\
+         - **refuse**: fails as on an x86_64 kernel that lacks the feature\n\
+         - **missing**: not there yet: ENOSYS and a line in the log\n\n\
+         Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
+    );
+    for level in ["pass", "convert", "emulate", "refuse", "missing"] {
+        let count = CALLS.iter().filter(|call| call.handling.level() == level).count();
+        page += &format!("{count} {level}. ");
+    }
+    page += "\n\n| number | arm64 | call | handling | remark |\n|---:|---:|---|---|---|\n";
+    for call in CALLS {
+        let host = call.host.map_or("-".into(), |host| host.to_string());
+        let args: Vec<&str> = call.args.iter().map(|arg| arg.name).collect();
+        let level = match call.handling {
+            Handling::Refuse(error) => {
+                format!("refuse: {}", crate::abi::errno::describe(error).unwrap().0)
+            }
+            _ => call.handling.level().into(),
+        };
+        page += &format!(
+            "| {} | {host} | {}({}) | {level} | {} |\n",
+            call.number,
+            call.name,
+            args.join(", "),
+            call.note
+        );
+    }
+    page
+}
+
+#[test]
+fn the_documentation_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/syscalls.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).unwrap();
+        std::fs::write(path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == page(), "docs/syscalls.md is stale: UPDATE_DOCS=1 cargo test -p syscalls");
+}

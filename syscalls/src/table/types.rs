@@ -1,0 +1,166 @@
+//! Types of system call arguments: how wide they are, which are paths, what they point to.
+
+/// Names of an argument's values and flags, for `--strace`.
+#[derive(Debug)]
+pub struct Names {
+    /// The bits that hold one of `values`; the others are flags. If there are none, `values`
+    /// may still name zero.
+    pub mask: u64,
+    /// Values below `mask`.
+    pub values: &'static [(u64, &'static str)],
+    /// Flags; one that holds another's bits comes first.
+    pub flags: &'static [(u64, &'static str)],
+}
+
+/// How much of an argument register the kernel looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// The low 32 bits, signed.
+    I32,
+    /// The low 32 bits, unsigned.
+    U32,
+    /// All of it.
+    U64,
+}
+
+impl Width {
+    /// A register value as the C type has it. Filters outside compare whole registers
+    /// (seccomp(2)), so what the guest left in the upper half must not pass.
+    pub fn extend(self, raw: u64) -> u64 {
+        match self {
+            Width::I32 => raw as i32 as u64,
+            Width::U32 => u64::from(raw as u32),
+            Width::U64 => raw,
+        }
+    }
+}
+
+/// Type of an argument or a result.
+#[derive(Clone, Copy, Debug)]
+pub enum Type {
+    /// `int`.
+    Int,
+    /// `unsigned int`.
+    Uint,
+    /// `int` or `unsigned int` holding flags without names here.
+    Hex32,
+    /// `long`, `off_t`.
+    Long,
+    /// `unsigned long`, `size_t`.
+    Ulong,
+    /// `unsigned long` that is best read in hexadecimal.
+    Hex,
+    /// A pointer that is not followed.
+    Ptr,
+    /// File descriptor.
+    Fd,
+    /// File descriptor that the path in the next argument starts from, or AT_FDCWD.
+    DirFd,
+    /// Process, process group or thread.
+    Pid,
+    /// User or group.
+    Uid,
+    /// `mode_t`.
+    Mode,
+    /// `dev_t` in the system call's 32-bit form.
+    Dev,
+    /// Signal number.
+    Signal,
+    /// File name; a symbolic link at its end is followed unless AT_SYMLINK_NOFOLLOW is given.
+    Path,
+    /// File name; a symbolic link at its end is not followed unless AT_SYMLINK_FOLLOW is given.
+    LinkPath,
+    /// AT_* flags.
+    AtFlags,
+    /// A string that is not a file name.
+    Str,
+    /// Argument of fcntl(2), by its command.
+    FcntlArg,
+    /// Fourth argument of futex(2), by its operation.
+    FutexArg,
+    /// A value, flags, or both, with names.
+    Named(Width, &'static Names),
+    /// Pointer to what the kernel reads.
+    In(Shape),
+    /// Pointer to what the kernel writes.
+    Out(Shape),
+}
+
+impl Type {
+    /// How much of the register counts.
+    pub const fn width(self) -> Width {
+        match self {
+            Type::Int | Type::Fd | Type::DirFd | Type::Pid | Type::Signal | Type::AtFlags => {
+                Width::I32
+            }
+            Type::Uint | Type::Hex32 | Type::Uid | Type::Mode | Type::Dev => Width::U32,
+            Type::Named(width, _) => width,
+            _ => Width::U64,
+        }
+    }
+}
+
+/// What a pointer argument points to, as far as `--strace` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // names are those of the C types, or explained
+pub enum Shape {
+    /// Bytes: as many as the next argument says (in) or the call returned (out).
+    Buffer,
+    /// A string the kernel writes.
+    Text,
+    /// `struct iovec`, as many as the next argument says.
+    Iovec,
+    /// `struct pollfd`, as many as the next argument says.
+    Pollfds,
+    /// Bit map of descriptors below the first argument.
+    FdSet,
+    /// Two descriptors.
+    FdPair,
+    /// An `int`.
+    Number32,
+    /// A `long`.
+    Number64,
+    /// Strings behind a null-terminated array of pointers.
+    Argv,
+    /// The same, only counted.
+    Envp,
+    Stat,
+    Statx,
+    Timespec,
+    /// Access and modification time.
+    TimespecPair,
+    Timeval,
+    /// Access and modification time.
+    TimevalPair,
+    Itimerval,
+    Itimerspec,
+    Rlimit,
+    Sigset,
+    Sigaction,
+    /// `stack_t`.
+    Stack,
+    /// Address whose length is in the next argument (in) or behind it (out).
+    Sockaddr,
+    Msghdr,
+    EpollEvent,
+    /// `struct epoll_event`, as many as the call returned.
+    EpollEvents,
+    OpenHow,
+    CloneArgs,
+    Utsname,
+    /// wait status.
+    Wstatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extension_follows_the_c_type() {
+        let raw = 0xdead_beef_ffff_ff9c;
+        assert_eq!(Type::DirFd.width().extend(raw), -100i64 as u64);
+        assert_eq!(Type::Uint.width().extend(raw), 0xffff_ff9c);
+        assert_eq!(Type::Ptr.width().extend(raw), raw);
+    }
+}
