@@ -2,7 +2,7 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves, muldiv, shifts};
+use super::{Lower, Lowered, arith, control, mmx, moves, muldiv, shifts, x87};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -79,6 +79,8 @@ const FAMILIES: &[Rows] = &[
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
+    x87::CONDITIONAL_ROWS,
+    x87::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
