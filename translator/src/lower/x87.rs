@@ -28,13 +28,14 @@ pub(super) const ROWS: Rows = rows! {
         Fdiv Fdivp Fidiv Fdivr Fdivrp Fidivr;
     load: Fld Fild Fbld;
     constant: Fld1 Fldl2t Fldl2e Fldpi Fldlg2 Fldln2 Fldz;
-    store: Fst Fstp Fist Fistp Fisttp Fbstp;
+    store: Fst Fstp Fstpnce Fist Fistp Fisttp Fbstp;
     compare: Fcom Fcomp Fcompp Fucom Fucomp Fucompp Ficom Ficomp;
     operation: Ftst Fxam Fchs Fabs Fsqrt Frndint F2xm1 Fsin Fcos Fyl2x Fyl2xp1 Fpatan Fscale Fprem
         Fprem1 Fxtract Fptan Fsincos Fincstp Fdecstp;
     exchange: Fxch;
     free: Ffree Ffreep;
     wait: Wait Fnop;
+    nothing: Fneni Fndisi Fnsetpm;
     store_status: Fnstsw;
     store_control: Fnstcw;
     load_control: Fldcw;
@@ -221,7 +222,11 @@ fn store(l: &mut Lower, ins: &Instruction) -> Lowered {
     let pop = !matches!(ins.mnemonic(), M::Fst | M::Fist);
     l.raise_pending_x87();
     if ins.op0_kind() == OpKind::Register {
-        l.call_with(Helper::X87StoreSt, [st(ins.op0_register()).into(), pop.into(), 0]);
+        let helper = match ins.mnemonic() {
+            M::Fstpnce => Helper::X87StoreUnchecked,
+            _ => Helper::X87StoreSt,
+        };
+        l.call_with(helper, [st(ins.op0_register()).into(), pop.into(), 0]);
         return Ok(());
     }
     let (target, size) = target(ins)?;
@@ -370,6 +375,11 @@ fn wait(l: &mut Lower, _ins: &Instruction) -> Lowered {
     Ok(())
 }
 
+/// Instructions of the 8087 and 80287 that later processors ignore (SDM vol. 3, 24.18.8).
+fn nothing(_: &mut Lower, _: &Instruction) -> Lowered {
+    Ok(())
+}
+
 fn store_status(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (sw, top) = (l.tmp(), l.tmp());
     dynasm!(l.a; .arch aarch64; ldrh W(sw.0), [x28, SW]; ldrh W(top.0), [x28, TOP]);
@@ -427,10 +437,9 @@ fn environment(l: &mut Lower, ins: &Instruction) -> Lowered {
     if matches!(ins.mnemonic(), M::Fldenv | M::Frstor) {
         l.raise_pending_x87();
     }
-    if !matches!(ins.memory_size(), MemorySize::FpuEnv28 | MemorySize::FpuState108) {
-        return Err(Unimplemented); // the 16-bit formats
-    }
+    let short = matches!(ins.memory_size(), MemorySize::FpuEnv14 | MemorySize::FpuState94);
     l.address_argument(ins);
+    l.a.mov_imm(Width::W, ARG1, short.into());
     l.call(helper);
     Ok(())
 }
