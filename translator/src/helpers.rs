@@ -81,6 +81,7 @@ helpers! {
     X87LoadSt = x87::load_st;
     X87LoadConstant = x87::load_constant;
     X87StoreSt = x87::store_st;
+    X87StoreUnchecked = x87::store_unchecked;
     X87Store = x87::store;
     X87CompareSt = x87::compare_st;
     X87CompareM = x87::compare_m;

@@ -9,6 +9,10 @@ use crate::state::{CpuState, X87State};
 pub const ENV_SIZE: usize = 28;
 /// Size of the image of FNSAVE.
 pub const SAVE_SIZE: usize = 108;
+/// Size of the environment in 16-bit format.
+pub const SHORT_ENV_SIZE: usize = 14;
+/// Size of the image of FNSAVE in 16-bit format.
+pub const SHORT_SAVE_SIZE: usize = 94;
 /// Size of the image of FXSAVE.
 pub const FXSAVE_SIZE: usize = 512;
 
@@ -102,6 +106,43 @@ pub fn restore(x: &mut X87State, image: &[u8; SAVE_SIZE]) {
         let st = get_f80(image, ENV_SIZE + 10 * usize::from(i));
         x.st[usize::from((x.top + i) & 7)] = st;
     }
+}
+
+/// The 16-bit format of an environment: the low half of each field.
+fn shorten(env: &[u8]) -> [u8; SHORT_ENV_SIZE] {
+    std::array::from_fn(|i| env[i / 2 * 4 + i % 2])
+}
+
+/// The 32-bit format of a 16-bit environment.
+fn lengthen(env: &[u8]) -> [u8; ENV_SIZE] {
+    std::array::from_fn(|i| if i % 4 < 2 { env[i / 4 * 2 + i % 4] } else { 0 })
+}
+
+/// FNSTENV's image with an operand-size prefix.
+pub fn store_short_env(x: &X87State) -> [u8; SHORT_ENV_SIZE] {
+    shorten(&store_env(x))
+}
+
+/// FLDENV with an operand-size prefix.
+pub fn load_short_env(x: &mut X87State, image: &[u8; SHORT_ENV_SIZE]) {
+    load_env(x, &lengthen(image));
+}
+
+/// FNSAVE's image with an operand-size prefix.
+pub fn short_save(x: &X87State) -> [u8; SHORT_SAVE_SIZE] {
+    let image = save(x);
+    let mut short = [0; SHORT_SAVE_SIZE];
+    put(&mut short, 0, shorten(&image));
+    put::<80>(&mut short, SHORT_ENV_SIZE, get(&image, ENV_SIZE));
+    short
+}
+
+/// FRSTOR with an operand-size prefix.
+pub fn short_restore(x: &mut X87State, image: &[u8; SHORT_SAVE_SIZE]) {
+    let mut long = [0; SAVE_SIZE];
+    put(&mut long, 0, lengthen(image));
+    put::<80>(&mut long, ENV_SIZE, get(image, SHORT_ENV_SIZE));
+    restore(x, &long);
 }
 
 /// Ten bytes of an image as a register.
