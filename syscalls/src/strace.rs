@@ -50,8 +50,9 @@ pub fn set_several() {
 /// Makes a call and prints it.
 pub(crate) fn traced(task: &mut Task, call: &Call, args: [u64; 6]) -> SysResult {
     let tid = task.tid;
+    let shown = format::count(call, &args);
     let mut texts: Vec<Option<String>> =
-        (0..call.args.len()).map(|i| format::entering(call, &args, i)).collect();
+        (0..shown).map(|i| format::entering(call, &args, i)).collect();
     let forks = matches!(u64::from(call.number), nr::clone | nr::clone3 | nr::fork | nr::vfork);
     if forks {
         set_several();
