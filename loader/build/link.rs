@@ -37,9 +37,6 @@ fn start_file(linker: &str, name: &str) -> String {
         .output()
         .unwrap_or_else(|e| panic!("cannot run the linker {linker}: {e}"));
     let path = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    assert!(
-        path.contains('/'),
-        "{linker} has no {name}: install the static C library (libc6-dev)"
-    );
+    assert!(path.contains('/'), "{linker} has no {name}: install the static C library (libc6-dev)");
     path
 }

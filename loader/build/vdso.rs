@@ -82,11 +82,8 @@ pub fn image() -> Vec<u8> {
     let (text, symbols) = text(&mut out);
     let text_end = out.0.len();
     let strings = out.begin(1);
-    let names: Vec<&str> = symbols
-        .iter()
-        .map(|s| s.name.as_str())
-        .chain([SONAME, VERSION])
-        .collect();
+    let names: Vec<&str> =
+        symbols.iter().map(|s| s.name.as_str()).chain([SONAME, VERSION]).collect();
     let name_offsets = string_table(&mut out, &names);
     let strings_size = out.0.len() - strings;
     let (soname, version) = (name_offsets[symbols.len()], name_offsets[symbols.len() + 1]);
@@ -121,12 +118,7 @@ pub fn image() -> Vec<u8> {
     program_header(&mut headers, [1, 5], 0..end, PAGE); // PT_LOAD, PF_R | PF_X
     program_header(&mut headers, [2, 4], dynamic..end, 8); // PT_DYNAMIC, PF_R
     let eh_frame_hdr_end = eh_frame_hdr + eh_frame_hdr_size;
-    program_header(
-        &mut headers,
-        [0x6474_e550, 4],
-        eh_frame_hdr..eh_frame_hdr_end,
-        4,
-    ); // PT_GNU_EH_FRAME
+    program_header(&mut headers, [0x6474_e550, 4], eh_frame_hdr..eh_frame_hdr_end, 4); // PT_GNU_EH_FRAME
     out.0[..headers.0.len()].copy_from_slice(&headers.0);
     out.begin(PAGE);
     out.0
@@ -140,21 +132,9 @@ fn text(out: &mut Image) -> (usize, Vec<Symbol>) {
         let value = out.begin(TEXT_ALIGN) as u64;
         out.bytes(code);
         let size = code.len() as u64;
-        symbols.push(Symbol {
-            name: name.into(),
-            weak: false,
-            value,
-            size,
-        });
-        let plain = name
-            .strip_prefix(PREFIX)
-            .expect("every function has the prefix");
-        symbols.push(Symbol {
-            name: plain.into(),
-            weak: true,
-            value,
-            size,
-        });
+        symbols.push(Symbol { name: name.into(), weak: false, value, size });
+        let plain = name.strip_prefix(PREFIX).expect("every function has the prefix");
+        symbols.push(Symbol { name: plain.into(), weak: true, value, size });
     }
     (start, symbols)
 }
@@ -208,15 +188,10 @@ fn sysv_hash(name: &str) -> u32 {
 fn gnu_hash_table(out: &mut Image, symbols: &[Symbol]) -> usize {
     const SHIFT: u32 = 6;
     let start = out.begin(8);
-    let hash = |s: &Symbol| {
-        s.name
-            .bytes()
-            .fold(5381u32, |h, b| h.wrapping_mul(33).wrapping_add(b.into()))
-    };
+    let hash =
+        |s: &Symbol| s.name.bytes().fold(5381u32, |h, b| h.wrapping_mul(33).wrapping_add(b.into()));
     let hashes: Vec<u32> = symbols.iter().map(hash).collect();
-    let bloom = hashes
-        .iter()
-        .fold(0u64, |w, h| w | 1 << (h % 64) | 1 << ((h >> SHIFT) % 64));
+    let bloom = hashes.iter().fold(0u64, |w, h| w | 1 << (h % 64) | 1 << ((h >> SHIFT) % 64));
     out.u32s(&[1, 1, 1, SHIFT]); // nbuckets, first symbol, words of the filter, its shift
     out.u64s(&[bloom]);
     out.u32s(&[1]); // the bucket
@@ -229,10 +204,9 @@ fn gnu_hash_table(out: &mut Image, symbols: &[Symbol]) -> usize {
 /// DT_VERDEF: the base version, which is the object's name, and the version of all symbols.
 fn version_definitions(out: &mut Image, soname: u32, version: u32) -> usize {
     let start = out.begin(4);
-    for (flags, index, name, text, next) in [
-        (1u16, 1u16, soname, SONAME, 28u32),
-        (0, 2, version, VERSION, 0),
-    ] {
+    for (flags, index, name, text, next) in
+        [(1u16, 1u16, soname, SONAME, 28u32), (0, 2, version, VERSION, 0)]
+    {
         out.u16s(&[1, flags, index, 1]); // vd_version, vd_flags, vd_ndx, vd_cnt
         out.u32s(&[sysv_hash(text), 20, next]); // vd_hash, vd_aux, vd_next
         out.u32s(&[name, 0]); // vda_name, vda_next
@@ -249,23 +223,13 @@ fn unwind_tables(out: &mut Image, text: usize, text_end: usize) -> (usize, usize
     out.bytes(&[1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b]); // factors 1 and -8, return address in column 16, pcrel sdata4
     out.bytes(&[0x0c, 7, 8, 0x90, 1, 0, 0]); // DW_CFA_def_cfa rsp, 8; DW_CFA_offset 16, 1; nops
     let fde = out.0.len();
-    out.u32s(&[
-        16,
-        relative(fde + 4, cie),
-        relative(text, fde + 8),
-        relative(text_end, text),
-    ]);
+    out.u32s(&[16, relative(fde + 4, cie), relative(text, fde + 8), relative(text_end, text)]);
     out.u32s(&[0]); // no augmentation data; nops
     out.u32s(&[0]); // terminator
 
     let header = out.begin(4);
     out.bytes(&[1, 0x1b, 0x03, 0x3b]); // version; pcrel sdata4, udata4, datarel sdata4
-    out.u32s(&[
-        relative(cie, header + 4),
-        1,
-        relative(text, header),
-        relative(fde, header),
-    ]);
+    out.u32s(&[relative(cie, header + 4), 1, relative(text, header), relative(fde, header)]);
     (header, out.0.len() - header)
 }
 
@@ -276,14 +240,7 @@ fn file_header(out: &mut Image) {
     out.u32s(&[1]);
     out.u64s(&[0, EHDR_SIZE as u64, 0]); // e_entry, e_phoff, e_shoff
     out.u32s(&[0]);
-    out.u16s(&[
-        EHDR_SIZE as u16,
-        PHDR_SIZE as u16,
-        PHDR_COUNT as u16,
-        64,
-        0,
-        0,
-    ]);
+    out.u16s(&[EHDR_SIZE as u16, PHDR_SIZE as u16, PHDR_COUNT as u16, 64, 0, 0]);
 }
 
 /// Elf64_Phdr for a range of the image.

@@ -83,21 +83,10 @@ pub struct SharedOptions {
     #[arg(short = 'L', long, value_name = "DIR", help_heading = "Running")]
     pub sysroot: Option<PathBuf>,
     /// How the program's loads and stores are ordered
-    #[arg(
-        long,
-        value_name = "MODEL",
-        value_enum,
-        default_value_t,
-        help_heading = "Running"
-    )]
+    #[arg(long, value_name = "MODEL", value_enum, default_value_t, help_heading = "Running")]
     pub memory_model: MemoryModel,
     /// Start arm64 programs here by CMD (words separated by blanks): children are run through it
-    #[arg(
-        long,
-        value_name = "CMD",
-        hide_short_help = true,
-        help_heading = "Running"
-    )]
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = "Running")]
     pub runner: Option<String>,
     /// Print system calls like strace(1), to standard error or to FILE
     #[arg(
@@ -109,21 +98,10 @@ pub struct SharedOptions {
     )]
     pub strace: Option<Option<PathBuf>>,
     /// Say on standard error what the program asked for and Demotic does not have
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_enum,
-        default_value_t,
-        help_heading = "Diagnosis"
-    )]
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t, help_heading = "Diagnosis")]
     pub log: LogLevel,
     /// Append a line to FILE for each program started, and how
-    #[arg(
-        long,
-        value_name = "FILE",
-        hide_short_help = true,
-        help_heading = "Diagnosis"
-    )]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Diagnosis")]
     pub trace_exec: Option<PathBuf>,
     /// Print each piece of code and its translation to standard error
     #[arg(long, help_heading = "Diagnosis")]
@@ -208,10 +186,7 @@ impl SharedOptions {
             option("--runner", command.into());
         }
         if let Some(file) = &self.strace {
-            option(
-                "--strace",
-                file.as_deref().map_or_else(OsString::new, absolute),
-            );
+            option("--strace", file.as_deref().map_or_else(OsString::new, absolute));
         }
         if self.log != LogLevel::default() {
             option("--log", value_name(self.log));
@@ -230,9 +205,7 @@ impl SharedOptions {
 
 /// The name of a value on the command line.
 fn value_name(value: impl ValueEnum) -> OsString {
-    value
-        .to_possible_value()
-        .map_or_else(OsString::new, |v| v.get_name().to_owned().into())
+    value.to_possible_value().map_or_else(OsString::new, |v| v.get_name().to_owned().into())
 }
 
 #[cfg(test)]
@@ -291,9 +264,7 @@ mod tests {
                    --trace-exec=/t --dump-asm --stats";
         let cli = parse(&format!("demotic {all} -0 x ./a"), None).unwrap();
         let arguments = cli.shared.to_arguments(Path::new("/dir"));
-        let expected = all
-            .replace("=root", "=/dir/root")
-            .replace("=calls", "=/dir/calls");
+        let expected = all.replace("=root", "=/dir/root").replace("=calls", "=/dir/calls");
         assert_eq!(arguments, words(&expected));
         let mut child = vec!["demotic".into()];
         child.extend(arguments.iter().cloned());
@@ -305,21 +276,10 @@ mod tests {
     #[test]
     fn help_shows_the_groups_and_the_exit_statuses() {
         let help = Cli::command().render_long_help().to_string();
-        for text in [
-            "Usage: demotic [OPTIONS] PROGRAM",
-            "The program:",
-            "Running:",
-            "Diagnosis:",
-        ] {
+        for text in ["Usage: demotic [OPTIONS] PROGRAM", "The program:", "Running:", "Diagnosis:"] {
             assert!(help.contains(text), "{text} is missing in\n{help}");
         }
-        for text in [
-            "Examples:",
-            "Exit status:",
-            "126",
-            "127",
-            "--strace[=<FILE>]",
-        ] {
+        for text in ["Examples:", "Exit status:", "126", "127", "--strace[=<FILE>]"] {
             assert!(help.contains(text), "{text} is missing in\n{help}");
         }
     }

@@ -150,11 +150,7 @@ pub struct LoadPlan {
 pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
     let header = read_header(source)?;
     let headers = read_program_headers(source, &header)?;
-    let of_type = |p_type| {
-        headers
-            .iter()
-            .find(move |p: &&ProgramHeader| p.p_type == p_type)
-    };
+    let of_type = |p_type| headers.iter().find(move |p: &&ProgramHeader| p.p_type == p_type);
 
     let loads: Vec<Segment> = headers
         .iter()
@@ -164,22 +160,22 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
     let span = span(&loads)?;
     let align = loads.iter().map(|s| s.align).max().unwrap_or(PAGE);
     if align > ADDRESS_END / 2 {
-        return Err(LoadError::Malformed(
-            "a segment's alignment exceeds the address space",
-        ));
+        return Err(LoadError::Malformed("a segment's alignment exceeds the address space"));
     }
     Ok(LoadPlan {
         relocatable: header.e_type == ET_DYN,
         steps: steps(&loads),
         align,
         entry: header.e_entry,
-        phdr: loads.iter().find_map(|s| s.address_of(header.e_phoff)),
+        // Of several the last, as in Linux.
+        phdr: loads
+            .iter()
+            .rev()
+            .find_map(|s| s.address_of(header.e_phoff)),
         phnum: header.e_phnum,
         brk: loads.iter().map(|s| s.memory.end).max().unwrap_or(span.end),
         span,
-        interpreter: of_type(PT_INTERP)
-            .map(|p| interpreter(source, p))
-            .transpose()?,
+        interpreter: of_type(PT_INTERP).map(|p| interpreter(source, p)).transpose()?,
         executable_stack: of_type(PT_GNU_STACK).is_some_and(|p| p.p_flags & PF_X != 0),
         isa_needed: of_type(PT_GNU_PROPERTY).map_or(0, |p| isa_needed(source, p)),
     })
@@ -189,9 +185,7 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
 fn read_header<S: Source + ?Sized>(source: &S) -> Result<Header, LoadError> {
     let mut bytes = [0; EHDR_SIZE];
     let available = source.size().min(EHDR_SIZE as u64) as usize;
-    source
-        .read_at(&mut bytes[..available], 0)
-        .map_err(LoadError::Read)?;
+    source.read_at(&mut bytes[..available], 0).map_err(LoadError::Read)?;
     if bytes.starts_with(b"#!") {
         return Err(LoadError::Script);
     }
@@ -199,10 +193,7 @@ fn read_header<S: Source + ?Sized>(source: &S) -> Result<Header, LoadError> {
         return Err(LoadError::NotElf);
     }
     if available < EHDR_SIZE {
-        return Err(LoadError::Truncated {
-            needs: EHDR_SIZE as u64,
-            has: source.size(),
-        });
+        return Err(LoadError::Truncated { needs: EHDR_SIZE as u64, has: source.size() });
     }
     let header = Elf::parse_header(&bytes)
         .map_err(|_| LoadError::Malformed("the class or byte order in its header is unknown"))?;
@@ -224,15 +215,11 @@ fn read_program_headers<S: Source + ?Sized>(
     header: &Header,
 ) -> Result<Vec<ProgramHeader>, LoadError> {
     if u64::from(header.e_phentsize) != PHDR_SIZE {
-        return Err(LoadError::Malformed(
-            "its program headers have an unknown size",
-        ));
+        return Err(LoadError::Malformed("its program headers have an unknown size"));
     }
     let size = u64::from(header.e_phnum) * PHDR_SIZE;
     if size == 0 || size > PHDRS_MAX {
-        return Err(LoadError::Malformed(
-            "it has no program headers, or too many",
-        ));
+        return Err(LoadError::Malformed("it has no program headers, or too many"));
     }
     let mut bytes = vec![0; size as usize];
     read_range(source, header.e_phoff, &mut bytes)?;
@@ -251,10 +238,7 @@ fn read_range<S: Source + ?Sized>(
         .checked_add(buf.len() as u64)
         .ok_or(LoadError::Malformed("a file offset wraps around"))?;
     if needs > source.size() {
-        return Err(LoadError::Truncated {
-            needs,
-            has: source.size(),
-        });
+        return Err(LoadError::Truncated { needs, has: source.size() });
     }
     source.read_at(buf, offset).map_err(LoadError::Read)
 }
@@ -273,40 +257,23 @@ struct Segment {
 
 impl Segment {
     fn new(header: &ProgramHeader, file_len: u64) -> Result<Self, LoadError> {
-        let &ProgramHeader {
-            p_vaddr,
-            p_memsz,
-            p_filesz,
-            p_offset,
-            p_align,
-            p_flags,
-            ..
-        } = header;
+        let &ProgramHeader { p_vaddr, p_memsz, p_filesz, p_offset, p_align, p_flags, .. } = header;
         if p_filesz > p_memsz {
-            return Err(LoadError::Malformed(
-                "a segment is larger in the file than in memory",
-            ));
+            return Err(LoadError::Malformed("a segment is larger in the file than in memory"));
         }
         let end = p_vaddr
             .checked_add(p_memsz)
             .filter(|&end| end <= ADDRESS_END)
-            .ok_or(LoadError::Malformed(
-                "a segment lies outside the address space",
-            ))?;
+            .ok_or(LoadError::Malformed("a segment lies outside the address space"))?;
         if p_filesz > 0 {
             let needs = p_offset
                 .checked_add(p_filesz)
                 .ok_or(LoadError::Malformed("a segment's file offset wraps around"))?;
             if needs > file_len {
-                return Err(LoadError::Truncated {
-                    needs,
-                    has: file_len,
-                });
+                return Err(LoadError::Truncated { needs, has: file_len });
             }
             if p_offset % PAGE != p_vaddr % PAGE {
-                return Err(LoadError::Malformed(
-                    "a segment's offset and address disagree",
-                ));
+                return Err(LoadError::Malformed("a segment's offset and address disagree"));
             }
         }
         let bit = |flag, prot: i32| if p_flags & flag != 0 { prot as u32 } else { 0 };
@@ -315,11 +282,7 @@ impl Segment {
             file_end: p_vaddr + p_filesz,
             offset: p_offset,
             // Linux ignores alignments that are not powers of two.
-            align: if p_align.is_power_of_two() {
-                p_align.max(PAGE)
-            } else {
-                PAGE
-            },
+            align: if p_align.is_power_of_two() { p_align.max(PAGE) } else { PAGE },
             prot: bit(PF_R, libc::PROT_READ)
                 | bit(PF_W, libc::PROT_WRITE)
                 | bit(PF_X, libc::PROT_EXEC),
@@ -328,9 +291,7 @@ impl Segment {
 
     /// The memory address of a byte of the file, if this segment maps it.
     fn address_of(&self, offset: u64) -> Option<u64> {
-        let addr = offset
-            .checked_sub(self.offset)?
-            .checked_add(self.memory.start)?;
+        let addr = offset.checked_sub(self.offset)?.checked_add(self.memory.start)?;
         (addr < self.file_end).then_some(addr)
     }
 }
@@ -353,12 +314,7 @@ fn span(loads: &[Segment]) -> Result<Range<u64>, LoadError> {
 fn steps(loads: &[Segment]) -> Vec<Step> {
     let mut steps = Vec::with_capacity(loads.len() * 3);
     for (i, segment) in loads.iter().enumerate() {
-        let Segment {
-            ref memory,
-            file_end,
-            prot,
-            ..
-        } = *segment;
+        let Segment { ref memory, file_end, prot, .. } = *segment;
         let start = page_down(memory.start);
         let shared = loads[..i]
             .iter()
@@ -366,36 +322,19 @@ fn steps(loads: &[Segment]) -> Vec<Step> {
         let has_file = file_end > memory.start;
         if has_file {
             let offset = page_down(segment.offset);
-            steps.push(Step::File {
-                addr: start,
-                len: file_end - start,
-                offset,
-                prot,
-            });
+            steps.push(Step::File { addr: start, len: file_end - start, offset, prot });
         }
         if memory.end == file_end {
             continue;
         }
         let zero = file_end..page_up(file_end).min(memory.end);
         if (has_file || shared) && !zero.is_empty() {
-            steps.push(Step::Zero {
-                addr: zero.start,
-                len: zero.end - zero.start,
-                prot,
-            });
+            steps.push(Step::Zero { addr: zero.start, len: zero.end - zero.start, prot });
         }
-        let first = if has_file || shared {
-            page_up(file_end)
-        } else {
-            start
-        };
+        let first = if has_file || shared { page_up(file_end) } else { start };
         let end = page_up(memory.end);
         if end > first {
-            steps.push(Step::Anonymous {
-                addr: first,
-                len: end - first,
-                prot,
-            });
+            steps.push(Step::Anonymous { addr: first, len: end - first, prot });
         }
     }
     steps
@@ -407,16 +346,12 @@ fn interpreter<S: Source + ?Sized>(
     header: &ProgramHeader,
 ) -> Result<PathBuf, LoadError> {
     if !(2..=PATH_MAX).contains(&header.p_filesz) {
-        return Err(LoadError::Malformed(
-            "the path of its interpreter has an impossible length",
-        ));
+        return Err(LoadError::Malformed("the path of its interpreter has an impossible length"));
     }
     let mut path = vec![0; header.p_filesz as usize];
     read_range(source, header.p_offset, &mut path)?;
     if path.last() != Some(&0) {
-        return Err(LoadError::Malformed(
-            "the path of its interpreter does not end",
-        ));
+        return Err(LoadError::Malformed("the path of its interpreter does not end"));
     }
     path.truncate(path.iter().position(|&b| b == 0).unwrap_or(0));
     Ok(OsString::from_vec(path).into())
@@ -431,11 +366,8 @@ fn isa_needed<S: Source + ?Sized>(source: &S, header: &ProgramHeader) -> IsaMask
     if source.read_at(&mut note, header.p_offset).is_err() {
         return 0;
     }
-    let word = |bytes: &[u8]| {
-        bytes
-            .first_chunk()
-            .map_or(0, |&b: &[u8; 4]| u32::from_le_bytes(b)) as usize
-    };
+    let word =
+        |bytes: &[u8]| bytes.first_chunk().map_or(0, |&b: &[u8; 4]| u32::from_le_bytes(b)) as usize;
     if word(&note) != 4 || word(note.get(8..).unwrap_or_default()) as u32 != NT_GNU_PROPERTY_TYPE_0
     {
         return 0;

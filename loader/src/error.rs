@@ -50,10 +50,7 @@ pub enum LoadError {
     #[error(
         "{what} cannot be placed in memory: {error}; check `ulimit -v` and vm.overcommit_memory"
     )]
-    Map {
-        what: &'static str,
-        error: io::Error,
-    },
+    Map { what: &'static str, error: io::Error },
     #[error("the processor's x86 memory model is not available: {0}; use --memory-model auto")]
     NoTso(#[source] io::Error),
     #[error("its arguments and environment take {has} bytes, more than {limit}; raise `ulimit -s`")]

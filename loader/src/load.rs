@@ -78,40 +78,24 @@ pub fn program(request: &Request) -> Result<Loaded, LoadError> {
         .transpose()?;
 
     let offset = request.random % PIE_RANDOM_PAGES * PAGE;
-    let bias = place(
-        memory,
-        &plan,
-        request.program,
-        PIE_BASE + offset,
-        "the program",
-    )?;
+    let bias = place(memory, &plan, request.program, PIE_BASE + offset, "the program")?;
     memory.set_brk(plan.brk.wrapping_add(bias));
     let entry = plan.entry.wrapping_add(bias);
     let (base, rip) = match &interpreter {
         Some((file, interpreter)) => {
             let bias = place(memory, interpreter, file, 0, "its interpreter")?;
-            (
-                interpreter.span.start.wrapping_add(bias),
-                interpreter.entry.wrapping_add(bias),
-            )
+            (interpreter.span.start.wrapping_add(bias), interpreter.entry.wrapping_add(bias))
         }
         None => (0, entry),
     };
     let auxv = vec![
-        (
-            at::PHDR,
-            plan.phdr.map_or(0, |address| address.wrapping_add(bias)),
-        ),
+        (at::PHDR, plan.phdr.map_or(0, |address| address.wrapping_add(bias))),
         (at::PHENT, 56),
         (at::PHNUM, plan.phnum.into()),
         (at::BASE, base),
         (at::ENTRY, entry),
     ];
-    Ok(Loaded {
-        rip,
-        auxv,
-        executable_stack: plan.executable_stack,
-    })
+    Ok(Loaded { rip, auxv, executable_stack: plan.executable_stack })
 }
 
 fn read_plan(file: &File) -> Result<LoadPlan, LoadError> {
@@ -119,10 +103,7 @@ fn read_plan(file: &File) -> Result<LoadPlan, LoadError> {
     if metadata.is_dir() {
         return Err(LoadError::Directory);
     }
-    elf::plan(&FileSource {
-        file,
-        len: metadata.len(),
-    })
+    elf::plan(&FileSource { file, len: metadata.len() })
 }
 
 /// Refuses a program that needs a higher microarchitecture level than there is.
@@ -131,21 +112,16 @@ fn check_isa(needed: elf::IsaMask, available: elf::IsaMask) -> Result<(), LoadEr
         return Ok(());
     }
     let level = |mask: elf::IsaMask| u32::BITS - mask.leading_zeros();
-    Err(LoadError::Isa {
-        needs: level(needed),
-        has: level(available),
-    })
+    Err(LoadError::Isa { needs: level(needed), has: level(available) })
 }
 
 /// Opens the interpreter: below the sysroot, else at its own path.
 fn open_interpreter(path: &Path, sysroot: Option<&Path>) -> Result<File, LoadError> {
     let below = sysroot.and_then(|root| open_in_root(root, path).ok());
-    below
-        .map_or_else(|| File::open(path), Ok)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => LoadError::NoInterpreter(path.to_owned()),
-            _ => LoadError::Interpreter(path.to_owned(), Box::new(LoadError::Open(error))),
-        })
+    below.map_or_else(|| File::open(path), Ok).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LoadError::NoInterpreter(path.to_owned()),
+        _ => LoadError::Interpreter(path.to_owned(), Box::new(LoadError::Open(error))),
+    })
 }
 
 /// Opens `path` as if `root` were the root directory, so that absolute symbolic links stay inside
@@ -188,16 +164,10 @@ fn place(
     hint: u64,
     what: &'static str,
 ) -> Result<u64, LoadError> {
-    let failed = |error: Errno| LoadError::Map {
-        what,
-        error: io_error(error),
-    };
+    let failed = |error: Errno| LoadError::Map { what, error: io_error(error) };
     let start = reserve(memory, plan, hint).map_err(failed)?;
     let bias = start.wrapping_sub(plan.span.start);
-    plan.steps
-        .iter()
-        .try_for_each(|step| execute(memory, step, file, bias))
-        .map_err(failed)?;
+    plan.steps.iter().try_for_each(|step| execute(memory, step, file, bias)).map_err(failed)?;
     Ok(bias)
 }
 
@@ -235,36 +205,15 @@ fn reserve(memory: &Memory, plan: &LoadPlan, hint: u64) -> Result<u64, Errno> {
 /// Does one step of a plan.
 fn execute(memory: &Memory, step: &Step, file: &File, bias: u64) -> Result<(), Errno> {
     match *step {
-        Step::File {
-            addr,
-            len,
-            offset,
-            prot,
-        } => {
+        Step::File { addr, len, offset, prot } => {
             let addr = addr.wrapping_add(bias);
             let fd = file.as_raw_fd();
-            memory.map(&Map {
-                addr,
-                len,
-                prot,
-                flags: PRIVATE | FIXED,
-                fd,
-                offset,
-                name: None,
-            })?;
+            memory.map(&Map { addr, len, prot, flags: PRIVATE | FIXED, fd, offset, name: None })?;
         }
         Step::Anonymous { addr, len, prot } => {
             let addr = addr.wrapping_add(bias);
             let flags = ANONYMOUS | FIXED;
-            memory.map(&Map {
-                addr,
-                len,
-                prot,
-                flags,
-                fd: -1,
-                offset: 0,
-                name: None,
-            })?;
+            memory.map(&Map { addr, len, prot, flags, fd: -1, offset: 0, name: None })?;
         }
         Step::Zero { addr, len, prot } => {
             let addr = addr.wrapping_add(bias);
@@ -285,10 +234,7 @@ fn execute(memory: &Memory, step: &Step, file: &File, bias: u64) -> Result<(), E
 
 /// Maps the vDSO; gives its address.
 pub fn vdso(memory: &Memory) -> Result<u64, LoadError> {
-    let failed = |error: Errno| LoadError::Map {
-        what: "the vDSO",
-        error: io_error(error),
-    };
+    let failed = |error: Errno| LoadError::Map { what: "the vDSO", error: io_error(error) };
     let map = Map {
         addr: 0,
         len: vdso::IMAGE.len() as u64,
@@ -301,9 +247,7 @@ pub fn vdso(memory: &Memory) -> Result<u64, LoadError> {
     let address = memory.map(&map).map_err(failed)?;
     // SAFETY: the mapping is new, writable, and as long as the image.
     unsafe { copy_in(vdso::IMAGE, address) };
-    memory
-        .protect(address, map.len, READ_EXECUTE)
-        .map_err(failed)?;
+    memory.protect(address, map.len, READ_EXECUTE).map_err(failed)?;
     Ok(address)
 }
 
@@ -335,10 +279,7 @@ pub fn stack(
     };
     map(size)
         .or_else(|_| map(page_up(has + STACK_DEFAULT)))
-        .map_err(|error| LoadError::Map {
-            what: "the stack",
-            error: io_error(error),
-        })?;
+        .map_err(|error| LoadError::Map { what: "the stack", error: io_error(error) })?;
     // SAFETY: the mapping just made ends at `top` and is longer than the bytes.
     unsafe { copy_in(&stack.bytes, stack.sp) };
     Ok(stack)
@@ -346,10 +287,7 @@ pub fn stack(
 
 /// The size of the stack: the soft limit, within reason.
 fn stack_size() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills the structure.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
     let size = if known { limit.rlim_cur } else { STACK_DEFAULT };

@@ -67,12 +67,8 @@ pub fn build(top: u64, contents: &Contents) -> InitialStack {
     let platform = (argv.start & !15) - 16;
     let random = platform - 16;
 
-    let tail = [
-        (at::RANDOM, random),
-        (at::EXECFN, execfn),
-        (at::PLATFORM, platform),
-        (at::NULL, 0),
-    ];
+    let tail =
+        [(at::RANDOM, random), (at::EXECFN, execfn), (at::PLATFORM, platform), (at::NULL, 0)];
     let auxv: Vec<u8> = contents
         .auxv
         .iter()
@@ -100,23 +96,12 @@ pub fn build(top: u64, contents: &Contents) -> InitialStack {
     bytes.extend_from_slice(&contents.random);
     bytes.extend_from_slice(b"x86_64");
     pad_to(&mut bytes, argv.start);
-    for string in contents
-        .argv
-        .iter()
-        .chain(contents.envp)
-        .chain([&contents.execfn])
-    {
+    for string in contents.argv.iter().chain(contents.envp).chain([&contents.execfn]) {
         bytes.extend_from_slice(string);
         bytes.push(0);
     }
     pad_to(&mut bytes, top);
-    InitialStack {
-        bytes,
-        sp,
-        argv,
-        envp,
-        auxv,
-    }
+    InitialStack { bytes, sp, argv, envp, auxv }
 }
 
 #[cfg(test)]
@@ -133,10 +118,7 @@ mod tests {
         }
 
         fn string(&self, address: u64) -> &[u8] {
-            self.bytes[(address - self.sp) as usize..]
-                .split(|&b| b == 0)
-                .next()
-                .unwrap()
+            self.bytes[(address - self.sp) as usize..].split(|&b| b == 0).next().unwrap()
         }
 
         /// Reads a null-terminated array of string pointers; gives the strings and what follows.

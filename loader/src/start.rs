@@ -2,7 +2,7 @@
 
 use crate::cli::{self, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
 use crate::error::LoadError;
-use crate::load::{self, Request};
+use crate::load::{self, Loaded, Request};
 use crate::stack::{Contents, at};
 use crate::{elf, host_features};
 use std::ffi::{CStr, OsString, c_char};
@@ -16,7 +16,7 @@ use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
 use translator::engine::{Config, MemoryOrder};
 
-/// AT_FLAGS bit of binfmt_misc's P flag: argv is the translator, the program's path, its argv.
+/// AT_FLAGS bit of binfmt_misc's P flag (uapi/linux/binfmts.h).
 const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
 
 /// Address space for translations.
@@ -31,7 +31,30 @@ const CLKTCK: u64 = 100;
 /// Levels of x86-64 that the translator carries out.
 const ISA: elf::IsaMask = 0b1;
 
+/// What the kernel says about how this process began (from the auxiliary vector).
+#[derive(Clone, Copy, Debug, Default)]
+struct Origin {
+    /// binfmt_misc's P flag: argv is the translator, the program's path, the program's argv.
+    preserve_argv0: bool,
+    /// binfmt_misc's O flag: the open program.
+    exec_fd: Option<RawFd>,
+    /// The program has more privileges than its caller.
+    secure: bool,
+}
+
+impl Origin {
+    fn of_this_process() -> Self {
+        let flag = |kind, bit| host_auxv(kind).is_some_and(|value| value & bit != 0);
+        Self {
+            preserve_argv0: flag(at::FLAGS, AT_FLAGS_PRESERVE_ARGV0),
+            exec_fd: host_auxv(at::EXECFD).map(|fd| fd as RawFd),
+            secure: flag(at::SECURE, !0),
+        }
+    }
+}
+
 /// What to run and how, whoever asked.
+#[derive(Debug)]
 struct Invocation {
     program: ProgramOptions,
     shared: SharedOptions,
@@ -44,7 +67,9 @@ struct Invocation {
 
 /// Starts the program; comes back, with an exit status, only if that is not possible.
 pub fn main() -> i32 {
-    let invocation = Invocation::of_this_process();
+    let origin = Origin::of_this_process();
+    let variable = std::env::var_os(OPTIONS_VARIABLE);
+    let invocation = Invocation::new(std::env::args_os().collect(), variable, origin);
     let name = invocation.command[0].clone();
     let Err(error) = run(invocation);
     eprintln!("demotic: {}: {error}", name.display());
@@ -53,18 +78,16 @@ pub fn main() -> i32 {
 
 impl Invocation {
     /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
-    fn of_this_process() -> Self {
-        let secure = host_auxv(at::SECURE).is_some_and(|secure| secure != 0);
-        let variable = if secure {
-            None
-        } else {
-            std::env::var_os(OPTIONS_VARIABLE)
-        };
-        let mut arguments: Vec<OsString> = std::env::args_os().collect();
-        let preserved =
-            host_auxv(at::FLAGS).is_some_and(|flags| flags & AT_FLAGS_PRESERVE_ARGV0 != 0);
-        let exec_fd = host_auxv(at::EXECFD).map(|fd| fd as RawFd);
-        if !(preserved || exec_fd.is_some()) || arguments.len() < 2 + usize::from(preserved) {
+    fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
+        let Origin {
+            preserve_argv0,
+            exec_fd,
+            secure,
+        } = origin;
+        let variable = variable.filter(|_| !secure);
+        let binfmt = (preserve_argv0 || exec_fd.is_some())
+            && arguments.len() > 1 + usize::from(preserve_argv0);
+        if !binfmt {
             let Cli {
                 program,
                 shared,
@@ -74,11 +97,11 @@ impl Invocation {
                 program,
                 shared,
                 command,
-                binfmt: false,
+                binfmt,
                 secure,
             };
         }
-        let argv0 = preserved.then(|| arguments.remove(2));
+        let argv0 = preserve_argv0.then(|| arguments.remove(2));
         let shared = match variable {
             None => SharedOptions::default(),
             // Any word will do for the program: the options are what is wanted.
@@ -95,13 +118,13 @@ impl Invocation {
             program,
             shared,
             command: arguments.split_off(1),
-            binfmt: true,
+            binfmt,
             secure,
         }
     }
 
-    /// The program's environment: this process's, with `-U` and `-E` applied.
-    fn environment(&self) -> Vec<&[u8]> {
+    /// The program's environment: the one given, with `-U` and `-E` applied.
+    fn environment<'a>(&'a self, mut entries: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
         let name = |entry: &[u8]| {
             entry
                 .split(|&b| b == b'=')
@@ -112,7 +135,6 @@ impl Invocation {
         let ProgramOptions {
             set_env, unset_env, ..
         } = &self.program;
-        let mut entries: Vec<&[u8]> = host_environment().collect();
         if !set_env.is_empty() || !unset_env.is_empty() {
             let changed: Vec<Vec<u8>> = set_env
                 .iter()
@@ -154,26 +176,13 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
     })?;
     drop(program);
 
-    let mut auxv = vec![
-        (at::SYSINFO_EHDR, load::vdso(memory)?),
-        (at::MINSIGSTKSZ, MIN_SIGSTKSZ),
-        (at::HWCAP, HWCAP),
-        (at::HWCAP2, HWCAP2),
-        (at::PAGESZ, elf::PAGE),
-        (at::CLKTCK, CLKTCK),
-        (at::FLAGS, 0),
-    ];
-    auxv.extend(&loaded.auxv);
-    auxv.extend(
-        [at::UID, at::EUID, at::GID, at::EGID, at::SECURE]
-            .map(|kind| (kind, host_auxv(kind).unwrap_or(0))),
-    );
+    let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
     let mut argv: Vec<&[u8]> = invocation.command.iter().map(|a| a.as_bytes()).collect();
     let execfn = argv[0];
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
-    let environment = invocation.environment();
+    let environment = invocation.environment(host_environment().collect());
     let contents = Contents {
         argv: &argv,
         envp: &environment,
@@ -191,19 +200,40 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         envp: stack.envp,
         auxv: stack.auxv,
     };
-    let config = Config {
-        order: match invocation.shared.memory_model {
+    let config = config(&invocation.shared);
+    runtime::start(options(invocation)?, config, memory, image)
+}
+
+/// The auxiliary vector but for what points into the stack. AT_RSEQ_* are left out: rseq(2) is
+/// not there.
+fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
+    let mut auxv = vec![
+        (at::SYSINFO_EHDR, vdso),
+        (at::MINSIGSTKSZ, MIN_SIGSTKSZ),
+        (at::HWCAP, HWCAP),
+        (at::HWCAP2, HWCAP2),
+        (at::PAGESZ, elf::PAGE),
+        (at::CLKTCK, CLKTCK),
+        (at::FLAGS, 0),
+    ];
+    auxv.extend(&loaded.auxv);
+    let same = [at::UID, at::EUID, at::GID, at::EGID, at::SECURE];
+    auxv.extend(same.map(|kind| (kind, host_auxv(kind).unwrap_or(0))));
+    auxv
+}
+
+/// How the translator is set up.
+fn config(shared: &SharedOptions) -> Config {
+    let hwcaps = [at::HWCAP, at::HWCAP2].map(|kind| host_auxv(kind).unwrap_or(0));
+    Config {
+        order: match shared.memory_model {
             MemoryModel::Ordered => MemoryOrder::Ordered,
             _ => MemoryOrder::Plain,
         },
-        host: host_features::from_hwcaps(
-            host_auxv(at::HWCAP).unwrap_or(0),
-            host_auxv(at::HWCAP2).unwrap_or(0),
-        ),
+        host: host_features::from_hwcaps(hwcaps[0], hwcaps[1]),
         cache_size: CACHE_SIZE,
-        dump_asm: invocation.shared.dump_asm,
-    };
-    runtime::start(options(invocation)?, config, memory, image)
+        dump_asm: shared.dump_asm,
+    }
 }
 
 /// The run time's options.
@@ -292,4 +322,87 @@ fn random() -> ([u8; 16], u64) {
     let fixed = personality != -1 && personality & libc::ADDR_NO_RANDOMIZE != 0;
     let random = (u128::from(words[1]) << 64 | u128::from(words[0])).to_le_bytes();
     (random, if fixed { 0 } else { words[2] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Origin = Origin {
+        preserve_argv0: false,
+        exec_fd: None,
+        secure: false,
+    };
+
+    fn invocation(arguments: &str, variable: Option<&str>, origin: Origin) -> Invocation {
+        Invocation::new(cli::words(arguments), variable.map(OsString::from), origin)
+    }
+
+    #[test]
+    fn started_by_hand() {
+        let by_hand = invocation("demotic --argv0 x ./a b", Some("--stats"), PLAIN);
+        assert!(!by_hand.binfmt && by_hand.shared.stats);
+        assert_eq!(by_hand.program.argv0, Some("x".into()));
+        assert_eq!(by_hand.command, cli::words("./a b"));
+    }
+
+    /// What looks like an option is the program's name or its argument.
+    #[test]
+    fn started_by_binfmt_misc() {
+        let origin = Origin {
+            preserve_argv0: true,
+            exec_fd: Some(3),
+            secure: false,
+        };
+        let started = invocation("demotic /bin/a -bash --help", Some("--log warn"), origin);
+        assert!(started.binfmt && started.shared.log == cli::LogLevel::Warn);
+        assert_eq!(started.program.argv0, Some("-bash".into()));
+        assert_eq!(started.program.exec_fd, Some(3));
+        assert_eq!(started.command, cli::words("/bin/a --help"));
+
+        let origin = Origin {
+            preserve_argv0: false,
+            ..origin
+        };
+        let started = invocation("demotic --help -x", None, origin);
+        assert_eq!(started.program.argv0, None);
+        assert_eq!(started.command, cli::words("--help -x"));
+    }
+
+    #[test]
+    fn privileged_programs_ignore_the_environment() {
+        for preserve_argv0 in [false, true] {
+            let origin = Origin {
+                preserve_argv0,
+                exec_fd: None,
+                secure: true,
+            };
+            let started = invocation(
+                "demotic /bin/su su",
+                Some("--strace=/etc/x --stats"),
+                origin,
+            );
+            assert!(started.secure && !started.shared.stats && started.shared.strace.is_none());
+        }
+    }
+
+    #[test]
+    fn environment_options() {
+        let given: [&[u8]; 4] = [b"A=1", b"B=2", b"C=3", b"odd"];
+        let environment = |arguments: &str| {
+            let invocation = invocation(arguments, None, PLAIN);
+            let entries = invocation.environment(given.to_vec());
+            entries.join(&b' ')
+        };
+        assert_eq!(environment("demotic ./a"), b"A=1 B=2 C=3 odd");
+        assert_eq!(
+            environment("demotic -E B=x=y -U C -E D= ./a"),
+            b"A=1 odd B=x=y D="
+        );
+    }
+
+    #[test]
+    fn random_bits_differ() {
+        assert_ne!(random().0, random().0);
+    }
 }

@@ -11,21 +11,11 @@ mod tests {
     use goblin::elf::sym::{STB_GLOBAL, STB_WEAK};
     use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 
-    const FUNCTIONS: [&str; 6] = [
-        "clock_gettime",
-        "gettimeofday",
-        "time",
-        "getcpu",
-        "clock_getres",
-        "getrandom",
-    ];
+    const FUNCTIONS: [&str; 6] =
+        ["clock_gettime", "gettimeofday", "time", "getcpu", "clock_getres", "getrandom"];
 
     fn words(at: u64) -> impl Iterator<Item = u32> {
-        IMAGE[at as usize..]
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&c| u32::from_le_bytes(c))
+        IMAGE[at as usize..].as_chunks().0.iter().map(|&c| u32::from_le_bytes(c))
     }
 
     fn disassembly(start: u64, size: u64) -> String {
@@ -40,10 +30,7 @@ mod tests {
     }
 
     fn value(elf: &Elf, name: &str) -> (u64, u64, u8) {
-        let sym = elf
-            .dynsyms
-            .iter()
-            .find(|s| elf.dynstrtab.get_at(s.st_name) == Some(name));
+        let sym = elf.dynsyms.iter().find(|s| elf.dynstrtab.get_at(s.st_name) == Some(name));
         let sym = sym.unwrap_or_else(|| panic!("{name} is not exported"));
         (sym.st_value, sym.st_size, sym.st_bind())
     }
@@ -70,10 +57,7 @@ mod tests {
         let numbers = ["0E4h", "60h", "0C9h", "135h", "0E5h"];
         for (name, number) in FUNCTIONS.iter().zip(numbers) {
             let (address, size, _) = value(&elf, name);
-            assert_eq!(
-                disassembly(address, size),
-                format!("mov eax,{number};syscall;ret;")
-            );
+            assert_eq!(disassembly(address, size), format!("mov eax,{number};syscall;ret;"));
         }
         let (address, size, _) = value(&elf, "getrandom");
         let query = address + 14;
@@ -89,14 +73,7 @@ mod tests {
     #[test]
     fn every_symbol_has_version_linux_2_6() {
         let elf = Elf::parse(IMAGE).unwrap();
-        let tag = |tag| {
-            elf.dynamic
-                .as_ref()
-                .unwrap()
-                .dyns
-                .iter()
-                .find(|d| d.d_tag == tag)
-        };
+        let tag = |tag| elf.dynamic.as_ref().unwrap().dyns.iter().find(|d| d.d_tag == tag);
         let at = |kind| tag(kind).unwrap().d_val;
         assert_eq!(at(DT_VERDEFNUM), 2);
         // The second Elf64_Verdef: vd_version and vd_flags, vd_ndx and vd_cnt, vd_hash, vd_aux, vd_next.
@@ -114,9 +91,8 @@ mod tests {
     #[test]
     fn sysv_hash_table_finds_every_symbol() {
         let elf = Elf::parse(IMAGE).unwrap();
-        let table: Vec<u32> = words(elf.dynamic.as_ref().unwrap().info.hash.unwrap())
-            .take(64)
-            .collect();
+        let table: Vec<u32> =
+            words(elf.dynamic.as_ref().unwrap().info.hash.unwrap()).take(64).collect();
         assert_eq!((table[0], table[1] as usize), (1, elf.dynsyms.len()));
         let mut seen = vec![];
         let mut index = table[2];
@@ -138,9 +114,7 @@ mod tests {
         let chain = &table[7..][..elf.dynsyms.len() - 1];
         for (i, symbol) in elf.dynsyms.iter().skip(1).enumerate() {
             let name = elf.dynstrtab.get_at(symbol.st_name).unwrap();
-            let hash = name
-                .bytes()
-                .fold(5381u32, |h, b| h.wrapping_mul(33).wrapping_add(b.into()));
+            let hash = name.bytes().fold(5381u32, |h, b| h.wrapping_mul(33).wrapping_add(b.into()));
             assert_ne!(bloom & 1 << (hash % 64), 0, "{name}");
             assert_ne!(bloom & 1 << ((hash >> shift) % 64), 0, "{name}");
             assert_eq!(chain[i] | 1, hash | 1, "{name}");
@@ -181,18 +155,12 @@ mod tests {
         let mut bytes = [0u8; 64];
         let query = get_random(std::ptr::null_mut(), 0, 0, bytes.as_mut_ptr(), usize::MAX);
         assert_eq!(query, -libc::ENOSYS as isize);
-        assert_eq!(
-            get_random(bytes.as_mut_ptr(), 64, 0, std::ptr::null_mut(), 0),
-            64
-        );
+        assert_eq!(get_random(bytes.as_mut_ptr(), 64, 0, std::ptr::null_mut(), 0), 64);
         assert_ne!(bytes, [0; 64]);
         let mut cpu = u32::MAX;
         assert_eq!(get_cpu(&mut cpu, std::ptr::null_mut(), 0), 0);
         assert_ne!(cpu, u32::MAX);
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         assert_eq!(clock_gettime(libc::CLOCK_REALTIME, &mut time), 0);
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
         assert!((now - time.tv_sec).abs() < 60);

@@ -8,18 +8,11 @@ const RUNNER: &str = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER";
 
 fn demotic(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_demotic");
-    let runner = if cfg!(target_arch = "aarch64") {
-        std::env::var(RUNNER).ok()
-    } else {
-        None
-    };
+    let runner = if cfg!(target_arch = "aarch64") { std::env::var(RUNNER).ok() } else { None };
     let mut words: Vec<&str> = runner.iter().flat_map(|r| r.split_whitespace()).collect();
     words.push(program);
     words.extend(arguments);
-    Command::new(words[0])
-        .args(&words[1..])
-        .output()
-        .expect("demotic starts")
+    Command::new(words[0]).args(&words[1..]).output().expect("demotic starts")
 }
 
 /// Runs something that is no program; gives the exit status and the one line of the message.
@@ -28,9 +21,7 @@ fn refused(path: &str) -> (i32, String) {
     let message = String::from_utf8(output.stderr).unwrap();
     let start = format!("demotic: {path}: ");
     assert_eq!(message.lines().count(), 1, "{message}");
-    let text = message
-        .strip_prefix(&start)
-        .unwrap_or_else(|| panic!("{message}"));
+    let text = message.strip_prefix(&start).unwrap_or_else(|| panic!("{message}"));
     assert!(text.contains("; "), "says what to do: {text}");
     (output.status.code().expect("no signal"), text.to_owned())
 }
@@ -63,13 +54,61 @@ fn what_cannot_be_executed() {
     }
 }
 
+/// An x86_64 program of nothing but headers that asks for an interpreter.
+fn program_with_interpreter(path: &str) -> Vec<u8> {
+    let segment = |kind: u32, offset: usize, size: usize| {
+        let words = [offset, 0x40_0000, 0, size, size, 0x1000].map(|w| (w as u64).to_le_bytes());
+        [
+            &kind.to_le_bytes()[..],
+            &5u32.to_le_bytes(),
+            words.as_flattened(),
+        ]
+        .concat()
+    };
+    const HEADERS: usize = 64 + 2 * 56;
+    let halves = |values: &[u16]| {
+        values
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
+    [
+        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0",
+        &halves(&[2, 62, 1, 0])[..], // e_type, e_machine, e_version
+        &[0x40_0000u64, 64, 0].map(u64::to_le_bytes).concat(), // e_entry, e_phoff, e_shoff
+        &halves(&[0, 0, 64, 56, 2, 0, 0, 0]),
+        &segment(1, 0, HEADERS),              // PT_LOAD
+        &segment(3, HEADERS, path.len() + 1), // PT_INTERP
+        path.as_bytes(),
+        b"\0",
+    ]
+    .concat()
+}
+
+#[test]
+fn interpreters_that_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    let with_interpreter = |path: &str| {
+        fs::write(&program, program_with_interpreter(path)).unwrap();
+        refused(program.to_str().unwrap())
+    };
+    let (status, message) = with_interpreter("/nonexistent/ld.so");
+    assert_eq!(status, 127);
+    assert!(
+        message.contains("/nonexistent/ld.so was not found"),
+        "{message}"
+    );
+    let text = directory.path().join("text");
+    fs::write(&text, "hello").unwrap();
+    let (status, message) = with_interpreter(text.to_str().unwrap());
+    assert_eq!(status, 126);
+    assert!(message.contains("text is not an ELF file"), "{message}");
+}
+
 #[test]
 fn a_wrong_command_line() {
-    for arguments in [
-        &[][..],
-        &["--no-such-option", "/bin/true"],
-        &["--exec-fd", "-1", "/x"],
-    ] {
+    for arguments in [&[][..], &["--no-such-option", "/bin/true"], &["--exec-fd", "-1", "/x"]] {
         let output = demotic(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty());
@@ -80,17 +119,10 @@ fn a_wrong_command_line() {
 fn help_and_version_go_to_standard_output() {
     let version = demotic(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(
-        version.stdout,
-        format!("demotic {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
-    );
+    assert_eq!(version.stdout, format!("demotic {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     let help = demotic(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    assert!(
-        String::from_utf8(help.stdout)
-            .unwrap()
-            .contains("Exit status:")
-    );
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Exit status:"));
 }
 
 /// binfmt_misc's F flag and chroots need a program that needs no other file, and a guest may want

@@ -24,21 +24,14 @@ pub struct Guard<'a>(&'a Allocator);
 impl Allocator {
     /// An empty heap.
     pub const fn new() -> Self {
-        Self {
-            lock: AtomicU32::new(0),
-            heap: UnsafeCell::new(Dlmalloc::new()),
-        }
+        Self { lock: AtomicU32::new(0), heap: UnsafeCell::new(Dlmalloc::new()) }
     }
 
     /// Keeps every other thread out of the heap, so that the process can be forked with the heap in
     /// order. The holder must not allocate or free.
     pub fn lock(&self) -> Guard<'_> {
         // The three-state futex lock of Drepper, "Futexes Are Tricky".
-        if self
-            .lock
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.lock.swap(2, Ordering::Acquire) != 0 {
                 futex(&self.lock, libc::FUTEX_WAIT, 2);
             }

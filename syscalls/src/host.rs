@@ -15,11 +15,7 @@ pub type SysResult = Result<u64, Errno>;
 
 /// Splits a kernel return value: -4095..=-1 are errors.
 pub fn result(ret: i64) -> SysResult {
-    if (-4095..0).contains(&ret) {
-        Err(Errno(-ret as i32))
-    } else {
-        Ok(ret as u64)
-    }
+    if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as u64) }
 }
 
 /// Makes a host system call, by its arm64 number.

@@ -149,10 +149,7 @@ impl Inbox {
 
     /// A page that the translator wrote for the guest while it held translated code.
     pub fn take_stale(&self) -> Option<u64> {
-        self.stale
-            .iter()
-            .map(|s| s.swap(0, Ordering::Relaxed))
-            .find(|&page| page != 0)
+        self.stale.iter().map(|s| s.swap(0, Ordering::Relaxed)).find(|&page| page != 0)
     }
 
     /// Makes this the inbox of the calling host thread, and `cpu` its processor.
@@ -216,11 +213,7 @@ mod safe_syscall {
         let address = |symbol: *const u8| symbol as u64;
         let range = address(&raw const demotic_safe_syscall_start)
             ..=address(&raw const demotic_safe_syscall_svc);
-        if range.contains(&pc) {
-            address(&raw const demotic_safe_syscall_interrupted)
-        } else {
-            pc
-        }
+        if range.contains(&pc) { address(&raw const demotic_safe_syscall_interrupted) } else { pc }
     }
 }
 
@@ -290,10 +283,7 @@ impl UContext {
         let word = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes"));
         let mut at = 0;
         while at + 8 <= self.records.len() {
-            let (found, size) = (
-                word(&self.records[at..]),
-                word(&self.records[at + 4..]) as usize,
-            );
+            let (found, size) = (word(&self.records[at..]), word(&self.records[at + 4..]) as usize);
             if found == magic {
                 return Some(&raw mut self.records[at]);
             }
@@ -307,8 +297,7 @@ impl UContext {
 
     fn fpsimd(&mut self) -> Option<&mut FpSimd> {
         // SAFETY: the kernel aligns records to 16 bytes and gives this one its full size.
-        self.record(FPSIMD_MAGIC)
-            .map(|r| unsafe { &mut *r.cast::<FpSimd>() })
+        self.record(FPSIMD_MAGIC).map(|r| unsafe { &mut *r.cast::<FpSimd>() })
     }
 
     /// Whether a data abort was a write (ESR_ELx.WnR, bit 6; classes 0x24 and 0x25).
@@ -322,18 +311,8 @@ impl UContext {
     }
 
     fn load(&mut self) -> HostContext {
-        let (fpsr, fpcr, v) = self
-            .fpsimd()
-            .map_or((0, 0, [0; 32]), |f| (f.fpsr, f.fpcr, f.v));
-        HostContext {
-            x: self.x,
-            sp: self.sp,
-            pc: self.pc,
-            pstate: self.pstate,
-            v,
-            fpsr,
-            fpcr,
-        }
+        let (fpsr, fpcr, v) = self.fpsimd().map_or((0, 0, [0; 32]), |f| (f.fpsr, f.fpcr, f.v));
+        HostContext { x: self.x, sp: self.sp, pc: self.pc, pstate: self.pstate, v, fpsr, fpcr }
     }
 
     fn store(&mut self, context: &HostContext) {
@@ -449,10 +428,7 @@ mod tests {
         assert_eq!(inbox.take(mask), None);
         assert!(!inbox.attention());
         assert!(inbox.pending().contains(SIGSEGV));
-        assert_eq!(
-            inbox.take(SignalSet::default()).map(|i| i.signo()),
-            Some(SIGSEGV)
-        );
+        assert_eq!(inbox.take(SignalSet::default()).map(|i| i.signo()), Some(SIGSEGV));
     }
 
     #[test]

@@ -55,11 +55,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// The translator's own memory.
-    pub const RESERVED: Self = Self {
-        prot: 0,
-        shared: false,
-        source: Source::Reserved,
-    };
+    pub const RESERVED: Self = Self { prot: 0, shared: false, source: Source::Reserved };
 
     /// Whether this is the translator's own memory.
     pub fn is_reserved(&self) -> bool {
@@ -167,10 +163,7 @@ impl IntervalMap {
             return;
         };
         if entry.end > addr {
-            let tail = Entry {
-                end: entry.end,
-                mapping: entry.mapping.advanced(addr - start),
-            };
+            let tail = Entry { end: entry.end, mapping: entry.mapping.advanced(addr - start) };
             entry.end = addr;
             self.entries.insert(addr, tail);
         }
@@ -207,13 +200,7 @@ impl IntervalMap {
             return;
         }
         self.remove(range.clone());
-        self.entries.insert(
-            range.start,
-            Entry {
-                end: range.end,
-                mapping,
-            },
-        );
+        self.entries.insert(range.start, Entry { end: range.end, mapping });
         self.join(range.end);
         self.join(range.start);
     }
@@ -246,9 +233,7 @@ impl IntervalMap {
 
     /// Everything, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, &Mapping)> {
-        self.entries
-            .iter()
-            .map(|(&start, entry)| (start..entry.end, &entry.mapping))
+        self.entries.iter().map(|(&start, entry)| (start..entry.end, &entry.mapping))
     }
 
     /// The guest's mappings as `/proc/PID/maps` prints them (proc_pid_maps(5)).
@@ -291,19 +276,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn file(path: &str) -> Arc<File> {
-        Arc::new(File {
-            dev: 0x801,
-            inode: 7,
-            path: path.as_bytes().to_vec(),
-        })
+        Arc::new(File { dev: 0x801, inode: 7, path: path.as_bytes().to_vec() })
     }
 
     fn anonymous(prot: u32) -> Mapping {
-        Mapping {
-            prot,
-            shared: false,
-            source: Source::Anonymous,
-        }
+        Mapping { prot, shared: false, source: Source::Anonymous }
     }
 
     #[derive(Clone, Debug)]

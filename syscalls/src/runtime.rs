@@ -98,9 +98,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
 /// What the threads of this process share. To be called only after [`start`].
 pub fn runtime() -> &'static Runtime {
-    RUNTIME
-        .get()
-        .expect("the runtime is set before the first guest instruction")
+    RUNTIME.get().expect("the runtime is set before the first guest instruction")
 }
 
 impl Runtime {
@@ -147,12 +145,7 @@ fn set_hardware_tso() -> bool {
     const PR_SET_MEM_MODEL: u64 = 0x4d4d_444c;
     const PR_SET_MEM_MODEL_TSO: u64 = 1;
     // SAFETY: prctl with integers; kernels that do not know the option refuse it.
-    unsafe {
-        host::syscall(
-            nr::prctl,
-            [PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0, 0, 0, 0],
-        ) == 0
-    }
+    unsafe { host::syscall(nr::prctl, [PR_SET_MEM_MODEL, PR_SET_MEM_MODEL_TSO, 0, 0, 0, 0]) == 0 }
 }
 
 /// Sets up what the command line asks of system calls.
@@ -201,11 +194,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
     let mut task = Task::new(cpu, Actions::inherited().into());
-    if let Err(error) = runtime
-        .engine
-        .attach(&mut task.cpu)
-        .and_then(|()| thread::start())
-    {
+    if let Err(error) = runtime.engine.attach(&mut task.cpu).and_then(|()| thread::start()) {
         log::line(format_args!("no memory for the first thread: {error}"));
         std::process::exit(126);
     }

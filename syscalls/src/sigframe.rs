@@ -216,11 +216,7 @@ impl XState {
     /// Puts the state back. Without the extended part, what only it holds is as after a reset.
     pub fn restore(&self, cpu: &mut CpuState) {
         let extended = self.is_extended();
-        let present = if extended {
-            self.xstate_bv & self.xfeatures
-        } else {
-            3
-        };
+        let present = if extended { self.xstate_bv & self.xfeatures } else { 3 };
         let x87 = &mut cpu.x87;
         if present & 1 != 0 {
             x87.cw = self.cw;
@@ -239,16 +235,8 @@ impl XState {
         if present & 6 != 0 {
             cpu.mxcsr = self.mxcsr & MXCSR_MASK;
         }
-        cpu.xmm = if present & 2 != 0 {
-            self.xmm.map(whole)
-        } else {
-            [0; 16]
-        };
-        cpu.ymm_high = if present & 4 != 0 {
-            self.ymm_high.map(whole)
-        } else {
-            [0; 16]
-        };
+        cpu.xmm = if present & 2 != 0 { self.xmm.map(whole) } else { [0; 16] };
+        cpu.ymm_high = if present & 4 != 0 { self.ymm_high.map(whole) } else { [0; 16] };
     }
 
     /// The area without a processor: what a program gets that names no floating-point state.
@@ -411,18 +399,9 @@ mod tests {
             handler: 0x401000,
             restorer: 0x402000,
             mask: 0x55,
-            stack: Stack {
-                sp: 0x10000,
-                flags: 0,
-                pad: 0,
-                size: 0x4000,
-            },
+            stack: Stack { sp: 0x10000, flags: 0, pad: 0, size: 0x4000 },
             switch_stack,
-            trap: Trap {
-                number: 14,
-                error: 6,
-                cr2: 0x1234,
-            },
+            trap: Trap { number: 14, error: 6, cr2: 0x1234 },
         }
     }
 
@@ -474,10 +453,7 @@ mod tests {
         assert_eq!(cpu.gpr[reg::RDI], 10);
         assert_eq!(cpu.gpr[reg::RSI], 0x7000_0008 + 312);
         assert_eq!(cpu.gpr[reg::RDX], 0x7000_0010);
-        assert_eq!(
-            (cpu.gpr[reg::RAX], cpu.gpr[reg::RSP], cpu.rip),
-            (0, 0x7000_0008, 0x401000)
-        );
+        assert_eq!((cpu.gpr[reg::RAX], cpu.gpr[reg::RSP], cpu.rip), (0, 0x7000_0008, 0x401000));
         assert_eq!(cpu.df, 0);
     }
 
@@ -496,9 +472,6 @@ mod tests {
         assert_eq!(at(libc::REG_RCX), ours(offset_of!(SigContext, cx)));
         assert_eq!(at(libc::REG_CR2), ours(offset_of!(SigContext, cr2)));
         assert_eq!(at(libc::REG_TRAPNO), ours(offset_of!(SigContext, trapno)));
-        assert_eq!(
-            offset_of!(libc::ucontext_t, uc_sigmask),
-            offset_of!(Frame, uc_sigmask) - 8
-        );
+        assert_eq!(offset_of!(libc::ucontext_t, uc_sigmask), offset_of!(Frame, uc_sigmask) - 8);
     }
 }

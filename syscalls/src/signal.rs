@@ -118,10 +118,7 @@ impl Actions {
             // SAFETY: the kernel writes one struct.
             let result = unsafe { host::syscall(nr::rt_sigaction, args) };
             if result == 0 && old.handler == SIG_IGN {
-                table[signo as usize - 1] = Action {
-                    handler: SIG_IGN,
-                    ..Action::default()
-                };
+                table[signo as usize - 1] = Action { handler: SIG_IGN, ..Action::default() };
             }
         }
         Self(Mutex::new(table))
@@ -152,11 +149,7 @@ pub struct AltStack {
 
 impl AltStack {
     /// None.
-    pub const DISABLED: Self = Self {
-        sp: 0,
-        size: 0,
-        flags: SS_DISABLE,
-    };
+    pub const DISABLED: Self = Self { sp: 0, size: 0, flags: SS_DISABLE };
 
     /// Whether a stack pointer is on it (on_sig_stack in include/linux/sched/signal.h).
     fn is_on(&self, sp: u64) -> bool {
@@ -174,12 +167,7 @@ impl AltStack {
             _ if self.is_on(sp) => SS_ONSTACK,
             _ => 0,
         };
-        Stack {
-            sp: self.sp,
-            flags: state | self.flags & SS_AUTODISARM,
-            pad: 0,
-            size: self.size,
-        }
+        Stack { sp: self.sp, flags: state | self.flags & SS_AUTODISARM, pad: 0, size: self.size }
     }
 
     fn set(&mut self, stack: &Stack, sp: u64) -> Result<(), Errno> {
@@ -188,18 +176,11 @@ impl AltStack {
         }
         match stack.flags & !SS_AUTODISARM {
             SS_DISABLE => {
-                *self = Self {
-                    flags: SS_DISABLE | stack.flags & SS_AUTODISARM,
-                    ..Self::DISABLED
-                }
+                *self = Self { flags: SS_DISABLE | stack.flags & SS_AUTODISARM, ..Self::DISABLED }
             }
             0 | SS_ONSTACK if stack.size < MINSIGSTKSZ => return Err(Errno(libc::ENOMEM)),
             0 | SS_ONSTACK => {
-                *self = Self {
-                    sp: stack.sp,
-                    size: stack.size,
-                    flags: stack.flags & SS_AUTODISARM,
-                }
+                *self = Self { sp: stack.sp, size: stack.size, flags: stack.flags & SS_AUTODISARM }
             }
             _ => return Err(EINVAL),
         }
@@ -217,21 +198,12 @@ fn set_host_action(signo: i32, action: Action) {
 /// Makes the host's disposition what the guest's asks for.
 fn install(signo: i32, action: &Action) {
     let ours = action.handler > SIG_IGN || matches!(signo, SIGSEGV | SIGBUS);
-    let handler = if ours {
-        interrupt::handler as *const () as u64
-    } else {
-        action.handler
-    };
+    let handler = if ours { interrupt::handler as *const () as u64 } else { action.handler };
     let flags = if ours { SA_SIGINFO | SA_ONSTACK } else { 0 };
     let mask = if ours { SignalSet::ALL.for_host().0 } else { 0 };
     set_host_action(
         signo,
-        Action {
-            handler,
-            flags: flags | action.flags & HOST_FLAGS,
-            restorer: 0,
-            mask,
-        },
+        Action { handler, flags: flags | action.flags & HOST_FLAGS, restorer: 0, mask },
     );
 }
 
@@ -243,14 +215,7 @@ pub(crate) fn reset_host(signo: i32) {
 /// Sets the host thread's mask; the old one. Async-signal-safe.
 pub(crate) fn set_host_mask(mask: SignalSet) -> SignalSet {
     let mut old = SignalSet::default();
-    let args = [
-        libc::SIG_SETMASK as u64,
-        &raw const mask as u64,
-        &raw mut old as u64,
-        8,
-        0,
-        0,
-    ];
+    let args = [libc::SIG_SETMASK as u64, &raw const mask as u64, &raw mut old as u64, 8, 0, 0];
     // SAFETY: the kernel reads and writes one word each.
     unsafe { host::syscall(nr::rt_sigprocmask, args) };
     old
@@ -353,14 +318,7 @@ fn default_action(task: &mut Task, info: &SigInfo) {
         die(signo);
     }
     // The host's disposition is the default already. Sent again, it is what the guest would have got.
-    let args = [
-        task.pid as u64,
-        task.tid as u64,
-        signo as u64,
-        info.0.as_ptr() as u64,
-        0,
-        0,
-    ];
+    let args = [task.pid as u64, task.tid as u64, signo as u64, info.0.as_ptr() as u64, 0, 0];
     // SAFETY: the kernel reads one siginfo.
     unsafe { host::syscall(nr::rt_tgsigqueueinfo, args) };
 }
@@ -401,11 +359,7 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     let signo = fault.signo as i32;
     // A non-canonical address is #GP, without the address (Intel SDM vol. 1, 3.3.7.1).
     if signo == SIGSEGV && !matches!((fault.addr as i64) >> 47, 0 | -1) {
-        task.trap = Trap {
-            number: GENERAL_PROTECTION,
-            error: 0,
-            cr2: task.trap.cr2,
-        };
+        task.trap = Trap { number: GENERAL_PROTECTION, error: 0, cr2: task.trap.cr2 };
         return force(task, &SigInfo::new(SIGSEGV, SI_KERNEL));
     }
     let protection = signo == SIGSEGV && fault.code == SEGV_ACCERR;
@@ -413,11 +367,7 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     // Error code of #PF (Intel SDM vol. 3, 4.7): P, W/R, U/S, I/D.
     let error =
         u64::from(protection) | u64::from(fault.write != 0) << 1 | 4 | u64::from(fetch) << 4;
-    task.trap = Trap {
-        number: PAGE_FAULT,
-        error,
-        cr2: fault.addr,
-    };
+    task.trap = Trap { number: PAGE_FAULT, error, cr2: fault.addr };
     force(task, &SigInfo::new(signo, fault.code).with_addr(fault.addr));
 }
 
@@ -445,11 +395,7 @@ pub(crate) fn exception(task: &mut Task, vector: u8) {
         // #OF, #GP and what else there may be.
         _ => SigInfo::new(SIGSEGV, SI_KERNEL),
     };
-    task.trap = Trap {
-        number: u64::from(vector),
-        error: 0,
-        cr2: task.trap.cr2,
-    };
+    task.trap = Trap { number: u64::from(vector), error: 0, cr2: task.trap.cr2 };
     force(task, &info);
 }
 
@@ -653,39 +599,20 @@ mod tests {
     #[test]
     fn alternate_stack() {
         let mut alt = AltStack::DISABLED;
-        let stack = |flags, size| Stack {
-            sp: 0x1000,
-            flags,
-            pad: 0,
-            size,
-        };
+        let stack = |flags, size| Stack { sp: 0x1000, flags, pad: 0, size };
         assert_eq!(alt.report(0x1800).flags, SS_DISABLE);
         assert_eq!(alt.set(&stack(0, 2047), 0), Err(Errno(libc::ENOMEM)));
         assert_eq!(alt.set(&stack(8, 4096), 0), Err(EINVAL));
         assert_eq!(alt.set(&stack(0, 4096), 0), Ok(()));
         assert_eq!(alt.report(0x1001).flags, SS_ONSTACK);
         assert_eq!(alt.report(0x1000).flags, 0);
-        assert_eq!(
-            alt.set(&stack(SS_DISABLE, 0), 0x1800),
-            Err(Errno(libc::EPERM))
-        );
+        assert_eq!(alt.set(&stack(SS_DISABLE, 0), 0x1800), Err(Errno(libc::EPERM)));
         assert_eq!(alt.set(&stack(SS_DISABLE, 0), 0x3000), Ok(()));
-        assert_eq!(
-            alt.report(0),
-            Stack {
-                sp: 0,
-                flags: SS_DISABLE,
-                pad: 0,
-                size: 0
-            }
-        );
+        assert_eq!(alt.report(0), Stack { sp: 0, flags: SS_DISABLE, pad: 0, size: 0 });
     }
 
     #[test]
     fn float_codes_in_the_order_of_the_kernel() {
-        assert_eq!(
-            [0x3f, 0x3e, 0x3a, 0x12, 0x20, 0].map(float_code),
-            [7, 3, 4, 5, 6, 0]
-        );
+        assert_eq!([0x3f, 0x3e, 0x3a, 0x12, 0x20, 0].map(float_code), [7, 3, 4, 5, 6, 0]);
     }
 }

@@ -82,12 +82,8 @@ impl Block {
         let pointer = (alt_top + PRE_TCB_SIZE).next_multiple_of(align);
         let size = (pointer + tls_offset + template.memory_size).next_multiple_of(page);
         let base = map_stack(size, page)?;
-        let block = Self {
-            base,
-            size,
-            stack_top: base + stack_top,
-            thread_pointer: base + pointer,
-        };
+        let block =
+            Self { base, size, stack_top: base + stack_top, thread_pointer: base + pointer };
         let tls = (block.thread_pointer + tls_offset) as *mut u8;
         // SAFETY: the template is mapped; the block has room for it and is zero behind it.
         unsafe {
@@ -109,14 +105,7 @@ fn map_stack(size: usize, page: usize) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping.
     let base = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            size,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            -1,
-            0,
-        )
+        libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

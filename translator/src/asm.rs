@@ -298,11 +298,7 @@ pub fn logical_imm_fields(w: Width, value: u64) -> Option<u32> {
         }
         size = half;
     }
-    let mask = if size == 64 {
-        u64::MAX
-    } else {
-        (1u64 << size) - 1
-    };
+    let mask = if size == 64 { u64::MAX } else { (1u64 << size) - 1 };
     let element = value & mask;
     let ones = element.count_ones();
     // Rotate so that the run of ones starts at bit 0.
@@ -349,6 +345,10 @@ impl Asm {
         and_imm 0x1200_0000; orr_imm 0x3200_0000; eor_imm 0x5200_0000; ands_imm 0x7200_0000;
     }
 
+    /// EOR d, n, m, ASR #amount in X registers.
+    pub fn eor_asr(&mut self, d: R, n: R, m: R, amount: u32) {
+        dynasm!(self; .arch aarch64; eor X(d.0), X(n.0), X(m.0), asr amount);
+    }
     pub fn sxtb(&mut self, w: Width, d: R, n: R) {
         self.sbfx(w, d, n, 0, 8);
     }
@@ -483,16 +483,8 @@ impl Asm {
 
     /// Loads a constant in as few instructions as MOVZ/MOVN/MOVK and logical immediates allow.
     pub fn mov_imm(&mut self, w: Width, d: R, value: u64) {
-        let value = if w == Width::W {
-            value & 0xffff_ffff
-        } else {
-            value
-        };
-        let halves = if w == Width::W && value >> 32 == 0 {
-            2
-        } else {
-            4
-        };
+        let value = if w == Width::W { value & 0xffff_ffff } else { value };
+        let halves = if w == Width::W && value >> 32 == 0 { 2 } else { 4 };
         let half = |i: u32| (value >> (16 * i)) as u32 & 0xffff;
         let zeros = (0..halves).filter(|&i| half(i) == 0).count();
         let ones = (0..halves).filter(|&i| half(i) == 0xffff).count();
@@ -554,11 +546,7 @@ impl Asm {
     }
 
     fn refer(&mut self, label: Label, field: Field, word: u32) {
-        self.fixups.push(Fixup {
-            at: self.pos(),
-            label,
-            field,
-        });
+        self.fixups.push(Fixup { at: self.pos(), label, field });
         self.word(word);
     }
 
@@ -580,18 +568,10 @@ impl Asm {
         self.refer(l, Field::Imm19, 0x3500_0000 | sf | t.n());
     }
     pub fn tbz(&mut self, t: R, bit: u32, l: Label) {
-        self.refer(
-            l,
-            Field::Imm14,
-            0x3600_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n(),
-        );
+        self.refer(l, Field::Imm14, 0x3600_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n());
     }
     pub fn tbnz(&mut self, t: R, bit: u32, l: Label) {
-        self.refer(
-            l,
-            Field::Imm14,
-            0x3700_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n(),
-        );
+        self.refer(l, Field::Imm14, 0x3700_0000 | (bit >> 5) << 31 | (bit & 31) << 19 | t.n());
     }
     pub fn adr(&mut self, d: R, l: Label) {
         self.refer(l, Field::Adr, 0x1000_0000 | d.n());
@@ -599,19 +579,12 @@ impl Asm {
 
     /// LDR d, =value through the region's literal pool.
     pub fn ldr_literal(&mut self, d: R, value: u64, reloc: Reloc) {
-        let known = self
-            .literals
-            .iter()
-            .find(|l| l.value == value && l.reloc == reloc);
+        let known = self.literals.iter().find(|l| l.value == value && l.reloc == reloc);
         let label = match known.map(|l| l.label) {
             Some(label) => label,
             None => {
                 let label = self.label();
-                self.literals.push(Literal {
-                    value,
-                    reloc,
-                    label,
-                });
+                self.literals.push(Literal { value, reloc, label });
                 label
             }
         };
@@ -621,11 +594,7 @@ impl Asm {
     /// LDR (vector, 128-bit) of a constant through the literal pool: two adjacent words.
     pub fn ldr_literal_q(&mut self, d: V, value: u128) {
         let label = self.label();
-        self.literals.push(Literal {
-            value: value as u64,
-            reloc: Reloc::None,
-            label,
-        });
+        self.literals.push(Literal { value: value as u64, reloc: Reloc::None, label });
         let second = self.label();
         self.literals.push(Literal {
             value: (value >> 64) as u64,
@@ -701,16 +670,8 @@ mod tests {
         let size = 1u32 << len;
         let (s, r) = (imms & (size - 1), immr & (size - 1));
         let ones = u64::MAX >> (63 - s);
-        let mask = if size == 64 {
-            u64::MAX
-        } else {
-            (1u64 << size) - 1
-        };
-        let element = if r == 0 {
-            ones
-        } else {
-            (ones >> r | ones << (size - r)) & mask
-        };
+        let mask = if size == 64 { u64::MAX } else { (1u64 << size) - 1 };
+        let element = if r == 0 { ones } else { (ones >> r | ones << (size - r)) & mask };
         (0..64 / size).fold(0, |v, i| v | element << (i * size))
     }
 

@@ -80,11 +80,7 @@ pub fn anonymous(len: usize, prot: i32) -> io::Result<u64> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping wherever the kernel has room.
     let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-    if p == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(p as u64)
-    }
+    if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p as u64) }
 }
 
 impl CodeCache {
@@ -159,11 +155,7 @@ impl CodeCache {
             guest_end: last.next_ip(),
             map: emitted.map.into(),
             records: emitted.records.into(),
-            sites: emitted
-                .sites
-                .iter()
-                .map(|s| site_meta(asm, s.at, s.stop))
-                .collect(),
+            sites: emitted.sites.iter().map(|s| site_meta(asm, s.at, s.stop)).collect(),
             entries: emitted
                 .entries
                 .iter()
@@ -174,8 +166,7 @@ impl CodeCache {
         }));
         self.slots()[count].store(std::ptr::from_ref(meta).cast_mut(), Ordering::Release);
         self.count.store(count + 1, Ordering::Release);
-        self.next
-            .store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
+        self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
         Some(meta)
     }
 
@@ -273,8 +264,7 @@ impl CodeCache {
             // SAFETY: leaked by `append`, and nothing refers to it any more.
             drop(unsafe { Box::from_raw(slot.load(Ordering::Acquire)) });
         }
-        self.next
-            .store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.next.store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -291,11 +281,7 @@ fn site_meta(asm: &Asm, at: u32, stop: Stop) -> SiteMeta {
         Stop::Direct(l) => retarget(0x1400_0000, to(l)),
         Stop::Original => Some(run),
     };
-    SiteMeta {
-        at,
-        run: AtomicU32::new(run),
-        stop: stop.expect("a region is small"),
-    }
+    SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
 }
 
 fn branch(at: u32, to: u32) -> Option<u32> {

@@ -1,33 +1,68 @@
 //! `--dump-asm`: a region's guest instructions and what was emitted for them, side by side.
 
-use crate::lower::MapEntry;
-use crate::region::Region;
+use crate::asm::Asm;
+use crate::engine::{Config, GuestMemory};
+use crate::facts;
+use crate::lower::{Lower, MapEntry};
+use crate::region::{MAX_INSTRUCTIONS, Region};
+use disarm64::{InsnDisplay, decoder};
+use iced_x86::{Formatter, NasmFormatter};
+use std::fmt::Write;
 
 /// Prints a region to standard error.
 pub fn region(region: &Region, code: &[u8], map: &[MapEntry]) {
     eprint!("{}", text(region, code, map));
 }
 
-/// The listing of a region.
+/// The listing of a region: each guest instruction, behind it what was emitted for it. Host
+/// addresses are offsets from the start of the region's code.
 pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
-    use std::fmt::Write;
     let mut out = String::new();
+    // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "region {:#x}: {} guest instructions",
+        "region {:#x}: {} guest instructions, {} arm64 words",
         region.entry,
-        region.insns.len()
+        region.insns.len(),
+        code.len() / 4
     );
+    let mut formatter = NasmFormatter::new();
     let mut marks = map.iter().peekable();
+    let mut shown = None;
     for (i, word) in code.chunks_exact(4).enumerate() {
         while let Some(m) = marks.next_if(|m| m.host as usize <= 4 * i) {
             let guest = region.entry + u64::from(m.guest);
-            if let Some(k) = region.index_of(guest) {
-                let _ = writeln!(out, "{guest:#x}: {:?}", region.insns[k].ins.code());
+            if shown == Some(guest) {
+                continue;
             }
+            shown = Some(guest);
+            let mut guest_text = String::new();
+            if let Some(k) = region.index_of(guest) {
+                formatter.format(&region.insns[k].ins, &mut guest_text);
+            }
+            let _ = writeln!(out, "{guest:#x}  {guest_text}");
         }
         let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
-        let _ = writeln!(out, "    {:5x}: {word:08x}", 4 * i);
+        let _ = match decoder::decode(word) {
+            Some(op) => writeln!(out, "    {:5x}  {}", 4 * i, op.display_at(4 * i as u64)),
+            None => writeln!(out, "    {:5x}  .word {word:#010x}", 4 * i),
+        };
     }
     out
+}
+
+/// Translates the region at `entry` without running it and returns the listing, or None if there
+/// is no code.
+pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
+    let mut region = Region::default();
+    if !region.build(memory, entry, MAX_INSTRUCTIONS) {
+        return None;
+    }
+    let outside = facts::Outside { memory, flags_live_at_return: config.flags_live_at_return };
+    facts::flag_liveness(&mut region, outside);
+    let mut asm = Asm::default();
+    let mut lower = Lower::new(&mut asm, &region, config);
+    lower.run();
+    let emitted = lower.into_emitted();
+    Some(text(&region, asm.code(), &emitted.map))
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub host: HostFeatures,
     /// Bytes of address space for translations.
     pub cache_size: usize,
+    /// Keep flags exact over returns even before code is seen that reads them there.
+    pub flags_live_at_return: bool,
     /// Print every region, guest and emitted code side by side, to standard error.
     pub dump_asm: bool,
 }
@@ -132,6 +134,7 @@ pub struct Engine {
 /// What only the holder of the lock touches.
 struct Inner {
     order: MemoryOrder,
+    flags_live_at_return: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
     /// Regions by the guest pages (4096 bytes) they come from.
@@ -172,6 +175,7 @@ impl Engine {
             cache,
             inner: Mutex::new(Inner {
                 order: config.order,
+                flags_live_at_return: config.flags_live_at_return,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 region: Region::default(),
@@ -196,11 +200,7 @@ impl Engine {
         let shadow = block + SHADOW_GUARD as u64;
         // SAFETY: the range is inside the block mapped just now.
         let ok = unsafe {
-            libc::mprotect(
-                shadow as *mut _,
-                SHADOW_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
+            libc::mprotect(shadow as *mut _, SHADOW_SIZE, libc::PROT_READ | libc::PROT_WRITE)
         };
         if ok != 0 {
             return Err(io::Error::last_os_error());
@@ -234,10 +234,7 @@ impl Engine {
 
     /// An empty entry has guest address 0, so the one for address 0 must lead to the miss trampoline.
     fn clear_branch_table(&self, table: u64) {
-        let miss = BranchTableEntry {
-            guest: 0,
-            host: self.trampoline(Trampoline::Indirect),
-        };
+        let miss = BranchTableEntry { guest: 0, host: self.trampoline(Trampoline::Indirect) };
         // SAFETY: the first entry of a table that `attach` mapped.
         unsafe { *(table as *mut BranchTableEntry) = miss };
     }
@@ -401,31 +398,27 @@ impl Engine {
             let entry = cpu.branch_table + table_offset(cpu.rip);
             // SAFETY: inside the table that `attach` mapped; only this thread uses it now.
             unsafe {
-                *(entry as *mut BranchTableEntry) = BranchTableEntry {
-                    guest: cpu.rip,
-                    host,
-                }
+                *(entry as *mut BranchTableEntry) = BranchTableEntry { guest: cpu.rip, host }
             };
         }
     }
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
-        let Inner {
-            region,
-            asm,
-            order,
-            stats,
-            ..
-        } = inner;
+        let Inner { region, asm, order, stats, flags_live_at_return, .. } = inner;
         if !region.build(&*self.memory, rip, max) {
             return None;
         }
-        facts::flag_liveness(region, &*self.memory);
-        let config = Config {
-            order: *order,
-            ..self.config
-        };
+        if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
+            // Before the call is made: what has been translated so far may be the callee.
+            *flags_live_at_return = true;
+            self.flush(inner);
+            return self.translate(inner, rip, max, publish);
+        }
+        let outside =
+            facts::Outside { memory: &*self.memory, flags_live_at_return: *flags_live_at_return };
+        facts::flag_liveness(region, outside);
+        let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config);
         lower.run();
@@ -469,12 +462,7 @@ impl Engine {
     /// Forgets every translation of guest code in `start..end`, in every thread.
     pub fn invalidate(&self, start: u64, end: u64) {
         let mut inner = self.lock();
-        let Inner {
-            pages,
-            entries,
-            stats,
-            ..
-        } = &mut *inner;
+        let Inner { pages, entries, stats, .. } = &mut *inner;
         for page in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
             let Some(regions) = pages.get_mut(&page) else {
                 continue;
@@ -596,12 +584,7 @@ impl Engine {
 fn no_code(cpu: &mut CpuState) -> Exit {
     const SEGV_MAPERR: i32 = 1;
     cpu.entering = 0;
-    cpu.fault = Fault {
-        signo: libc::SIGSEGV as u32,
-        code: SEGV_MAPERR,
-        addr: cpu.rip,
-        write: 0,
-    };
+    cpu.fault = Fault { signo: libc::SIGSEGV as u32, code: SEGV_MAPERR, addr: cpu.rip, write: 0 };
     Exit::MemoryFault
 }
 

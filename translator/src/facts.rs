@@ -10,11 +10,21 @@ use iced_x86::{FlowControl, Instruction};
 /// How many instructions behind an exit are looked at for a definition of the flags.
 const LOOK_AHEAD: usize = 6;
 
+/// What is known of code outside the region.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// Where code can be read.
+    pub memory: &'a dyn GuestMemory,
+    /// Whether flags are live at a return. No compiler passes a result in flags, so they are not,
+    /// until code is seen that reads flags behind a call (see [`reads_flags_behind_call`]).
+    pub flags_live_at_return: bool,
+}
+
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction.
-pub fn flag_liveness(region: &mut Region, memory: &dyn GuestMemory) {
+pub fn flag_liveness(region: &mut Region, outside: Outside) {
     let n = region.insns.len();
     for i in 0..n {
-        let (taken, fallen) = live_outside(region, memory, i);
+        let (taken, fallen) = live_outside(region, outside, i);
         region.insns[i].live_taken = taken;
         // Until the backward pass has been here this is what leaves the region.
         region.insns[i].live_out = taken.or(fallen);
@@ -30,7 +40,9 @@ pub fn flag_liveness(region: &mut Region, memory: &dyn GuestMemory) {
                 live = live.or(region.insns[t as usize].live_in);
             }
             let entry = table::entry(&region.insns[i].ins);
-            let live_in = live.without(entry.writes).or(entry.reads);
+            let live_in = live
+                .without(entry.kills(&region.insns[i].ins))
+                .or(entry.reads);
             let insn = &mut region.insns[i];
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.
@@ -45,10 +57,10 @@ pub fn flag_liveness(region: &mut Region, memory: &dyn GuestMemory) {
 
 /// Flags that code outside the region may read when control leaves it at this instruction:
 /// where its branch goes, and where it falls through to.
-fn live_outside(region: &Region, memory: &dyn GuestMemory, i: usize) -> (Flags, Flags) {
+fn live_outside(region: &Region, outside: Outside, i: usize) -> (Flags, Flags) {
     let ins = &region.insns[i].ins;
     let fallen = if region.can_fall_through(i) && !region.falls_into_next(i) {
-        live_at(memory, ins.next_ip())
+        live_at(outside, ins.next_ip())
     } else {
         Flags::NONE
     };
@@ -61,25 +73,26 @@ fn live_outside(region: &Region, memory: &dyn GuestMemory, i: usize) -> (Flags, 
         }
         FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call => {
             // SYSCALL counts as a call, too: r11 takes the flags.
-            direct_target(ins).map_or(Flags::ALL, |t| live_at(memory, t))
+            direct_target(ins).map_or(Flags::ALL, |t| live_at(outside, t))
         }
+        FlowControl::Return if !outside.flags_live_at_return => Flags::NONE,
         _ => Flags::ALL,
     };
     (taken, fallen)
 }
 
 /// Flags that may be read at `addr` before they are written, from a short look at the code there.
-fn live_at(memory: &dyn GuestMemory, addr: u64) -> Flags {
+fn live_at(outside: Outside, addr: u64) -> Flags {
     let mut unknown = Flags::ALL;
     let mut live = Flags::NONE;
     let mut pos = addr;
     for _ in 0..LOOK_AHEAD {
-        let Fetch::Ok(ins) = fetch(memory, pos) else {
+        let Fetch::Ok(ins) = fetch(outside.memory, pos) else {
             break;
         };
         let entry = table::entry(&ins);
         live = live.or(entry.reads.and(unknown));
-        unknown = unknown.without(entry.writes.or(live));
+        unknown = unknown.without(entry.kills(&ins).or(live));
         if unknown.is_empty() {
             return live;
         }
@@ -89,10 +102,39 @@ fn live_at(memory: &dyn GuestMemory, addr: u64) -> Flags {
                 Some(t) => pos = t,
                 None => break,
             },
+            FlowControl::Return if !outside.flags_live_at_return => return live,
             _ => break,
         }
     }
     live.or(unknown)
+}
+
+/// Whether the region reads flags that it did not set behind one of its calls: then a callee's
+/// flags must be exact at its return.
+pub fn reads_flags_behind_call(region: &Region) -> bool {
+    (0..region.insns.len()).any(|i| {
+        region.insns[i].ins.flow_control() == FlowControl::Call && reads_first(region, i + 1)
+    })
+}
+
+/// Whether straight-line code from an index on reads a flag before writing it.
+fn reads_first(region: &Region, from: usize) -> bool {
+    let mut unknown = Flags::ALL;
+    for i in from..region.insns.len() {
+        let ins = &region.insns[i].ins;
+        let entry = table::entry(ins);
+        if entry.lower.is_none() || ins.flow_control() == FlowControl::Call {
+            return false;
+        }
+        if entry.reads.any(unknown) {
+            return true;
+        }
+        unknown = unknown.without(entry.writes);
+        if unknown.is_empty() || !region.falls_into_next(i) {
+            return false;
+        }
+    }
+    false
 }
 
 /// Whether the instruction only sets its destination register to zero (XOR r, r or SUB r, r).

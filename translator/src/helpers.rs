@@ -7,6 +7,7 @@
 //! moment: a fault abandons its frame.
 
 use crate::state::{CpuState, MAX_HELPERS};
+use crate::x87::helpers as x87;
 
 /// Two result registers (x20 and x21 in translated code).
 #[repr(C)]
@@ -22,6 +23,7 @@ macro_rules! helpers {
         /// Names of the helpers; the number is the index in [`CpuState::helpers`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
+        #[allow(missing_docs)] // a group of helpers is described at its first
         pub enum Helper { $($(#[$doc])* $name),* }
 
         /// The helpers' functions, by number.
@@ -34,6 +36,38 @@ helpers! {
     Div128 = div128;
     /// The same, signed.
     Idiv128 = idiv128;
+    /// The x87 instructions, see [`crate::x87::helpers`].
+    X87ArithSt = x87::arith_st;
+    X87ArithM = x87::arith_m;
+    X87Load = x87::load;
+    X87LoadF80 = x87::load_f80;
+    X87LoadBcd = x87::load_bcd;
+    X87LoadSt = x87::load_st;
+    X87LoadConstant = x87::load_constant;
+    X87StoreSt = x87::store_st;
+    X87Store = x87::store;
+    X87CompareSt = x87::compare_st;
+    X87CompareM = x87::compare_m;
+    X87CompareFlags = x87::compare_flags;
+    X87Test = x87::test;
+    X87Examine = x87::examine;
+    X87Unary = x87::unary;
+    X87Binary = x87::binary;
+    X87Pair = x87::pair;
+    X87Exchange = x87::exchange;
+    X87ConditionalMove = x87::conditional_move;
+    X87Free = x87::free;
+    X87MoveTop = x87::move_top;
+    X87Init = x87::init;
+    X87LoadControl = x87::load_control;
+    X87StoreEnv = x87::store_env;
+    X87LoadEnv = x87::load_env;
+    X87Save = x87::save;
+    X87Restore = x87::restore;
+    FxSave = x87::fxsave;
+    FxRstor = x87::fxrstor;
+    /// MASKMOVQ.
+    MaskedStore = x87::masked_store;
 }
 
 /// Writes the helpers' addresses into a state.

@@ -158,10 +158,7 @@ impl Region {
         let i = &self.insns[index].ins;
         !ends_block(i)
             && !leaves_for_good(i)
-            && self
-                .insns
-                .get(index + 1)
-                .is_some_and(|n| n.ins.ip() == i.next_ip())
+            && self.insns.get(index + 1).is_some_and(|n| n.ins.ip() == i.next_ip())
     }
 
     /// Whether control can go on behind the instruction at all.
@@ -172,8 +169,5 @@ impl Region {
 
 /// A jump, conditional or not, LOOP and JRCXZ included; not a call.
 pub fn is_jump(ins: &Instruction) -> bool {
-    matches!(
-        ins.flow_control(),
-        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-    )
+    matches!(ins.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
 }

@@ -63,16 +63,8 @@ pub struct X87State {
 
 impl X87State {
     /// The state after FNINIT.
-    pub const INIT: Self = Self {
-        st: [0; 8],
-        cw: 0x37f,
-        sw: 0,
-        top: 0,
-        tag: 0,
-        fop: 0,
-        fip: 0,
-        fdp: 0,
-    };
+    pub const INIT: Self =
+        Self { st: [0; 8], cw: 0x37f, sw: 0, top: 0, tag: 0, fop: 0, fip: 0, fdp: 0 };
 }
 
 /// MXCSR at process start: all exceptions masked, round to nearest.

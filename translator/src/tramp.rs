@@ -37,12 +37,7 @@ pub fn emit(a: &mut Asm) -> [u32; COUNT] {
     let enter = a.pos();
     emit_enter(a);
     let mut exits = [0; 4];
-    let codes = [
-        ExitCode::Direct,
-        ExitCode::Indirect,
-        ExitCode::Syscall,
-        ExitCode::Exception,
-    ];
+    let codes = [ExitCode::Direct, ExitCode::Indirect, ExitCode::Syscall, ExitCode::Exception];
     for (at, code) in exits.iter_mut().zip(codes) {
         *at = a.pos();
         emit_exit(a, code);
@@ -120,11 +115,7 @@ fn emit_call_helper(a: &mut Asm) {
 fn callee_saved(a: &mut Asm, load: bool) {
     for i in 0..6u8 {
         let (x, y, at) = (R(19 + 2 * i), R(20 + 2 * i), 16 * i32::from(i));
-        if load {
-            a.ldp(x, y, SP, at)
-        } else {
-            a.stp(x, y, SP, at)
-        }
+        if load { a.ldp(x, y, SP, at) } else { a.stp(x, y, SP, at) }
     }
     for i in 0..4u8 {
         let (x, y, at) = (8 + 2 * i, 9 + 2 * i, 96 + 16 * i32::from(i));

@@ -20,6 +20,7 @@ fn engine(host: HostFeatures) -> Engine {
         order: MemoryOrder::Plain,
         host,
         cache_size: 16 << 20,
+        flags_live_at_return: false,
         dump_asm: std::env::var_os("DUMP").is_some(),
     };
     Engine::new(config, Box::new(Open)).expect("address space")

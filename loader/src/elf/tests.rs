@@ -34,15 +34,7 @@ const DATA: Phdr = Phdr {
 
 impl Phdr {
     fn of_type(p_type: u32, offset: u64, size: u64) -> Self {
-        Self {
-            p_type,
-            flags: PF_R,
-            offset,
-            vaddr: 0,
-            filesz: size,
-            memsz: size,
-            align: 1,
-        }
+        Self { p_type, flags: PF_R, offset, vaddr: 0, filesz: size, memsz: size, align: 1 }
     }
 }
 
@@ -95,39 +87,15 @@ const RX: u32 = (libc::PROT_READ | libc::PROT_EXEC) as u32;
 fn static_program() {
     let plan = plan_of(ET_EXEC, &[TEXT, DATA]).unwrap();
     assert!(!plan.relocatable && !plan.executable_stack && plan.interpreter.is_none());
-    assert_eq!(
-        (plan.span.clone(), plan.entry),
-        (0x40_0000..0x40_6000, 0x40_1000)
-    );
-    assert_eq!(
-        (plan.brk, plan.align, plan.isa_needed),
-        (0x40_5210, PAGE, 0)
-    );
+    assert_eq!((plan.span.clone(), plan.entry), (0x40_0000..0x40_6000, 0x40_1000));
+    assert_eq!((plan.brk, plan.align, plan.isa_needed), (0x40_5210, PAGE, 0));
     assert_eq!(
         plan.steps,
         [
-            Step::File {
-                addr: 0x40_0000,
-                len: 0x1234,
-                offset: 0,
-                prot: RX
-            },
-            Step::File {
-                addr: 0x40_2000,
-                len: 0x1010,
-                offset: 0x1000,
-                prot: RW
-            },
-            Step::Zero {
-                addr: 0x40_3010,
-                len: 0xff0,
-                prot: RW
-            },
-            Step::Anonymous {
-                addr: 0x40_4000,
-                len: 0x2000,
-                prot: RW
-            },
+            Step::File { addr: 0x40_0000, len: 0x1234, offset: 0, prot: RX },
+            Step::File { addr: 0x40_2000, len: 0x1010, offset: 0x1000, prot: RW },
+            Step::Zero { addr: 0x40_3010, len: 0xff0, prot: RW },
+            Step::Anonymous { addr: 0x40_4000, len: 0x2000, prot: RW },
         ]
     );
 }
@@ -136,73 +104,75 @@ fn static_program() {
 fn program_headers_are_found_without_pt_phdr() {
     assert_eq!(plan_of(ET_EXEC, &[TEXT]).unwrap().phdr, Some(0x40_0040));
     // No segment covers the table.
-    let text = Phdr {
-        offset: 0x1000,
+    let text = Phdr { offset: 0x1000, ..TEXT };
+    assert_eq!(plan_of(ET_EXEC, &[text]).unwrap().phdr, None);
+}
+
+/// The shape of UPX's output: the file mapped twice, the first time with a long bss.
+#[test]
+fn packed_program() {
+    let bss = Phdr {
+        flags: PF_R | PF_W,
+        filesz: 0x1000,
+        memsz: 0x8_0000,
         ..TEXT
     };
-    assert_eq!(plan_of(ET_EXEC, &[text]).unwrap().phdr, None);
+    let packed = Phdr {
+        vaddr: 0x48_0000,
+        filesz: 0x3000,
+        memsz: 0x3000,
+        ..TEXT
+    };
+    let plan = plan_of(ET_EXEC, &[bss, packed]).unwrap();
+    assert_eq!(
+        plan.steps,
+        [
+            Step::File {
+                addr: 0x40_0000,
+                len: 0x1000,
+                offset: 0,
+                prot: RW
+            },
+            Step::Anonymous {
+                addr: 0x40_1000,
+                len: 0x7_f000,
+                prot: RW
+            },
+            Step::File {
+                addr: 0x48_0000,
+                len: 0x3000,
+                offset: 0,
+                prot: RX
+            },
+        ]
+    );
+    assert_eq!(plan.phdr, Some(0x48_0040));
 }
 
 #[test]
 fn bss_within_one_page_needs_no_more_pages() {
-    let data = Phdr {
-        memsz: 0x210,
-        ..DATA
-    };
+    let data = Phdr { memsz: 0x210, ..DATA };
     let plan = plan_of(ET_EXEC, &[data]).unwrap();
-    assert_eq!(
-        plan.steps[1..],
-        [Step::Zero {
-            addr: 0x40_3010,
-            len: 0x10,
-            prot: RW
-        }]
-    );
+    assert_eq!(plan.steps[1..], [Step::Zero { addr: 0x40_3010, len: 0x10, prot: RW }]);
 }
 
 #[test]
 fn bss_without_file_bytes_is_anonymous() {
-    let bss = Phdr {
-        filesz: 0,
-        offset: 0x77,
-        vaddr: 0x50_0123,
-        memsz: 0x1000,
-        ..DATA
-    };
+    let bss = Phdr { filesz: 0, offset: 0x77, vaddr: 0x50_0123, memsz: 0x1000, ..DATA };
     let plan = plan_of(ET_EXEC, &[TEXT, bss]).unwrap();
-    assert_eq!(
-        plan.steps[1..],
-        [Step::Anonymous {
-            addr: 0x50_0000,
-            len: 0x2000,
-            prot: RW
-        }]
-    );
+    assert_eq!(plan.steps[1..], [Step::Anonymous { addr: 0x50_0000, len: 0x2000, prot: RW }]);
 }
 
 /// The bytes of the earlier segment stay, and the rest of its page becomes zero.
 #[test]
 fn bss_in_the_last_page_of_another_segment() {
-    let bss = Phdr {
-        filesz: 0,
-        vaddr: 0x40_1800,
-        memsz: 0x1000,
-        ..DATA
-    };
+    let bss = Phdr { filesz: 0, vaddr: 0x40_1800, memsz: 0x1000, ..DATA };
     let plan = plan_of(ET_EXEC, &[TEXT, bss]).unwrap();
     assert_eq!(
         plan.steps[1..],
         [
-            Step::Zero {
-                addr: 0x40_1800,
-                len: 0x800,
-                prot: RW
-            },
-            Step::Anonymous {
-                addr: 0x40_2000,
-                len: 0x1000,
-                prot: RW
-            },
+            Step::Zero { addr: 0x40_1800, len: 0x800, prot: RW },
+            Step::Anonymous { addr: 0x40_2000, len: 0x1000, prot: RW },
         ]
     );
 }
@@ -210,43 +180,19 @@ fn bss_in_the_last_page_of_another_segment() {
 #[test]
 fn position_independent_program_with_interpreter() {
     let interp = Phdr::of_type(PT_INTERP, CONTENTS, 9);
-    let mut bytes = file(
-        ET_DYN,
-        &[
-            interp,
-            Phdr {
-                vaddr: 0,
-                align: 0x20_0000,
-                ..TEXT
-            },
-        ],
-    );
+    let mut bytes = file(ET_DYN, &[interp, Phdr { vaddr: 0, align: 0x20_0000, ..TEXT }]);
     bytes[CONTENTS as usize..][..9].copy_from_slice(b"/lib/ld\0\0");
     let plan = plan(bytes.as_slice()).unwrap();
     assert!(plan.relocatable);
     assert_eq!(plan.interpreter, Some("/lib/ld".into()));
-    assert_eq!(
-        (plan.span, plan.align, plan.phdr),
-        (0..0x2000, 0x20_0000, Some(64))
-    );
+    assert_eq!((plan.span, plan.align, plan.phdr), (0..0x2000, 0x20_0000, Some(64)));
 }
 
 #[test]
 fn executable_stack_only_when_asked_for() {
-    let stack = |flags| Phdr {
-        flags,
-        ..Phdr::of_type(PT_GNU_STACK, 0, 0)
-    };
-    assert!(
-        plan_of(ET_EXEC, &[TEXT, stack(PF_R | PF_W | PF_X)])
-            .unwrap()
-            .executable_stack
-    );
-    assert!(
-        !plan_of(ET_EXEC, &[TEXT, stack(PF_R | PF_W)])
-            .unwrap()
-            .executable_stack
-    );
+    let stack = |flags| Phdr { flags, ..Phdr::of_type(PT_GNU_STACK, 0, 0) };
+    assert!(plan_of(ET_EXEC, &[TEXT, stack(PF_R | PF_W | PF_X)]).unwrap().executable_stack);
+    assert!(!plan_of(ET_EXEC, &[TEXT, stack(PF_R | PF_W)]).unwrap().executable_stack);
 }
 
 #[test]
@@ -260,28 +206,13 @@ fn odd_alignments() {
 
 /// A property note with an unknown property before the one that counts.
 fn property_note(isa: u32) -> Vec<u8> {
-    let words = [
-        4,
-        32,
-        5,
-        u32::from_le_bytes(*b"GNU\0"),
-        0xc000_0002,
-        4,
-        3,
-        0,
-        0xc000_8002,
-        4,
-        isa,
-        0,
-    ];
+    let words =
+        [4, 32, 5, u32::from_le_bytes(*b"GNU\0"), 0xc000_0002, 4, 3, 0, 0xc000_8002, 4, isa, 0];
     words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
 fn with_property_note(note: &[u8], size: u64) -> LoadPlan {
-    let mut bytes = file(
-        ET_EXEC,
-        &[TEXT, Phdr::of_type(PT_GNU_PROPERTY, CONTENTS, size)],
-    );
+    let mut bytes = file(ET_EXEC, &[TEXT, Phdr::of_type(PT_GNU_PROPERTY, CONTENTS, size)]);
     bytes[CONTENTS as usize..][..note.len()].copy_from_slice(note);
     plan(bytes.as_slice()).unwrap()
 }
@@ -289,29 +220,17 @@ fn with_property_note(note: &[u8], size: u64) -> LoadPlan {
 #[test]
 fn isa_needed_is_read_from_the_property_note() {
     let note = property_note(0b111);
-    assert_eq!(
-        with_property_note(&note, note.len() as u64).isa_needed,
-        0b111
-    );
+    assert_eq!(with_property_note(&note, note.len() as u64).isa_needed, 0b111);
 }
 
 #[test]
 fn a_property_note_that_makes_no_sense_asks_for_nothing() {
     let note = property_note(0b111);
     for size in 0..40 {
-        assert_eq!(
-            with_property_note(&note, size).isa_needed,
-            0,
-            "cut at {size}"
-        );
+        assert_eq!(with_property_note(&note, size).isa_needed, 0, "cut at {size}");
     }
-    let endless = [
-        [4, u32::MAX, 5, 0, 1, u32::MAX]
-            .map(u32::to_le_bytes)
-            .as_flattened(),
-        &note,
-    ]
-    .concat();
+    let endless =
+        [[4, u32::MAX, 5, 0, 1, u32::MAX].map(u32::to_le_bytes).as_flattened(), &note].concat();
     assert_eq!(with_property_note(&endless, u64::MAX).isa_needed, 0);
 }
 
@@ -342,53 +261,13 @@ fn files_that_are_something_else() {
 #[test]
 fn segments_that_cannot_be() {
     assert!(refusal_of(&[Phdr::of_type(PT_GNU_STACK, 0, 0)]).contains("nothing to load"));
-    assert!(
-        refusal_of(&[Phdr {
-            memsz: 0x1233,
-            ..TEXT
-        }])
-        .contains("larger in the file")
-    );
-    assert!(
-        refusal_of(&[Phdr {
-            memsz: u64::MAX,
-            ..TEXT
-        }])
-        .contains("outside")
-    );
-    assert!(
-        refusal_of(&[Phdr {
-            vaddr: ADDRESS_END - PAGE,
-            ..TEXT
-        }])
-        .contains("outside")
-    );
+    assert!(refusal_of(&[Phdr { memsz: 0x1233, ..TEXT }]).contains("larger in the file"));
+    assert!(refusal_of(&[Phdr { memsz: u64::MAX, ..TEXT }]).contains("outside"));
+    assert!(refusal_of(&[Phdr { vaddr: ADDRESS_END - PAGE, ..TEXT }]).contains("outside"));
     assert!(refusal_of(&[Phdr { offset: 1, ..TEXT }]).contains("disagree"));
-    assert!(
-        refusal_of(&[Phdr {
-            offset: !0xfff,
-            ..TEXT
-        }])
-        .contains("wraps")
-    );
-    assert!(
-        refusal_of(&[Phdr {
-            offset: 0x2000,
-            ..TEXT
-        }])
-        .contains("cut short")
-    );
-    assert!(
-        refusal_of(&[
-            TEXT,
-            Phdr {
-                vaddr: 0x40_1e10,
-                ..DATA
-            },
-            TEXT
-        ])
-        .contains("overlap")
-    );
+    assert!(refusal_of(&[Phdr { offset: !0xfff, ..TEXT }]).contains("wraps"));
+    assert!(refusal_of(&[Phdr { offset: 0x2000, ..TEXT }]).contains("cut short"));
+    assert!(refusal_of(&[TEXT, Phdr { vaddr: 0x40_1e10, ..DATA }, TEXT]).contains("overlap"));
 }
 
 #[test]
@@ -406,10 +285,7 @@ fn exit_statuses() {
     let open = |kind| LoadError::Open(io::Error::from(kind)).status();
     assert_eq!(open(io::ErrorKind::NotFound), STATUS_NOT_FOUND);
     assert_eq!(open(io::ErrorKind::PermissionDenied), STATUS_CANNOT_EXECUTE);
-    assert_eq!(
-        LoadError::NoInterpreter("/x".into()).status(),
-        STATUS_NOT_FOUND
-    );
+    assert_eq!(LoadError::NoInterpreter("/x".into()).status(), STATUS_NOT_FOUND);
 }
 
 /// Numbers that are likely to be at a limit.
@@ -429,26 +305,17 @@ fn phdr() -> impl Strategy<Value = Phdr> {
         1 => Just(PT_GNU_STACK),
         1 => Just(PT_GNU_PROPERTY),
     ];
-    (
-        p_type,
-        0..8u32,
-        number(),
-        number(),
-        number(),
-        number(),
-        number(),
+    (p_type, 0..8u32, number(), number(), number(), number(), number()).prop_map(
+        |(p_type, flags, offset, vaddr, filesz, memsz, align)| Phdr {
+            p_type,
+            flags,
+            offset,
+            vaddr,
+            filesz,
+            memsz,
+            align,
+        },
     )
-        .prop_map(
-            |(p_type, flags, offset, vaddr, filesz, memsz, align)| Phdr {
-                p_type,
-                flags,
-                offset,
-                vaddr,
-                filesz,
-                memsz,
-                align,
-            },
-        )
 }
 
 /// Segments that are right but for the numbers proptest bends.
@@ -474,9 +341,7 @@ fn check(plan: &LoadPlan, file_len: u64) -> Result<(), TestCaseError> {
     let mut mapped = std::collections::HashSet::new();
     for step in &plan.steps {
         let (addr, len) = match *step {
-            Step::File {
-                addr, len, offset, ..
-            } => {
+            Step::File { addr, len, offset, .. } => {
                 prop_assert_eq!((addr % PAGE, offset % PAGE), (0, 0));
                 prop_assert!(len > 0 && offset + len <= file_len);
                 (addr, len)
@@ -487,10 +352,7 @@ fn check(plan: &LoadPlan, file_len: u64) -> Result<(), TestCaseError> {
             }
             Step::Zero { addr, len, .. } => {
                 prop_assert_eq!(page_down(addr), page_down(addr + len - 1));
-                prop_assert!(
-                    mapped.contains(&page_down(addr)),
-                    "zeroes a page that is not there"
-                );
+                prop_assert!(mapped.contains(&page_down(addr)), "zeroes a page that is not there");
                 continue;
             }
         };
@@ -563,15 +425,10 @@ fn carry_out(plan: &LoadPlan, file: &[u8]) -> Vec<u8> {
     let mut memory = vec![0xaa; (plan.span.end - plan.span.start) as usize];
     for step in &plan.steps {
         match *step {
-            Step::File {
-                addr, len, offset, ..
-            } => {
+            Step::File { addr, len, offset, .. } => {
                 let pages = page_up(len) as usize;
-                let mut bytes: Vec<u8> = file[offset as usize..]
-                    .iter()
-                    .copied()
-                    .take(pages)
-                    .collect();
+                let mut bytes: Vec<u8> =
+                    file[offset as usize..].iter().copied().take(pages).collect();
                 bytes.resize(pages, 0);
                 memory[(addr - plan.span.start) as usize..][..pages].copy_from_slice(&bytes);
             }

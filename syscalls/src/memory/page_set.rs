@@ -63,8 +63,7 @@ impl PageSet {
     /// Whether the page of an address is in the set.
     pub fn contains(&self, addr: u64) -> bool {
         position(addr).is_some_and(|(leaf, word, bit)| {
-            self.leaf(leaf)
-                .is_some_and(|l| l[word].load(Ordering::SeqCst) & bit != 0)
+            self.leaf(leaf).is_some_and(|l| l[word].load(Ordering::SeqCst) & bit != 0)
         })
     }
 
@@ -89,8 +88,7 @@ impl PageSet {
     /// Takes the page of an address out of the set; whether it was there.
     pub fn remove(&self, addr: u64) -> bool {
         position(addr).is_some_and(|(leaf, word, bit)| {
-            self.leaf(leaf)
-                .is_some_and(|l| l[word].fetch_and(!bit, Ordering::SeqCst) & bit != 0)
+            self.leaf(leaf).is_some_and(|l| l[word].fetch_and(!bit, Ordering::SeqCst) & bit != 0)
         })
     }
 

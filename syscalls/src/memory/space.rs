@@ -76,7 +76,7 @@ impl Map {
     }
 }
 
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) map: IntervalMap,
     /// From the start of the heap to the program break.
     brk: Range<u64>,
@@ -102,7 +102,7 @@ pub fn host_page_size() -> u64 {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
-fn last_errno() -> Errno {
+pub(super) fn last_errno() -> Errno {
     Errno(
         io::Error::last_os_error()
             .raw_os_error()
@@ -117,11 +117,7 @@ const EEXIST: Errno = Errno(libc::EEXIST);
 /// The protection the host's page gets for the guest's: the guest's code is only ever read, and
 /// on x86 what may be written or executed may be read.
 pub(super) fn host_prot(prot: u32) -> u32 {
-    if prot & (READ | WRITE | EXEC) == 0 {
-        0
-    } else {
-        prot & WRITE | READ
-    }
+    if prot & (READ | WRITE | EXEC) == 0 { 0 } else { prot & WRITE | READ }
 }
 
 pub(super) mod raw {
@@ -139,14 +135,7 @@ pub(super) mod raw {
     ) -> Result<u64, Errno> {
         // SAFETY: see the module.
         let at = unsafe {
-            libc::mmap(
-                addr as *mut _,
-                len as usize,
-                prot as i32,
-                flags as i32,
-                fd,
-                offset as i64,
-            )
+            libc::mmap(addr as *mut _, len as usize, prot as i32, flags as i32, fd, offset as i64)
         };
         if at == libc::MAP_FAILED {
             return Err(last_errno());
@@ -180,11 +169,7 @@ pub(super) mod raw {
                 to as *mut libc::c_void,
             )
         };
-        if at == libc::MAP_FAILED {
-            Err(last_errno())
-        } else {
-            Ok(at as u64)
-        }
+        if at == libc::MAP_FAILED { Err(last_errno()) } else { Ok(at as u64) }
     }
 
     pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
@@ -220,12 +205,14 @@ pub(super) mod raw {
         Ok(())
     }
 
+    /// Copies memory of the guest that the caller made accessible.
+    pub fn copy(from: u64, to: u64, len: u64) {
+        // SAFETY: see the module.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, len as usize) };
+    }
+
     fn check(result: i32) -> Result<(), Errno> {
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(last_errno())
-        }
+        if result == 0 { Ok(()) } else { Err(last_errno()) }
     }
 }
 
@@ -242,10 +229,7 @@ impl Memory {
     /// in it and nothing else.
     pub fn new() -> io::Result<&'static Self> {
         let text = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Box::leak(Box::new(Self::with_host(
-            parse_maps(&text),
-            host_page_size(),
-        )?)))
+        Ok(Box::leak(Box::new(Self::with_host(parse_maps(&text), host_page_size())?)))
     }
 
     fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
@@ -259,18 +243,10 @@ impl Memory {
         }
         // With 48 bits the kernel keeps the translator above the guest by itself. With 47 the
         // translator is at the top, and the guest stays a good way below.
-        let stack_top = if highest > 1 << 47 {
-            ADDRESS_LIMIT
-        } else {
-            0x7e00_0000_0000
-        };
+        let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
         let stack_top = stack_top / host_page * host_page;
         Ok(Self {
-            state: Mutex::new(State {
-                map,
-                brk: 0..0,
-                base: stack_top - STACK_GAP,
-            }),
+            state: Mutex::new(State { map, brk: 0..0, base: stack_top - STACK_GAP }),
             watched: PageSet::new()?,
             any_watched: AtomicBool::new(false),
             engine: OnceLock::new(),
@@ -313,8 +289,12 @@ impl Memory {
     /// never the other way round.)
     pub(super) fn finish(&self, state: MutexGuard<'_, State>, range: Range<u64>, held_code: bool) {
         drop(state);
+        self.invalidate(range, held_code);
+    }
+
+    pub(super) fn invalidate(&self, range: Range<u64>, held_code: bool) {
         if let (true, Some(engine)) = (held_code, self.engine.get()) {
-            engine.invalidate(range.start, range.end);
+            engine.invalidate(self.floor(range.start), self.ceil(range.end));
         }
     }
 
@@ -357,43 +337,26 @@ impl Memory {
         mapping: &Mapping,
     ) -> Result<u64, Errno> {
         // The address is congruent to the file offset modulo the host's page size.
-        let skew = if request.is_anonymous() {
-            0
-        } else {
-            request.offset % self.host_page
-        };
+        let skew = if request.is_anonymous() { 0 } else { request.offset % self.host_page };
         let span = self.ceil(len + skew);
         let host = |at: u64| {
-            let (prot, flags) = (
-                host_prot(mapping.prot),
-                request.host_flags() | MAP_FIXED_NOREPLACE,
-            );
+            let (prot, flags) =
+                (host_prot(mapping.prot), request.host_flags() | MAP_FIXED_NOREPLACE);
             raw::mmap(at, span, prot, flags, request.fd, request.offset - skew)
         };
         let hint = self.ceil(request.addr);
         let low = request.flags & MAP_32BIT != 0;
         if hint >= MIN_ADDRESS
-            && hint
-                .checked_add(span)
-                .is_some_and(|end| end <= ADDRESS_LIMIT)
+            && hint.checked_add(span).is_some_and(|end| end <= ADDRESS_LIMIT)
             && !low
         {
             if state.map.is_free(hint..hint + span) && host(hint).is_ok() {
                 return Ok(hint + skew);
             }
         }
-        let align = if request.flags & MAP_HUGETLB != 0 {
-            2 << 20
-        } else {
-            self.host_page
-        };
-        let within = if low {
-            LOW_WINDOW
-        } else {
-            MIN_ADDRESS..state.base
-        };
-        self.place(state, span, align.max(self.host_page), within, host)
-            .map(|at| at + skew)
+        let align = if request.flags & MAP_HUGETLB != 0 { 2 << 20 } else { self.host_page };
+        let within = if low { LOW_WINDOW } else { MIN_ADDRESS..state.base };
+        self.place(state, span, align.max(self.host_page), within, host).map(|at| at + skew)
     }
 
     /// Looks for a place of `span` bytes from the top down until `host` accepts it.
@@ -407,10 +370,7 @@ impl Memory {
     ) -> Result<u64, Errno> {
         let (mut within, mut step) = (within, align);
         for _ in 0..ATTEMPTS {
-            let at = state
-                .map
-                .find_gap(span, align, within.clone())
-                .ok_or(ENOMEM)?;
+            let at = state.map.find_gap(span, align, within.clone()).ok_or(ENOMEM)?;
             match host(at) {
                 // Something of the host that this map does not know of.
                 Err(EEXIST) => {
@@ -447,7 +407,7 @@ impl Memory {
             return Err(error);
         }
         state.map.insert(range.clone(), mapping);
-        self.settle(state, &range)
+        self.settle_edges(state, &range)
     }
 
     /// Makes sure that nothing of the translator is in a range that is going to be mapped over:
@@ -482,7 +442,7 @@ impl Memory {
 
     /// Maps a claimed range on the host. Host pages that the range shares with other mappings are
     /// filled by copying, and so is everything if the file's offset does not fit the address.
-    fn install(
+    pub(super) fn install(
         &self,
         state: &State,
         request: &Map,
@@ -499,11 +459,7 @@ impl Memory {
         let head = range.start != wide.start && (neighbours(wide.start) || !fits);
         let last = wide.end - self.host_page;
         let tail = range.end != wide.end && neighbours(last);
-        let inner_start = if head {
-            wide.start + self.host_page
-        } else {
-            wide.start
-        };
+        let inner_start = if head { wide.start + self.host_page } else { wide.start };
         let inner_end = if tail { last } else { wide.end };
         if (head || tail || !fits) && mapping.shared {
             return Err(EINVAL);
@@ -517,16 +473,9 @@ impl Memory {
                     request.offset + inner_start - range.start
                 };
                 let flags = request.host_flags() | MAP_FIXED;
-                raw::mmap(
-                    inner_start,
-                    len,
-                    host_prot(mapping.prot),
-                    flags,
-                    request.fd,
-                    offset,
-                )?;
+                raw::mmap(inner_start, len, host_prot(mapping.prot), flags, request.fd, offset)?;
             } else {
-                self.copy_in(request, range, inner_start..inner_end)?;
+                self.copy_in(request, range, inner_start..inner_end, mapping.prot)?;
             }
         }
         if head {
@@ -539,22 +488,17 @@ impl Memory {
     }
 
     /// Stands in for a private file mapping whose offset does not fit the host's pages.
-    fn copy_in(&self, request: &Map, range: &Range<u64>, inner: Range<u64>) -> Result<(), Errno> {
+    fn copy_in(
+        &self,
+        request: &Map,
+        range: &Range<u64>,
+        inner: Range<u64>,
+        prot: u32,
+    ) -> Result<(), Errno> {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        raw::mmap(
-            inner.start,
-            inner.end - inner.start,
-            READ | WRITE,
-            flags,
-            -1,
-            0,
-        )?;
+        raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
         let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
-        raw::fill(
-            start,
-            end - start,
-            Some((request.fd, request.offset + start - range.start)),
-        )
+        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))
     }
 
     /// Puts a part of a new mapping into a host page that holds other mappings too.
@@ -576,12 +520,17 @@ impl Memory {
         raw::fill(start, end - start, file)
     }
 
+    /// The pages of a range are no longer watched: they were replaced, or get another protection.
+    fn forget_watch(&self, range: &Range<u64>) {
+        self.watched.for_each(range.clone(), |page| {
+            self.watched.remove(page);
+        });
+    }
+
     /// Gives the host pages of a range the protection that the map says, and ends their watch.
     pub(super) fn settle(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
         let wide = self.widen(range);
-        self.watched.for_each(wide.clone(), |page| {
-            self.watched.remove(page);
-        });
+        self.forget_watch(&wide);
         let mut at = wide.start;
         while at < wide.end {
             let (prot, end) = self.uniform(state, at, wide.end);
@@ -589,6 +538,17 @@ impl Memory {
                 raw::mprotect(at, end - at, host_prot(prot))?;
             }
             at = end;
+        }
+        Ok(())
+    }
+
+    /// After the host has mapped or unmapped a range: the host pages that only partly belong to it.
+    pub(super) fn settle_edges(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
+        self.forget_watch(&self.widen(range));
+        for edge in [range.start, range.end] {
+            if edge != self.floor(edge) {
+                self.settle(state, &(edge..edge + 1))?;
+            }
         }
         Ok(())
     }
@@ -602,11 +562,7 @@ impl Memory {
             }
         }
         let page = at..at + self.host_page;
-        let prot = state
-            .map
-            .overlapping(page.clone())
-            .map(|(_, m)| m.prot)
-            .reduce(|a, b| a | b);
+        let prot = state.map.overlapping(page.clone()).map(|(_, m)| m.prot).reduce(|a, b| a | b);
         (prot, page.end)
     }
 
@@ -634,22 +590,15 @@ impl Memory {
         for part in parts {
             state.map.remove(part.clone());
             let wide = self.widen(&part);
-            self.watched.for_each(wide.clone(), |page| {
-                self.watched.remove(page);
-            });
             // A host page that other mappings still use stays.
             let free = |page: u64| state.map.is_free(page..page + self.host_page);
-            let start = if free(wide.start) {
-                wide.start
-            } else {
-                wide.start + self.host_page
-            };
+            let start = if free(wide.start) { wide.start } else { wide.start + self.host_page };
             let last = wide.end - self.host_page;
             let end = if free(last) { wide.end } else { last };
             if start < end {
                 raw::munmap(start, end - start)?;
             }
-            self.settle(state, &part)?;
+            self.settle_edges(state, &part)?;
         }
         Ok(())
     }
@@ -666,9 +615,7 @@ impl Memory {
         }
         let before: Vec<_> = state.map.clipped(range.clone()).collect();
         let held_code = self.holds_code(&state, &range);
-        state
-            .map
-            .update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
+        state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
         let result = self.settle(&state, &range);
         if result.is_err() {
             for (part, mapping) in before {
@@ -706,10 +653,7 @@ impl Memory {
         if wanted < brk.start || wanted > ADDRESS_LIMIT - PAGE {
             return brk.end;
         }
-        let (old, new) = (
-            brk.end.next_multiple_of(PAGE),
-            wanted.next_multiple_of(PAGE),
-        );
+        let (old, new) = (brk.end.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
         let done = if new > old {
             let request = Map {
                 addr: old,
@@ -720,13 +664,9 @@ impl Memory {
                 offset: 0,
                 name: Some("[heap]"),
             };
-            let mapping = Mapping {
-                prot: READ | WRITE,
-                shared: false,
-                source: Source::Named("[heap]"),
-            };
-            self.map_fixed(&mut state, &request, old..new, mapping)
-                .is_ok()
+            let mapping =
+                Mapping { prot: READ | WRITE, shared: false, source: Source::Named("[heap]") };
+            self.map_fixed(&mut state, &request, old..new, mapping).is_ok()
         } else {
             new == old || self.remove(&mut state, &(new..old)).is_ok()
         };
@@ -751,6 +691,20 @@ impl Memory {
     pub fn open_watched(&self, addr: u64) -> bool {
         self.is_watched(addr)
             && raw::mprotect(self.floor(addr), self.host_page, READ | WRITE).is_ok()
+    }
+
+    /// Whether a page is the guest's.
+    pub fn is_mapped(&self, addr: u64) -> bool {
+        self.lock().map.is_mapped(addr..addr + 1)
+    }
+
+    /// Makes the watched pages of a range writable again, before they are moved.
+    pub(super) fn open_all(&self, range: &Range<u64>) {
+        self.watched.for_each(self.widen(range), |page| {
+            if self.open_watched(page) {
+                self.watched.remove(page);
+            }
+        });
     }
 
     /// Ends every watch; whether there was any.
@@ -817,16 +771,13 @@ fn check_request(request: &Map) -> Result<(), Errno> {
     if request.len == 0 || !request.offset.is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
-    if !matches!(
-        request.flags & MAP_TYPE,
-        MAP_PRIVATE | MAP_SHARED | MAP_SHARED_VALIDATE
-    ) {
+    if !matches!(request.flags & MAP_TYPE, MAP_PRIVATE | MAP_SHARED | MAP_SHARED_VALIDATE) {
         return Err(EINVAL);
     }
     Ok(())
 }
 
-fn fixed_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
+pub(super) fn fixed_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
     if !addr.is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
@@ -852,13 +803,230 @@ fn source(request: &Map) -> Result<Source, Errno> {
     let Ok(meta) = std::fs::metadata(&link) else {
         return Ok(Source::Anonymous);
     };
-    let path = std::fs::read_link(&link)
-        .map(|p| p.as_os_str().as_bytes().to_vec())
-        .unwrap_or_default();
-    let file = File {
-        dev: meta.dev(),
-        inode: meta.ino(),
-        path,
-    };
+    let path =
+        std::fs::read_link(&link).map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    let file = File { dev: meta.dev(), inode: meta.ino(), path };
     Ok(Source::File(Arc::new(file), request.offset))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    const PAGES: u64 = 24;
+    const FILE_PAGES: u64 = 12;
+
+    pub fn memory(host_page: u64) -> Memory {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        Memory::with_host(parse_maps(&text), host_page).unwrap()
+    }
+
+    pub fn anonymous(addr: u64, pages: u64, prot: u32, flags: u32) -> Map {
+        Map {
+            addr,
+            len: pages * PAGE,
+            prot,
+            flags: flags | MAP_PRIVATE | MAP_ANONYMOUS,
+            fd: -1,
+            offset: 0,
+            name: None,
+        }
+    }
+
+    /// A file whose page `n` is full of bytes 100 + n.
+    fn numbered_file() -> std::fs::File {
+        let mut file = tempfile::tempfile().unwrap();
+        for n in 0..FILE_PAGES {
+            file.write_all(&vec![100 + n as u8; PAGE as usize]).unwrap();
+        }
+        file
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Map(u64, u64, u32),
+        MapFile(u64, u64, u64, u32),
+        Unmap(u64, u64),
+        Protect(u64, u64, u32),
+        Write(u64, u8),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        let range = || (0..PAGES, 1u64..10).prop_map(|(a, l)| (a, l.min(PAGES - a)));
+        let prot = || prop_oneof![Just(READ), Just(READ | WRITE), Just(READ | EXEC), Just(0)];
+        prop_oneof![
+            (range(), prot()).prop_map(|((a, l), p)| Action::Map(a, l, p)),
+            (range(), 0..FILE_PAGES, prot()).prop_map(|((a, l), o, p)| Action::MapFile(a, l, o, p)),
+            range().prop_map(|(a, l)| Action::Unmap(a, l)),
+            (range(), prot()).prop_map(|((a, l), p)| Action::Protect(a, l, p)),
+            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
+            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// The guest's pages of 4 KiB keep their contents whatever the host's page size.
+        #[test]
+        fn pages_keep_their_contents(actions in prop::collection::vec(action(), 1..40),
+                                     host_page in prop_oneof![Just(4096u64), Just(16384u64)],
+                                     skew in 0u64..4) {
+            let memory = memory(host_page);
+            let file = numbered_file();
+            let base = memory.map(&anonymous(0, PAGES + 4, 0, 0)).unwrap();
+            prop_assert_eq!(base % host_page, 0);
+            memory.unmap(base, (PAGES + 4) * PAGE).unwrap();
+            let base = base + skew * PAGE;
+            // (protection, byte) of each mapped page.
+            let mut model: Vec<Option<(u32, u8)>> = vec![None; PAGES as usize];
+            for action in actions {
+                match action {
+                    Action::Map(a, l, p) => {
+                        memory.map(&anonymous(base + a * PAGE, l, p, MAP_FIXED)).unwrap();
+                        model[a as usize..(a + l) as usize].fill(Some((p, 0)));
+                    }
+                    Action::MapFile(a, l, o, prot) => {
+                        let l = l.min(FILE_PAGES - o);
+                        let request = Map { addr: base + a * PAGE, len: l * PAGE, prot, flags: MAP_PRIVATE | MAP_FIXED,
+                                            fd: file.as_raw_fd(), offset: o * PAGE, name: None };
+                        memory.map(&request).unwrap();
+                        (0..l).for_each(|i| model[(a + i) as usize] = Some((prot, (100 + o + i) as u8)));
+                    }
+                    Action::Unmap(a, l) => {
+                        memory.unmap(base + a * PAGE, l * PAGE).unwrap();
+                        model[a as usize..(a + l) as usize].fill(None);
+                    }
+                    Action::Protect(a, l, p) => {
+                        let pages = &mut model[a as usize..(a + l) as usize];
+                        let whole = pages.iter().all(Option::is_some);
+                        prop_assert_eq!(memory.protect(base + a * PAGE, l * PAGE, p).is_ok(), whole);
+                        if whole {
+                            pages.iter_mut().flatten().for_each(|m| m.0 = p);
+                        }
+                    }
+                    Action::Write(a, v) => {
+                        if let Some((p, byte)) = &mut model[a as usize] && *p & WRITE != 0 {
+                            *byte = v;
+                            // SAFETY: mapped and writable.
+                            unsafe { std::ptr::write_bytes((base + a * PAGE) as *mut u8, v, PAGE as usize) };
+                        }
+                    }
+                }
+                for (i, page) in model.iter().enumerate() {
+                    let addr = base + i as u64 * PAGE;
+                    prop_assert_eq!(memory.lock().map.is_mapped(addr..addr + PAGE), page.is_some());
+                    if let Some((prot, byte)) = page && prot & (READ | WRITE | EXEC) != 0 {
+                        // SAFETY: mapped and readable.
+                        let (first, last) = unsafe { (*(addr as *const u8), *((addr + PAGE - 1) as *const u8)) };
+                        prop_assert_eq!((first, last), (*byte, *byte), "page {}", i);
+                    }
+                }
+            }
+            memory.unmap(base, PAGES * PAGE).unwrap();
+        }
+    }
+
+    #[test]
+    fn fixed_mappings_spare_the_translator() {
+        let memory = memory(host_page_size());
+        let own = Box::new(7u8);
+        let page = std::ptr::from_ref(&*own) as u64 / PAGE * PAGE;
+        assert_eq!(
+            memory.map(&anonymous(page, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        memory.unmap(page, PAGE).unwrap();
+        assert_eq!(*own, 7);
+        // What came after the map was made is not known to it, and still spared.
+        // SAFETY: a fresh mapping.
+        let late = raw::mmap(0, PAGE, READ | WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).unwrap();
+        assert_eq!(
+            memory.map(&anonymous(late, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        assert_eq!(
+            memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)),
+            Err(ENOMEM)
+        );
+        raw::munmap(late, PAGE).unwrap();
+    }
+
+    #[test]
+    fn the_break_moves_and_its_memory_is_zero() {
+        let memory = memory(4096);
+        let room = memory.map(&anonymous(0, 8, 0, 0)).unwrap();
+        memory.unmap(room, 8 * PAGE).unwrap();
+        memory.set_brk(room + 100);
+        assert_eq!(memory.brk(0), room + 100);
+        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        // SAFETY: inside the heap.
+        unsafe { *((room + 2 * PAGE) as *mut u8) = 9 };
+        assert_eq!(memory.brk(room + PAGE + 5), room + PAGE + 5);
+        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        // SAFETY: inside the heap.
+        assert_eq!(unsafe { *((room + 2 * PAGE) as *const u8) }, 0);
+        assert_eq!(memory.brk(room + 99), room + 3 * PAGE);
+        assert_eq!(memory.brk(u64::MAX), room + 3 * PAGE);
+        assert!(memory.proc_maps().contains("[heap]"));
+        memory.brk(room + 100);
+    }
+
+    #[test]
+    fn a_watch_write_protects_until_it_ends() {
+        let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
+        let at = memory
+            .map(&anonymous(0, 4, READ | WRITE | EXEC, 0))
+            .unwrap();
+        assert_eq!(memory.executable_from(at + 5), 4 * PAGE - 5);
+        assert_eq!(memory.executable_from(at - 5), 0);
+        memory.watch(at + PAGE, at + PAGE + 3);
+        assert!(memory.is_watched(at + PAGE) && !memory.is_watched(at + 2 * PAGE));
+        // A kernel write shows the host's protection without a fault of our own.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut writer = writer;
+        writer.write_all(b"xy").unwrap();
+        // SAFETY: reads into the guest's page.
+        let read = || unsafe { libc::read(reader.as_raw_fd(), (at + PAGE) as *mut _, 1) };
+        assert_eq!((read(), last_errno()), (-1, Errno(libc::EFAULT)));
+        assert!(memory.unwatch_all());
+        assert!(!memory.unwatch_all());
+        assert_eq!(read(), 1);
+        // Pages the guest cannot write need no watch.
+        memory.protect(at, 4 * PAGE, READ | EXEC).unwrap();
+        memory.watch(at, at + PAGE);
+        assert!(!memory.is_watched(at));
+        memory.unmap(at, 4 * PAGE).unwrap();
+    }
+
+    #[test]
+    fn places_where_the_guest_asks() {
+        let memory = memory(host_page_size());
+        let low = memory.map(&anonymous(0, 1, READ, MAP_32BIT)).unwrap();
+        assert!(LOW_WINDOW.contains(&low));
+        let hint = memory.map(&anonymous(low - 16 * PAGE, 1, READ, 0)).unwrap();
+        assert_eq!(hint, low - 16 * PAGE);
+        let taken = memory.map(&anonymous(low, 1, READ, 0)).unwrap();
+        assert_ne!(taken, low);
+        assert_eq!(
+            memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)),
+            Err(EEXIST)
+        );
+        assert_eq!(
+            memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)),
+            Err(EINVAL)
+        );
+        assert_eq!(
+            memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)),
+            Err(ENOMEM)
+        );
+        assert_eq!(memory.map(&anonymous(0, 0, READ, 0)), Err(EINVAL));
+        assert_eq!(memory.unmap(low + 1, PAGE), Err(EINVAL));
+        assert_eq!(memory.protect(low + PAGE, PAGE, READ), Err(ENOMEM));
+        for at in [low, hint, taken] {
+            memory.unmap(at, PAGE).unwrap();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
-use super::{AF, Carry, Lower, Lowered, PF};
+use super::{AF, BitTest, Carry, Lower, Lowered, PF};
 use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
 use crate::flags::Flags;
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
@@ -40,15 +40,15 @@ enum Logic {
 
 /// A second operand.
 #[derive(Clone, Copy)]
-enum Rhs {
+pub(super) enum Rhs {
     Reg(R),
     Imm(u64),
 }
 
 /// Where the first operand came from and the result goes.
-struct Destination {
-    memory: Option<Addr>,
-    size: u32,
+pub(super) struct Destination {
+    pub memory: Option<Addr>,
+    pub size: u32,
 }
 
 fn add(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -65,7 +65,7 @@ fn cmp(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// Reads the first operand and remembers where the result goes.
-    fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
+    pub(super) fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
         let size = self.size_of(ins, 0);
         if ins.op_kind(0) == OpKind::Register {
             return (self.read(ins, 0), Destination { memory: None, size });
@@ -73,16 +73,10 @@ impl Lower<'_> {
         let m = self.address(ins, size);
         let t = self.tmp();
         self.load(size, t, m);
-        (
-            t,
-            Destination {
-                memory: Some(m),
-                size,
-            },
-        )
+        (t, Destination { memory: Some(m), size })
     }
 
-    fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
+    pub(super) fn write_destination(&mut self, ins: &Instruction, d: &Destination, value: R) {
         match d.memory {
             Some(m) => self.store(d.size, value, m),
             None => self.write_register(ins.op_register(0), value),
@@ -90,7 +84,7 @@ impl Lower<'_> {
     }
 
     /// The register to compute a 32- or 64-bit result in.
-    fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
+    pub(super) fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
         if d.memory.is_none() && d.size >= 4 {
             host_of(ins.op_register(0))
         } else {
@@ -99,21 +93,17 @@ impl Lower<'_> {
     }
 
     /// The second operand; immediates are sign-extended to the operand size.
-    fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
+    pub(super) fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
         match ins.op_kind(1) {
             OpKind::Register | OpKind::Memory => Rhs::Reg(self.read(ins, 1)),
             _ => {
-                let mask = if size == 8 {
-                    u64::MAX
-                } else {
-                    (1 << (8 * size)) - 1
-                };
+                let mask = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
                 Rhs::Imm(ins.immediate(1) & mask)
             }
         }
     }
 
-    fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
+    pub(super) fn rhs_register(&mut self, w: Width, rhs: Rhs) -> R {
         match rhs {
             Rhs::Reg(r) => r,
             Rhs::Imm(0) => R::ZR,
@@ -122,7 +112,7 @@ impl Lower<'_> {
     }
 
     /// x26 = a ^ b, from which AF derives.
-    fn keep_for_af(&mut self, a: R, rhs: Rhs) {
+    pub(super) fn keep_for_af(&mut self, a: R, rhs: Rhs) {
         if !self.need.any(Flags::A) {
             return;
         }
@@ -134,7 +124,7 @@ impl Lower<'_> {
         }
     }
 
-    fn wants_pf(&self) -> bool {
+    pub(super) fn wants_pf(&self) -> bool {
         self.need.any(Flags::P.or(Flags::A))
     }
 
@@ -143,11 +133,8 @@ impl Lower<'_> {
         if let Rhs::Imm(v) = rhs {
             // The same sum with the operation turned round takes a negative immediate; its carry
             // differs, so that is only for sums whose flags do not matter.
-            let negated = if w == Width::W {
-                (v as u32).wrapping_neg() as u64
-            } else {
-                v.wrapping_neg()
-            };
+            let negated =
+                if w == Width::W { (v as u32).wrapping_neg() as u64 } else { v.wrapping_neg() };
             if fits_add_imm(v) && a != R::ZR {
                 return match (op, flags) {
                     (Sum::Add, false) => self.a.add_imm(w, d, a, v),
@@ -190,7 +177,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     if compare {
-        if l.need.is_empty() {
+        if l.need.is_empty() || matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None) {
             return Ok(());
         }
         l.keep_for_af(a, rhs);
@@ -235,11 +222,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
 }
 
 fn sum_carry(l: &mut Lower, op: Sum) {
-    l.flags_are(if op == Sum::Add {
-        Carry::Direct
-    } else {
-        Carry::Inverted
-    });
+    l.flags_are(if op == Sum::Add { Carry::Direct } else { Carry::Inverted });
 }
 
 /// 8- and 16-bit sums: in the top of a W register for all flags, or extended when less is wanted.
@@ -292,14 +275,7 @@ fn narrow_flags(l: &mut Lower, op: Sum, size: u32, a: R, rhs: Rhs) {
     let t = if l.wants_pf() { l.tmp() } else { R::ZR };
     match rhs {
         Rhs::Imm(v) => {
-            l.emit_sum(
-                op,
-                Width::W,
-                t,
-                x,
-                Rhs::Imm((v << (32 - bits)) & 0xffff_ffff),
-                true,
-            );
+            l.emit_sum(op, Width::W, t, x, Rhs::Imm((v << (32 - bits)) & 0xffff_ffff), true);
         }
         Rhs::Reg(b) if op == Sum::Add => l.a.adds_lsl(Width::W, t, x, b, 32 - bits),
         Rhs::Reg(b) => l.a.subs_lsl(Width::W, t, x, b, 32 - bits),
@@ -527,6 +503,29 @@ impl Lower<'_> {
     }
 }
 
+impl Lower<'_> {
+    /// If nobody but the conditional branch that follows reads the flags of `r & mask` (no mask:
+    /// `r` itself), and CBZ or TBZ can do it, leaves the test to that branch.
+    fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
+        if !self.region.falls_into_next(self.index) {
+            return false;
+        }
+        let next = &self.region.insns[self.index + 1];
+        if next.join || !next.live_out.is_empty() {
+            return false;
+        }
+        let sign = 8 * size - 1;
+        let test = match (next.ins.mnemonic(), mask) {
+            (M::Je | M::Jne, None) if size >= 4 => BitTest::Zero(width_of(size), r),
+            (M::Je | M::Jne, Some(m)) if m.is_power_of_two() => BitTest::Bit(r, m.trailing_zeros()),
+            (M::Js | M::Jns, None) => BitTest::Bit(r, sign),
+            _ => return false,
+        };
+        self.bit_test = Some(test);
+        true
+    }
+}
+
 fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let (a, _) = l.read_destination(ins);
@@ -535,6 +534,13 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Ok(());
     }
     let same = matches!(rhs, Rhs::Reg(b) if b == a);
+    let mask = match rhs {
+        Rhs::Imm(v) => Some(v),
+        Rhs::Reg(_) => None,
+    };
+    if (same || mask.is_some()) && l.leave_to_branch(a, size, mask) {
+        return Ok(());
+    }
     if size < 4 {
         // S is only right at the top of the register; without it any place will do.
         let narrow = match rhs {

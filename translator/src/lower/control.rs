@@ -2,7 +2,7 @@
 
 use super::operands::{Addr, host_of};
 use super::table::{Rows, plain, row};
-use super::{Lower, Lowered, Test, Unimplemented};
+use super::{BitTest, Lower, Lowered, Test, Unimplemented};
 use crate::asm::{R, Width};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind};
@@ -67,6 +67,17 @@ impl Lower<'_> {
 
 fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, live) = l.edge_of(ins);
+    if let Some(bit_test) = l.bit_test.take() {
+        // The branch is taken on ZF = 1 or SF = 1 for JE and JS, on 0 for JNE and JNS.
+        match bit_test {
+            BitTest::Zero(w, r) => l.branch_zero(ins.mnemonic() == M::Je, w, r, target, internal),
+            BitTest::Bit(r, bit) => {
+                let set = matches!(ins.mnemonic(), M::Jne | M::Js);
+                l.branch_bit(set, r, bit, target, internal);
+            }
+        }
+        return Ok(());
+    }
     let test = l.test(ins.condition_code());
     l.branch(test, target, internal, live);
     Ok(())
@@ -75,11 +86,7 @@ fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn jrcxz(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, _) = l.edge_of(ins);
     l.canonical(l.live_out);
-    let w = if ins.mnemonic() == M::Jrcxz {
-        Width::X
-    } else {
-        Width::W
-    };
+    let w = if ins.mnemonic() == M::Jrcxz { Width::X } else { Width::W };
     l.branch_zero(true, w, RCX, target, internal);
     Ok(())
 }
@@ -144,11 +151,7 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !direct {
         indirect_target(l, ins)?;
     }
-    let live = if direct {
-        l.region.insns[l.index].live_taken
-    } else {
-        Flags::ALL
-    };
+    let live = if direct { l.region.insns[l.index].live_taken } else { Flags::ALL };
     let back = R(18);
     l.guest_address(back, next);
     l.push_value(back, 8);
@@ -169,11 +172,7 @@ fn ret(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !matches!(ins.code(), Code::Retnq | Code::Retnq_imm16) {
         return Err(Unimplemented);
     }
-    let extra = if ins.op_count() == 1 {
-        u64::from(ins.immediate16())
-    } else {
-        0
-    };
+    let extra = if ins.op_count() == 1 { u64::from(ins.immediate16()) } else { 0 };
     if extra == 0 {
         l.pop_value(TARGET, 8);
     } else {

@@ -72,14 +72,7 @@ impl Lower<'_> {
         let needs_fix = self.needs_fix(live);
         let live = if needs_fix { live } else { Flags::NONE };
         let site = site.filter(|_| !needs_fix);
-        self.stubs.push(ExitStub {
-            label,
-            target,
-            internal: None,
-            site,
-            flags: self.flags,
-            live,
-        });
+        self.stubs.push(ExitStub { label, target, internal: None, site, flags: self.flags, live });
         label
     }
 
@@ -99,11 +92,7 @@ impl Lower<'_> {
             return self.branch_to_stub(test, target, live);
         };
         let stop = (t as usize <= self.index).then(|| self.stub_to(target, None, live));
-        let label = if self.needs_fix(live) {
-            self.edge(t, live)
-        } else {
-            self.label_of(t)
-        };
+        let label = if self.needs_fix(live) { self.edge(t, live) } else { self.label_of(t) };
         self.each_branch(test, label, stop);
     }
 
@@ -185,20 +174,13 @@ impl Lower<'_> {
 
     fn parity_branch(&mut self, parity: bool, odd: R, label: Label, stop: Option<Label>) {
         self.site(stop);
-        if parity {
-            self.a.tbz(odd, 0, label)
-        } else {
-            self.a.tbnz(odd, 0, label)
-        }
+        if parity { self.a.tbz(odd, 0, label) } else { self.a.tbnz(odd, 0, label) }
     }
 
     /// Notes that the next instruction is a branch that can be stopped.
     fn site(&mut self, stop: Option<Label>) {
         if let Some(l) = stop {
-            self.sites.push(Site {
-                at: self.a.pos(),
-                stop: Stop::Same(l),
-            });
+            self.sites.push(Site { at: self.a.pos(), stop: Stop::Same(l) });
         }
     }
 
@@ -207,18 +189,26 @@ impl Lower<'_> {
         self.each_branch(test, label, None);
     }
 
-    /// Branches (backwards or forwards, in or out) if a register is zero or not; NZCV is untouched and
-    /// must not need fixing.
+    /// Branches (backwards or forwards, in or out) if a register is zero or not. NZCV is untouched
+    /// and must not need fixing.
     pub fn branch_zero(&mut self, zero: bool, w: Width, r: R, target: u64, internal: Option<u16>) {
+        let label = self.plain_edge(target, internal);
+        if zero { self.a.cbz(w, r, label) } else { self.a.cbnz(w, r, label) }
+    }
+
+    /// The same on one bit of a register.
+    pub fn branch_bit(&mut self, set: bool, r: R, bit: u32, target: u64, internal: Option<u16>) {
+        let label = self.plain_edge(target, internal);
+        if set { self.a.tbnz(r, bit, label) } else { self.a.tbz(r, bit, label) }
+    }
+
+    /// The label for a branch, emitted next, whose flags need no fixing.
+    fn plain_edge(&mut self, target: u64, internal: Option<u16>) -> Label {
         let (label, stop) = match internal {
             Some(t) => {
-                let label = self.label_of(t);
-                if t as usize <= self.index {
-                    let stop = self.stub_to(target, None, Flags::NONE);
-                    (label, Some(stop))
-                } else {
-                    (label, None)
-                }
+                let stop =
+                    (t as usize <= self.index).then(|| self.stub_to(target, None, Flags::NONE));
+                (self.label_of(t), stop)
             }
             None => {
                 let at = self.a.pos();
@@ -227,11 +217,7 @@ impl Lower<'_> {
             }
         };
         self.site(stop);
-        if zero {
-            self.a.cbz(w, r, label)
-        } else {
-            self.a.cbnz(w, r, label)
-        }
+        label
     }
 
     /// Pushes a return address on the shadow stack; `guest` holds it. Clobbers x17.
@@ -239,8 +225,7 @@ impl Lower<'_> {
         let t = R(17);
         self.a.adr(t, back);
         // STP guest, t, [SHADOW, #-16]!
-        self.a
-            .word(0xa9bf_0000 | t.n() << 10 | SHADOW.n() << 5 | guest.n());
+        self.a.word(0xa9bf_0000 | t.n() << 10 | SHADOW.n() << 5 | guest.n());
     }
 
     /// The return point of a call: control comes in here from the callee's return.
@@ -268,15 +253,8 @@ impl Lower<'_> {
         self.a.ldp(key, slot, slot, 0);
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.sites.push(Site {
-            at: self.a.pos(),
-            stop: Stop::Direct(miss),
-        });
-        if link {
-            self.a.blr(slot)
-        } else {
-            self.a.br(slot)
-        }
+        self.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
+        if link { self.a.blr(slot) } else { self.a.br(slot) }
     }
 
     /// Returns to the guest address in x16: to the shadow stack's host address if it belongs to it.
@@ -284,14 +262,10 @@ impl Lower<'_> {
         let (target, key, host) = (R(16), R(17), R(30));
         let miss = self.indirect_stub();
         // LDP key, host, [SHADOW], #16
-        self.a
-            .word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
+        self.a.word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.sites.push(Site {
-            at: self.a.pos(),
-            stop: Stop::Direct(miss),
-        });
+        self.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
         self.a.ret(host);
     }
 
@@ -373,10 +347,7 @@ impl Lower<'_> {
             return self.a.b(label);
         }
         let first = self.a.pos();
-        self.sites.push(Site {
-            at: first,
-            stop: Stop::Original,
-        });
+        self.sites.push(Site { at: first, stop: Stop::Original });
         let record = self.a.label();
         self.a.adr(R(17), record);
         self.jump_trampoline(Trampoline::Direct, R(16));

@@ -27,10 +27,7 @@ pub struct FlagState {
 
 impl FlagState {
     /// The form at joins and at the borders of a region: C is CF.
-    pub const CANONICAL: FlagState = FlagState {
-        carry: Carry::Direct,
-        float: false,
-    };
+    pub const CANONICAL: FlagState = FlagState { carry: Carry::Direct, float: false };
 
     /// The guest's flags in canonical NZCV from PSTATE's. (PF and AF of `float` see [`Self::float_pf`].)
     pub fn canonical_nzcv(self, nzcv: u64) -> u64 {
@@ -103,11 +100,7 @@ impl Lower<'_> {
             CC::g => (CC::le, true),
             CC::None => return Test::Known(true),
         };
-        let t = if self.flags.float {
-            float_test(positive)
-        } else {
-            self.integer_test(positive)
-        };
+        let t = if self.flags.float { float_test(positive) } else { self.integer_test(positive) };
         if negate { t.invert() } else { t }
     }
 
@@ -132,12 +125,9 @@ impl Lower<'_> {
     /// A temporary whose bit 0 is the complement of PF. Does not touch NZCV.
     pub fn odd_parity(&mut self) -> R {
         let t = self.tmp();
-        self.a
-            .word(0x4a40_0000 | PF.n() << 16 | 4 << 10 | PF.n() << 5 | t.n()); // EOR t, pf, pf, LSR #4
-        self.a
-            .word(0x4a40_0000 | t.n() << 16 | 2 << 10 | t.n() << 5 | t.n());
-        self.a
-            .word(0x4a40_0000 | t.n() << 16 | 1 << 10 | t.n() << 5 | t.n());
+        self.a.word(0x4a40_0000 | PF.n() << 16 | 4 << 10 | PF.n() << 5 | t.n()); // EOR t, pf, pf, LSR #4
+        self.a.word(0x4a40_0000 | t.n() << 16 | 2 << 10 | t.n() << 5 | t.n());
+        self.a.word(0x4a40_0000 | t.n() << 16 | 1 << 10 | t.n() << 5 | t.n());
         t
     }
 
@@ -289,18 +279,12 @@ impl Lower<'_> {
 
     /// Declares that NZCV now holds flags just computed.
     pub fn flags_are(&mut self, carry: Carry) {
-        self.flags = FlagState {
-            carry,
-            float: false,
-        };
+        self.flags = FlagState { carry, float: false };
     }
 
     /// Declares that NZCV now holds the result of FCMP for (U)COMIS.
     pub fn flags_are_float(&mut self) {
-        self.flags = FlagState {
-            carry: Carry::Direct,
-            float: true,
-        };
+        self.flags = FlagState { carry: Carry::Direct, float: true };
     }
 }
 
@@ -322,22 +306,10 @@ mod tests {
 
     #[test]
     fn float_flags_become_those_of_comis() {
-        let float = FlagState {
-            carry: Carry::Direct,
-            float: true,
-        };
+        let float = FlagState { carry: Carry::Direct, float: true };
         // NZCV of FCMP (Arm ARM, FPCompare) and the ZF, CF of COMISD (Intel SDM).
-        for (nzcv, zf, cf) in [
-            (0b0011, 1, 1),
-            (0b0010, 0, 0),
-            (0b1000, 0, 1),
-            (0b0110, 1, 0),
-        ] {
-            assert_eq!(
-                float.canonical_nzcv(nzcv << 28),
-                zf << 30 | cf << 29,
-                "{nzcv:04b}"
-            );
+        for (nzcv, zf, cf) in [(0b0011, 1, 1), (0b0010, 0, 0), (0b1000, 0, 1), (0b0110, 1, 0)] {
+            assert_eq!(float.canonical_nzcv(nzcv << 28), zf << 30 | cf << 29, "{nzcv:04b}");
         }
     }
 }

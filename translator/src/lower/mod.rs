@@ -29,9 +29,13 @@ pub mod arith;
 pub mod control;
 pub mod exits;
 pub mod flagstate;
+pub mod mmx;
 pub mod moves;
+pub mod muldiv;
 pub mod operands;
+pub mod shifts;
 pub mod table;
+pub mod x87;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};
@@ -69,6 +73,15 @@ pub struct Unimplemented;
 /// Result of lowering an instruction.
 pub type Lowered = Result<(), Unimplemented>;
 
+/// A comparison that the branch behind it makes itself, without flags.
+#[derive(Clone, Copy, Debug)]
+pub enum BitTest {
+    /// ZF: whether the register is zero (CBZ, CBNZ).
+    Zero(Width, R),
+    /// ZF: whether one bit is clear; SF: whether the sign bit is set (TBZ, TBNZ).
+    Bit(R, u32),
+}
+
 /// Where a guest instruction's code begins and what the host flags mean there.
 #[derive(Clone, Copy, Debug)]
 pub struct MapEntry {
@@ -90,12 +103,15 @@ pub struct Lower<'a> {
     pub config: &'a Config,
     /// Index of the current instruction in the region.
     pub index: usize,
-    /// Flags that the current instruction writes and that are read later.
+    /// Flags that the current instruction may write and that are read later.
     pub need: Flags,
     /// Flags that are live behind the current instruction, whoever wrote them.
     pub live_out: Flags,
     /// What the host flags mean now.
     pub flags: FlagState,
+    /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
+    /// branch tests the register itself.
+    pub bit_test: Option<BitTest>,
     temps_used: usize,
     vtemps_used: u8,
     labels: Vec<Option<Label>>,
@@ -130,6 +146,7 @@ impl<'a> Lower<'a> {
             need: Flags::NONE,
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
+            bit_test: None,
             temps_used: 0,
             vtemps_used: 0,
             labels,
@@ -188,22 +205,14 @@ impl<'a> Lower<'a> {
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
         let guest = (self.region.insns[self.index].ins.ip() - self.region.entry) as u32;
-        self.map.push(MapEntry {
-            host: self.a.pos(),
-            guest,
-            flags: self.flags,
-        });
+        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
     pub fn mark_next(&mut self) {
         let ins = &self.region.insns[self.index].ins;
         let guest = (ins.next_ip() - self.region.entry) as u32;
-        self.map.push(MapEntry {
-            host: self.a.pos(),
-            guest,
-            flags: self.flags,
-        });
+        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
     }
 
     /// The current instruction.
@@ -269,11 +278,7 @@ impl<'a> Lower<'a> {
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
-        self.a.ldr(
-            R(17),
-            STATE,
-            offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32,
-        );
+        self.a.ldr(R(17), STATE, offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32);
         self.a.blr(R(17));
     }
 }
@@ -294,11 +299,6 @@ pub struct Emitted {
 impl Lower<'_> {
     /// Ends lowering.
     pub fn into_emitted(self) -> Emitted {
-        Emitted {
-            sites: self.sites,
-            records: self.records,
-            entries: self.entries,
-            map: self.map,
-        }
+        Emitted { sites: self.sites, records: self.records, entries: self.entries, map: self.map }
     }
 }

@@ -97,11 +97,8 @@ fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
                 4 => l.a.mov_imm(Width::W, d, value),
                 _ => {
                     let mask = if size == 1 { 0xff } else { 0xffff };
-                    let t = if value & mask == 0 {
-                        R::ZR
-                    } else {
-                        l.constant(Width::W, value & mask)
-                    };
+                    let t =
+                        if value & mask == 0 { R::ZR } else { l.constant(Width::W, value & mask) };
                     l.write_register(ins.op0_register(), t);
                 }
             }
@@ -127,11 +124,7 @@ fn mov_segment(l: &mut Lower, ins: &Instruction) -> Lowered {
         Register::SS => 0x2b,
         _ => 0,
     };
-    let t = if selector == 0 {
-        R::ZR
-    } else {
-        l.constant(Width::W, selector)
-    };
+    let t = if selector == 0 { R::ZR } else { l.constant(Width::W, selector) };
     if ins.op_kind(0) == OpKind::Memory {
         let m = l.address(ins, 2);
         l.store(2, t, m);
@@ -230,11 +223,7 @@ fn lea(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 fn push(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let size = if ins.stack_pointer_increment() == -2 {
-        2
-    } else {
-        8
-    };
+    let size = if ins.stack_pointer_increment() == -2 { 2 } else { 8 };
     let src = match ins.op_kind(0) {
         OpKind::Register if ins.op0_register().is_segment_register() => R::ZR,
         OpKind::Register => host_of(ins.op0_register()),
@@ -246,11 +235,7 @@ fn push(l: &mut Lower, ins: &Instruction) -> Lowered {
         }
         _ => {
             let v = ins.immediate(0);
-            if v == 0 {
-                R::ZR
-            } else {
-                l.constant(Width::X, v)
-            }
+            if v == 0 { R::ZR } else { l.constant(Width::X, v) }
         }
     };
     l.push_value(src, size);
@@ -281,11 +266,7 @@ impl Lower<'_> {
 }
 
 fn pop(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let size = if ins.stack_pointer_increment() == 2 {
-        2
-    } else {
-        8
-    };
+    let size = if ins.stack_pointer_increment() == 2 { 2 } else { 8 };
     if ins.op_kind(0) == OpKind::Memory {
         // The address is computed with RSP already incremented, but a fault leaves RSP alone.
         let t = l.tmp();
@@ -320,22 +301,11 @@ fn pop(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 fn leave(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let size = if ins.stack_pointer_increment() == 2 {
-        2
-    } else {
-        8
-    };
+    let size = if ins.stack_pointer_increment() == 2 { 2 } else { 8 };
     let t = l.tmp();
     l.load(size, t, Addr::Imm(RBP, 0));
     l.a.add_imm(Width::X, RSP, RBP, u64::from(size));
-    l.write_register(
-        if size == 8 {
-            Register::RBP
-        } else {
-            Register::BP
-        },
-        t,
-    );
+    l.write_register(if size == 8 { Register::RBP } else { Register::BP }, t);
     Ok(())
 }
 

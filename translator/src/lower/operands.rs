@@ -98,8 +98,7 @@ impl Lower<'_> {
             return self.read_register(reg);
         }
         let t = self.tmp();
-        self.a
-            .ubfx(Width::X, t, host_of(reg), 0, reg.size() as u32 * 8);
+        self.a.ubfx(Width::X, t, host_of(reg), 0, reg.size() as u32 * 8);
         t
     }
 
@@ -141,8 +140,7 @@ impl Lower<'_> {
 
     fn insert(&mut self, d: R, src: R, lsb: u32, width: u32) {
         if src == R::ZR {
-            self.a
-                .and_imm(Width::X, d, d, !(((1u64 << width) - 1) << lsb));
+            self.a.and_imm(Width::X, d, d, !(((1u64 << width) - 1) << lsb));
         } else {
             self.a.bfi(Width::X, d, src, lsb, width);
         }
@@ -171,7 +169,9 @@ impl Lower<'_> {
     }
 
     /// The address of the instruction's memory operand for accesses of `size` bytes.
+    /// Holds at most two temporaries.
     pub fn address(&mut self, ins: &Instruction, size: u32) -> Addr {
+        let used = self.temps_used;
         let segment = match ins.memory_segment() {
             Register::FS => Some(FS),
             Register::GS => {
@@ -188,19 +188,18 @@ impl Lower<'_> {
                 && ins.memory_index() == Register::None
                 && ins.memory_displ_size() == 4
                 && ins.memory_displacement64() >> 31 == 1);
-        let plain = if short {
-            self.address32(ins)
-        } else {
-            self.address64(ins, size)
-        };
+        let plain = if short { self.address32(ins) } else { self.address64(ins, size) };
         let Some(segment) = segment else { return plain };
         match plain {
             Addr::Imm(R::ZR, offset) if fits_offset(i64::from(offset), size) => {
                 Addr::Imm(segment, offset)
             }
-            Addr::Imm(base, 0) if !self.ordered() => Addr::Index(segment, base, 0),
+            Addr::Imm(base, 0) if !self.ordered() && self.temps_used <= used + 2 => {
+                Addr::Index(segment, base, 0)
+            }
             other => {
                 let t = self.materialize(other);
+                self.temps_used = used;
                 let sum = self.tmp();
                 self.a.add(Width::X, sum, segment, t);
                 Addr::Imm(sum, 0)
@@ -282,8 +281,7 @@ impl Lower<'_> {
             self.a.add(Width::W, t, t, host_of(ins.memory_base()));
         }
         if ins.memory_index() != Register::None {
-            self.a
-                .add_lsl(Width::W, t, t, host_of(ins.memory_index()), shift);
+            self.a.add_lsl(Width::W, t, t, host_of(ins.memory_index()), shift);
         }
         Addr::Imm(t, 0)
     }
@@ -355,11 +353,7 @@ impl Lower<'_> {
     /// Loads 1, 2 or 4 bytes sign-extended to the width.
     pub fn load_sx(&mut self, size: u32, w: Width, t: R, m: Addr) {
         self.memory_access(
-            if w == Width::X {
-                Access::LoadSx64
-            } else {
-                Access::LoadSx32
-            },
+            if w == Width::X { Access::LoadSx64 } else { Access::LoadSx32 },
             size,
             t,
             m,
@@ -390,17 +384,14 @@ impl Lower<'_> {
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
             Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
-                self.a
-                    .word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
+                self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) => {
-                self.a
-                    .word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
+                self.a.word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
             }
             Addr::Index(b, x, s) => {
                 let scaled = u32::from(s != 0);
-                self.a
-                    .word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
+                self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
         }
     }
@@ -485,17 +476,14 @@ impl Lower<'_> {
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
             Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
-                self.a
-                    .word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
+                self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) if (-256..256).contains(&o) => {
-                self.a
-                    .word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
+                self.a.word(0x3800_0000 | common | (o as u32 & 0x1ff) << 12 | b.n() << 5);
             }
             Addr::Index(b, x, s) if s == 0 || 1 << s == size => {
                 let scaled = u32::from(s != 0);
-                self.a
-                    .word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
+                self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
             other => {
                 let b = self.materialize(other);

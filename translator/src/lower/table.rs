@@ -2,7 +2,7 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves};
+use super::{Lower, Lowered, arith, control, moves, muldiv, shifts};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -16,8 +16,26 @@ pub struct Entry {
     pub lower: Option<LowerFn>,
     /// Status flags it may read.
     pub reads: Flags,
-    /// Status flags it always writes, or leaves undefined.
+    /// Status flags it writes, or leaves undefined.
     pub writes: Flags,
+    /// Forms that may leave these flags as they were: a shift whose count may be zero, a repeated
+    /// comparison.
+    pub may_keep: fn(&Instruction) -> bool,
+}
+
+impl Entry {
+    /// Status flags whose old values are certainly gone behind the instruction.
+    pub fn kills(&self, ins: &Instruction) -> Flags {
+        if (self.may_keep)(ins) {
+            Flags::NONE
+        } else {
+            self.writes
+        }
+    }
+}
+
+fn never(_: &Instruction) -> bool {
+    false
 }
 
 /// A family's rows.
@@ -31,8 +49,21 @@ pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemo
             lower: Some(f),
             reads,
             writes,
+            may_keep: never,
         },
     )
+}
+
+/// Shorthand for a row of an instruction with forms that may keep the flags they else write.
+pub const fn row_unless(
+    m: Mnemonic,
+    f: LowerFn,
+    reads: Flags,
+    writes: Flags,
+    may_keep: fn(&Instruction) -> bool,
+) -> (Mnemonic, Entry) {
+    let (m, e) = row(m, f, reads, writes);
+    (m, Entry { may_keep, ..e })
 }
 
 /// Shorthand for a row of an instruction that does not touch the status flags.
@@ -43,8 +74,11 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
 const FAMILIES: &[Rows] = &[
     arith::ROWS,
     control::ROWS,
+    mmx::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
+    muldiv::ROWS,
+    shifts::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
@@ -56,16 +90,14 @@ const fn build() -> [Entry; COUNT] {
         lower: None,
         reads: Flags::ALL,
         writes: Flags::NONE,
+        may_keep: never,
     }; COUNT];
     let mut f = 0;
     while f < FAMILIES.len() {
         let mut i = 0;
         while i < FAMILIES[f].len() {
             let (m, e) = FAMILIES[f][i];
-            assert!(
-                t[m as usize].lower.is_none(),
-                "a mnemonic stands in two families"
-            );
+            assert!(t[m as usize].lower.is_none(), "a mnemonic stands in two families");
             t[m as usize] = e;
             i += 1;
         }
@@ -76,8 +108,14 @@ const fn build() -> [Entry; COUNT] {
 
 static TABLE: [Entry; COUNT] = build();
 
+/// The entry of the MMX forms of mnemonics that SSE has too.
+static MMX: Entry = plain(Mnemonic::Paddb, mmx::lower).1;
+
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {
+    if mmx::has_mm_operand(ins) {
+        return &MMX;
+    }
     &TABLE[ins.mnemonic() as usize]
 }
 
@@ -129,13 +167,9 @@ mod tests {
             }
             let modified = bits(ins.rflags_modified());
             let read = bits(ins.rflags_read());
+            assert!(read.within(e.reads), "{code:?} reads {read:?}, the table says {:?}", e.reads);
             assert!(
-                read.within(e.reads),
-                "{code:?} reads {read:?}, the table says {:?}",
-                e.reads
-            );
-            assert!(
-                e.writes.within(modified),
+                e.kills(&ins).within(modified),
                 "{code:?} modifies {modified:?}, the table says {:?}",
                 e.writes
             );

@@ -62,12 +62,9 @@ fn add(env: &mut Env, a: F80, b: F80) -> Outcome<F80> {
     match (a.number(), b.number()) {
         (None, None) if a.negative() == b.negative() => Ok(a),
         (None, None) => Ok(exact_zero(env)),
-        (Some(x), None) | (None, Some(x)) => env.round_f80(
-            x.negative,
-            x.exp,
-            u128::from(x.significand) << 64,
-            env.precision(),
-        ),
+        (Some(x), None) | (None, Some(x)) => {
+            env.round_f80(x.negative, x.exp, u128::from(x.significand) << 64, env.precision())
+        }
         (Some(x), Some(y)) => add_numbers(env, x, y),
     }
 }
@@ -75,31 +72,16 @@ fn add(env: &mut Env, a: F80, b: F80) -> Outcome<F80> {
 /// The sum of two numbers: both are shifted to the larger exponent with 63 spare bits and a
 /// sticky bit below.
 fn add_numbers(env: &mut Env, x: Number, y: Number) -> Outcome<F80> {
-    let (large, small) = if (x.exp, x.significand) >= (y.exp, y.significand) {
-        (x, y)
-    } else {
-        (y, x)
-    };
+    let (large, small) =
+        if (x.exp, x.significand) >= (y.exp, y.significand) { (x, y) } else { (y, x) };
     let a = u128::from(large.significand) << 63;
-    let b = shift_right_sticky(
-        u128::from(small.significand) << 63,
-        large.exp.abs_diff(small.exp),
-    );
-    let sum = if large.negative == small.negative {
-        a + b
-    } else {
-        a - b
-    };
+    let b = shift_right_sticky(u128::from(small.significand) << 63, large.exp.abs_diff(small.exp));
+    let sum = if large.negative == small.negative { a + b } else { a - b };
     if sum == 0 {
         return Ok(exact_zero(env));
     }
     let shift = sum.leading_zeros();
-    env.round_f80(
-        large.negative,
-        large.exp + 1 - shift as i32,
-        sum << shift,
-        env.precision(),
-    )
+    env.round_f80(large.negative, large.exp + 1 - shift as i32, sum << shift, env.precision())
 }
 
 /// The sign of a difference that is exactly zero (SDM vol. 1, 4.8.3.1).
@@ -122,12 +104,7 @@ fn mul(env: &mut Env, a: F80, b: F80) -> Outcome<F80> {
     };
     let product = u128::from(x.significand) * u128::from(y.significand);
     let shift = product.leading_zeros();
-    env.round_f80(
-        negative,
-        x.exp + y.exp + 1 - shift as i32,
-        product << shift,
-        env.precision(),
-    )
+    env.round_f80(negative, x.exp + y.exp + 1 - shift as i32, product << shift, env.precision())
 }
 
 /// The quotient of two operands that are not NaNs.
@@ -161,10 +138,7 @@ pub fn quotient(x: Number, y: Number) -> (i32, u128) {
     let dividend = u128::from(x.significand) << if less { 64 } else { 63 };
     let (high, rest) = (dividend / divisor, dividend % divisor);
     let (low, rest) = ((rest << 64) / divisor, (rest << 64) % divisor);
-    (
-        x.exp - y.exp - i32::from(less),
-        high << 64 | low | u128::from(rest != 0),
-    )
+    (x.exp - y.exp - i32::from(less), high << 64 | low | u128::from(rest != 0))
 }
 
 /// FSQRT.
@@ -191,10 +165,5 @@ pub fn sqrt(env: &mut Env, a: F80) -> Outcome<F80> {
     let rest = radicand - root * root;
     // (root + 1/2)^2 = root^2 + root + 1/4
     let half = u128::from(rest > root) << 63;
-    env.round_f80(
-        false,
-        x.exp >> 1,
-        root << 64 | half | u128::from(rest != 0),
-        env.precision(),
-    )
+    env.round_f80(false, x.exp >> 1, root << 64 | half | u128::from(rest != 0), env.precision())
 }

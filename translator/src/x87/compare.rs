@@ -51,11 +51,7 @@ pub fn compare(env: &mut Env, a: F80, b: F80, quiet: bool) -> Relation {
 
 /// An integer that orders as the values do. A pseudo-denormal has the exponent of its value.
 fn order_key(x: F80) -> i128 {
-    let exp = if x.exp() == 0 && x.significand >> 63 != 0 {
-        1
-    } else {
-        x.exp()
-    };
+    let exp = if x.exp() == 0 && x.significand >> 63 != 0 { 1 } else { x.exp() };
     let magnitude = i128::from(exp) << 64 | i128::from(x.significand);
     if x.negative() { -magnitude } else { magnitude }
 }

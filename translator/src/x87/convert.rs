@@ -79,11 +79,7 @@ fn widen_float(bits: u64, width: u32, bias: i32) -> F80 {
         return F80::zero(negative);
     }
     let shift = fraction.leading_zeros();
-    F80::new(
-        negative,
-        (1 - bias + BIAS - shift as i32) as u16,
-        fraction << shift,
-    )
+    F80::new(negative, (1 - bias + BIAS - shift as i32) as u16, fraction << shift)
 }
 
 /// The value of an integer, exactly.
@@ -97,11 +93,7 @@ pub fn from_magnitude(negative: bool, magnitude: u64) -> F80 {
         return F80::zero(negative);
     }
     let shift = magnitude.leading_zeros();
-    F80::new(
-        negative,
-        (BIAS + 63 - shift as i32) as u16,
-        magnitude << shift,
-    )
+    F80::new(negative, (BIAS + 63 - shift as i32) as u16, magnitude << shift)
 }
 
 /// FST m32fp.
@@ -178,9 +170,7 @@ pub fn to_integer(env: &mut Env, x: F80, bits: u32, truncate: bool) -> Outcome<i
 
 /// FBLD: 18 packed decimal digits and a sign.
 pub fn from_bcd(bits: u128) -> F80 {
-    let magnitude = (0..18)
-        .rev()
-        .fold(0, |m, digit| m * 10 + (bits >> (4 * digit) & 15) as u64);
+    let magnitude = (0..18).rev().fold(0, |m, digit| m * 10 + (bits >> (4 * digit) & 15) as u64);
     from_magnitude(bits >> 79 & 1 != 0, magnitude)
 }
 

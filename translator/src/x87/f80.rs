@@ -84,10 +84,7 @@ impl F80 {
 
     /// Puts a value together from its fields.
     pub const fn new(negative: bool, exp: u16, significand: u64) -> Self {
-        Self {
-            sign_exp: (negative as u16) << 15 | exp,
-            significand,
-        }
+        Self { sign_exp: (negative as u16) << 15 | exp, significand }
     }
 
     /// Zero of either sign.
@@ -102,10 +99,7 @@ impl F80 {
 
     /// The value in the low ten bytes of a register image.
     pub const fn from_bits(bits: u128) -> Self {
-        Self {
-            sign_exp: (bits >> 64) as u16,
-            significand: bits as u64,
-        }
+        Self { sign_exp: (bits >> 64) as u16, significand: bits as u64 }
     }
 
     /// The ten bytes of the value.
@@ -125,18 +119,12 @@ impl F80 {
 
     /// The value with its sign changed, whatever it is.
     pub const fn negate(self) -> Self {
-        Self {
-            sign_exp: self.sign_exp ^ 0x8000,
-            ..self
-        }
+        Self { sign_exp: self.sign_exp ^ 0x8000, ..self }
     }
 
     /// The value with a positive sign, whatever it is.
     pub const fn abs(self) -> Self {
-        Self {
-            sign_exp: self.sign_exp & MAX_EXP,
-            ..self
-        }
+        Self { sign_exp: self.sign_exp & MAX_EXP, ..self }
     }
 
     /// What the encoding stands for.
@@ -170,10 +158,7 @@ impl F80 {
 
     /// A NaN made quiet.
     pub const fn quieted(self) -> Self {
-        Self {
-            significand: self.significand | QUIET_BIT,
-            ..self
-        }
+        Self { significand: self.significand | QUIET_BIT, ..self }
     }
 
     /// Sign, exponent and normalised significand; `None` for zero.
@@ -221,28 +206,13 @@ pub struct Format {
 }
 
 impl Format {
-    pub const SINGLE: Self = Self {
-        precision: 24,
-        bias: 127,
-        max_exp: 0xff,
-        register: false,
-    };
-    pub const DOUBLE: Self = Self {
-        precision: 53,
-        bias: 1023,
-        max_exp: 0x7ff,
-        register: false,
-    };
+    pub const SINGLE: Self = Self { precision: 24, bias: 127, max_exp: 0xff, register: false };
+    pub const DOUBLE: Self = Self { precision: 53, bias: 1023, max_exp: 0x7ff, register: false };
     pub const EXTENDED: Self = Self::extended(64);
 
     /// The register format with fewer significant bits.
     const fn extended(precision: u32) -> Self {
-        Self {
-            precision,
-            bias: BIAS,
-            max_exp: MAX_EXP as i32,
-            register: true,
-        }
+        Self { precision, bias: BIAS, max_exp: MAX_EXP as i32, register: true }
     }
 }
 
@@ -268,11 +238,7 @@ pub struct Env {
 impl Env {
     /// Nothing raised yet.
     pub fn new(control: u16) -> Self {
-        Self {
-            control,
-            raised: 0,
-            memory_denormal: false,
-        }
+        Self { control, raised: 0, memory_denormal: false }
     }
 
     /// The rounding mode in force.
@@ -303,11 +269,7 @@ impl Env {
     /// instruction (SDM vol. 1, 8.7).
     pub fn raise(&mut self, exceptions: u16) -> Outcome<()> {
         self.raised |= exceptions;
-        if self.masked(exceptions) {
-            Ok(())
-        } else {
-            Err(Unmasked)
-        }
+        if self.masked(exceptions) { Ok(()) } else { Err(Unmasked) }
     }
 
     /// An invalid operation; the masked response is the real indefinite.
@@ -334,11 +296,7 @@ impl Env {
         if operands.iter().any(|x| x.class() == Class::Unsupported) {
             return self.invalid().map(Some);
         }
-        let Some(nan) = operands
-            .iter()
-            .copied()
-            .filter(|x| x.is_nan())
-            .reduce(prevailing_nan)
+        let Some(nan) = operands.iter().copied().filter(|x| x.is_nan()).reduce(prevailing_nan)
         else {
             return Ok(None);
         };
@@ -351,11 +309,7 @@ impl Env {
     /// Raises DE if an operand is denormal.
     pub fn check_denormal(&mut self, operands: &[F80]) -> Outcome<()> {
         let denormal = |x: &F80| x.class() == Class::Denormal;
-        if self.memory_denormal || operands.iter().any(denormal) {
-            self.raise(DE)
-        } else {
-            Ok(())
-        }
+        if self.memory_denormal || operands.iter().any(denormal) { self.raise(DE) } else { Ok(()) }
     }
 
     /// Rounds `(-1)^negative * sig * 2^(exp - 127)`, `sig` having its top bit set and in its
@@ -375,10 +329,7 @@ impl Env {
         }
         if biased >= 1 {
             self.note(plain);
-            return Ok(Rounded {
-                exp: biased as u16,
-                significand: plain.significand,
-            });
+            return Ok(Rounded { exp: biased as u16, significand: plain.significand });
         }
         if !self.masked(UE) {
             self.raised |= UE;
@@ -392,10 +343,7 @@ impl Env {
         self.note(rounded);
         // Rounding up may have made the smallest normal number of it.
         let exp = (rounded.significand >> 63) as u16;
-        Ok(Rounded {
-            exp,
-            significand: rounded.significand,
-        })
+        Ok(Rounded { exp, significand: rounded.significand })
     }
 
     /// [`round`](Self::round) to a register format.
@@ -423,22 +371,12 @@ impl Env {
             return self.wrapped(biased - EXPONENT_WRAP, plain, format);
         }
         let to_infinity = self.away_from_zero(negative);
-        self.note(RoundedSignificand {
-            inexact: true,
-            up: to_infinity,
-            ..plain
-        });
+        self.note(RoundedSignificand { inexact: true, up: to_infinity, ..plain });
         Ok(if to_infinity {
-            Rounded {
-                exp: format.max_exp as u16,
-                significand: INTEGER_BIT,
-            }
+            Rounded { exp: format.max_exp as u16, significand: INTEGER_BIT }
         } else {
             let significand = !0 << (64 - format.precision);
-            Rounded {
-                exp: format.max_exp as u16 - 1,
-                significand,
-            }
+            Rounded { exp: format.max_exp as u16 - 1, significand }
         })
     }
 
@@ -466,10 +404,7 @@ impl Env {
             return Ok(self.massive(biased, format));
         }
         self.note(plain);
-        Ok(Rounded {
-            exp: biased as u16,
-            significand: plain.significand,
-        })
+        Ok(Rounded { exp: biased as u16, significand: plain.significand })
     }
 
     /// Even the wrapped exponent is out of range, as only FSCALE brings about.
@@ -481,15 +416,9 @@ impl Env {
             up: biased > 0,
         });
         if biased > 0 {
-            Rounded {
-                exp: format.max_exp as u16,
-                significand: INTEGER_BIT,
-            }
+            Rounded { exp: format.max_exp as u16, significand: INTEGER_BIT }
         } else {
-            Rounded {
-                exp: 0,
-                significand: 0,
-            }
+            Rounded { exp: 0, significand: 0 }
         }
     }
 

@@ -55,22 +55,10 @@ fn abridged_tags(full: u16) -> u16 {
 pub fn store_env(x: &X87State) -> [u8; ENV_SIZE] {
     let mut image = [0; ENV_SIZE];
     put(&mut image, 0, (u32::from(x.cw) | 0xffff_0000).to_le_bytes());
-    put(
-        &mut image,
-        4,
-        (u32::from(x.status_word()) | 0xffff_0000).to_le_bytes(),
-    );
-    put(
-        &mut image,
-        8,
-        (u32::from(full_tags(x)) | 0xffff_0000).to_le_bytes(),
-    );
+    put(&mut image, 4, (u32::from(x.status_word()) | 0xffff_0000).to_le_bytes());
+    put(&mut image, 8, (u32::from(full_tags(x)) | 0xffff_0000).to_le_bytes());
     put(&mut image, 12, (x.fip as u32).to_le_bytes());
-    put(
-        &mut image,
-        16,
-        (u32::from(x.fop & 0x7ff) << 16).to_le_bytes(),
-    );
+    put(&mut image, 16, (u32::from(x.fop & 0x7ff) << 16).to_le_bytes());
     put(&mut image, 20, (x.fdp as u32).to_le_bytes());
     put(&mut image, 24, 0xffff_0000_u32.to_le_bytes());
     image

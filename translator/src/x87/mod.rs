@@ -8,6 +8,7 @@ mod arith;
 mod compare;
 mod convert;
 mod f80;
+pub mod helpers;
 pub mod image;
 pub mod ops;
 mod remainder;

@@ -65,11 +65,7 @@ impl Random {
             3 => F80::new(negative, 0x7fff, significand & !(1 << 62) | 1),
             4 => F80::new(negative, 0, significand),
             5 => F80::new(negative, 0, significand >> 1 >> self.below(63)),
-            6 => F80::new(
-                negative,
-                self.pick(&[0x7fff, 0x7ffe, 1, 0x3fff]),
-                significand << 1 >> 1,
-            ),
+            6 => F80::new(negative, self.pick(&[0x7fff, 0x7ffe, 1, 0x3fff]), significand << 1 >> 1),
             7 => F80::new(negative, self.pick(&[1, 2, 3, 0x7ffd, 0x7ffe]), significand),
             8 => F80::new(negative, self.next() as u16 & 0x7fff, significand),
             9 => F80::new(negative, 0x3fff, 1 << 63),
@@ -79,11 +75,7 @@ impl Random {
     }
 
     fn control(&mut self) -> u16 {
-        let masks = if self.one_in(3) {
-            self.next() as u16 & 0x3f
-        } else {
-            0x3f
-        };
+        let masks = if self.one_in(3) { self.next() as u16 & 0x3f } else { 0x3f };
         0x40 | masks | self.next() as u16 & 0xf00
     }
 
@@ -98,10 +90,7 @@ impl Random {
             6 => self.below(0x7ff0) as u16,
             _ => 0x3fff - 4 + self.below(8) as u16,
         };
-        let mut x = X87State {
-            cw: self.control(),
-            ..X87State::INIT
-        };
+        let mut x = X87State { cw: self.control(), ..X87State::INIT };
         x.top = self.below(8) as u16;
         x.tag = match self.below(8) {
             0 => self.next() as u16 & 0xff,
@@ -255,13 +244,7 @@ fn run(name: &str, count: u32, tolerance: Tolerance, native: Native, model: Mode
                         .take(3)
                         .map(|f| format!("{:04x}:{:016x}", f.sign_exp, f.significand))
                         .collect();
-                format!(
-                    "cw {:04x} sw {:04x} tags {:04x} st {}",
-                    v.0,
-                    v.1,
-                    v.2,
-                    st.join(" ")
-                )
+                format!("cw {:04x} sw {:04x} tags {:04x} st {}", v.0, v.1, v.2, st.join(" "))
             };
             eprintln!(
                 "{name}: before    {} tag {:02x} mem {:020x}",

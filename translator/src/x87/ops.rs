@@ -78,11 +78,7 @@ impl X87State {
 
     /// Ends an instruction that pushes its result.
     fn deliver_push(&mut self, mut env: Env, outcome: Outcome<F80>) {
-        let value = if self.get(7).is_some() {
-            env.stack_overflow()
-        } else {
-            outcome
-        };
+        let value = if self.get(7).is_some() { env.stack_overflow() } else { outcome };
         self.finish(env);
         if let Ok(value) = value {
             self.rotate(7);
@@ -143,26 +139,11 @@ pub fn load_st(x: &mut X87State, i: u8) {
 /// constant lies that the processor rounds (SDM vol. 1, 8.3.8).
 const CONSTANTS: [(F80, Ordering); 7] = [
     (F80::ONE, Ordering::Equal),
-    (
-        F80::new(false, 0x4000, 0xd49a_784b_cd1b_8afe),
-        Ordering::Greater,
-    ),
-    (
-        F80::new(false, 0x3fff, 0xb8aa_3b29_5c17_f0bc),
-        Ordering::Less,
-    ),
-    (
-        F80::new(false, 0x4000, 0xc90f_daa2_2168_c235),
-        Ordering::Less,
-    ),
-    (
-        F80::new(false, 0x3ffd, 0x9a20_9a84_fbcf_f799),
-        Ordering::Less,
-    ),
-    (
-        F80::new(false, 0x3ffe, 0xb172_17f7_d1cf_79ac),
-        Ordering::Less,
-    ),
+    (F80::new(false, 0x4000, 0xd49a_784b_cd1b_8afe), Ordering::Greater),
+    (F80::new(false, 0x3fff, 0xb8aa_3b29_5c17_f0bc), Ordering::Less),
+    (F80::new(false, 0x4000, 0xc90f_daa2_2168_c235), Ordering::Less),
+    (F80::new(false, 0x3ffd, 0x9a20_9a84_fbcf_f799), Ordering::Less),
+    (F80::new(false, 0x3ffe, 0xb172_17f7_d1cf_79ac), Ordering::Less),
     (F80::ZERO, Ordering::Equal),
 ];
 
@@ -209,18 +190,8 @@ impl Target {
     /// The target by its number.
     pub fn from_code(code: u8) -> Option<Self> {
         use Target::*;
-        const ALL: [Target; 10] = [
-            F32,
-            F64,
-            I16,
-            I32,
-            I64,
-            F80,
-            Bcd,
-            TruncatedI16,
-            TruncatedI32,
-            TruncatedI64,
-        ];
+        const ALL: [Target; 10] =
+            [F32, F64, I16, I32, I64, F80, Bcd, TruncatedI16, TruncatedI32, TruncatedI64];
         ALL.get(usize::from(code)).copied()
     }
 
@@ -256,16 +227,11 @@ pub fn store(x: &X87State, target: Target) -> Stored {
     let mut env = Env::new(x.cw);
     let value = match x.get(0) {
         Some(a) => target.convert(&mut env, a),
-        None => env
-            .stack_underflow()
-            .and_then(|nan| target.convert(&mut Env::new(x.cw), nan)),
+        None => env.stack_underflow().and_then(|nan| target.convert(&mut Env::new(x.cw), nan)),
     };
     let mut after = *x;
     after.finish(env);
-    Stored {
-        value: value.ok(),
-        sw: after.sw,
-    }
+    Stored { value: value.ok(), sw: after.sw }
 }
 
 /// Completes a store instruction after the memory access.
@@ -369,11 +335,7 @@ fn set_relation(x: &mut X87State, env: Env, relation: Relation, pops: u8) {
 
 /// FXAM.
 pub fn examine(x: &mut X87State) {
-    let sign = if x.st[x.physical(0)] >> 79 & 1 != 0 {
-        C1
-    } else {
-        0
-    };
+    let sign = if x.st[x.physical(0)] >> 79 & 1 != 0 { C1 } else { 0 };
     x.sw = x.sw & !CONDITION | compare::examine(x.get(0)) | sign;
 }
 
@@ -395,9 +357,7 @@ impl Unary {
     /// The operation by its number.
     pub fn from_code(code: u8) -> Option<Self> {
         use Unary::*;
-        [Chs, Abs, Sqrt, RndInt, F2xm1, Sin, Cos]
-            .get(usize::from(code))
-            .copied()
+        [Chs, Abs, Sqrt, RndInt, F2xm1, Sin, Cos].get(usize::from(code)).copied()
     }
 }
 
@@ -453,9 +413,7 @@ impl Binary {
     /// The operation by its number.
     pub fn from_code(code: u8) -> Option<Self> {
         use Binary::*;
-        [Yl2x, Yl2xp1, Patan, Scale, Prem, Prem1]
-            .get(usize::from(code))
-            .copied()
+        [Yl2x, Yl2xp1, Patan, Scale, Prem, Prem1].get(usize::from(code)).copied()
     }
 }
 
@@ -552,9 +510,7 @@ pub fn exchange(x: &mut X87State, i: u8) {
     let mut env = Env::new(x.cw);
     let values = match (x.get(0), x.get(i)) {
         (Some(a), Some(b)) => Ok((a, b)),
-        (a, b) => env
-            .stack_underflow()
-            .map(|nan| (a.unwrap_or(nan), b.unwrap_or(nan))),
+        (a, b) => env.stack_underflow().map(|nan| (a.unwrap_or(nan), b.unwrap_or(nan))),
     };
     x.finish(env);
     if let Ok((a, b)) = values {
@@ -591,10 +547,7 @@ pub fn move_top(x: &mut X87State, up: bool) {
 /// FNINIT.
 pub fn init(x: &mut X87State) {
     let st = x.st;
-    *x = X87State {
-        st,
-        ..X87State::INIT
-    };
+    *x = X87State { st, ..X87State::INIT };
 }
 
 /// FNCLEX.

@@ -20,11 +20,7 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Outcome<(F80, 
     // Infinity is farther from any number than 63 binary digits.
     let y = match b.number() {
         Some(y) if !b.is_infinity() => y,
-        _ => Number {
-            negative: b.negative(),
-            exp: i32::MAX / 2,
-            significand: 1 << 63,
-        },
+        _ => Number { negative: b.negative(), exp: i32::MAX / 2, significand: 1 << 63 },
     };
     let distance = x.exp - y.exp;
     if distance < 64 {
@@ -33,19 +29,8 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Outcome<(F80, 
     } else {
         // The distance shrinks by at least 32 and at most 63 (SDM vol. 2, FPREM).
         let step = (distance & 31) | 32;
-        let (r, _) = reduce(
-            Number {
-                exp: y.exp + step,
-                ..x
-            },
-            y,
-            step,
-            false,
-        );
-        let r = Remainder {
-            exp: r.exp + distance - step,
-            ..r
-        };
+        let (r, _) = reduce(Number { exp: y.exp + step, ..x }, y, step, false);
+        let r = Remainder { exp: r.exp + distance - step, ..r };
         Ok((deliver(env, r)?, Some(C2)))
     }
 }
@@ -63,14 +48,7 @@ struct Remainder {
 fn reduce(x: Number, y: Number, distance: i32, nearest: bool) -> (Remainder, u64) {
     let mut negative = x.negative;
     if distance < -1 || distance < 0 && !nearest {
-        return (
-            Remainder {
-                negative,
-                exp: x.exp,
-                rest: u128::from(x.significand),
-            },
-            0,
-        );
+        return (Remainder { negative, exp: x.exp, rest: u128::from(x.significand) }, 0);
     }
     // Both in units of the lower of the two exponents.
     let exp = x.exp.min(y.exp);
@@ -86,14 +64,7 @@ fn reduce(x: Number, y: Number, distance: i32, nearest: bool) -> (Remainder, u64
     if rest == 0 {
         negative = x.negative;
     }
-    (
-        Remainder {
-            negative,
-            exp,
-            rest,
-        },
-        quotient,
-    )
+    (Remainder { negative, exp, rest }, quotient)
 }
 
 /// The remainder in the register format: always exact, but it may be denormal.
@@ -102,12 +73,7 @@ fn deliver(env: &mut Env, r: Remainder) -> Outcome<F80> {
         return Ok(F80::zero(r.negative));
     }
     let shift = r.rest.leading_zeros();
-    env.round_f80(
-        r.negative,
-        r.exp + 64 - shift as i32,
-        r.rest << shift,
-        Format::EXTENDED,
-    )
+    env.round_f80(r.negative, r.exp + 64 - shift as i32, r.rest << shift, Format::EXTENDED)
 }
 
 /// The three low quotient bits Q2, Q1, Q0 in C0, C3, C1.

@@ -9,23 +9,13 @@ pub fn scale(env: &mut Env, a: F80, b: F80) -> Outcome<F80> {
     if let Some(nan) = env.nan_result(&[a, b])? {
         return Ok(nan);
     }
-    if b.is_infinity()
-        && if b.negative() {
-            a.is_infinity()
-        } else {
-            a.is_zero()
-        }
-    {
+    if b.is_infinity() && if b.negative() { a.is_infinity() } else { a.is_zero() } {
         return env.invalid();
     }
     env.check_denormal(&[a, b])?;
     if b.is_infinity() {
         let negative = a.negative();
-        return Ok(if b.negative() {
-            F80::zero(negative)
-        } else {
-            F80::infinity(negative)
-        });
+        return Ok(if b.negative() { F80::zero(negative) } else { F80::infinity(negative) });
     }
     if a.is_infinity() {
         return Ok(a);

@@ -96,10 +96,7 @@ fn round(env: &mut Env, x: Wide) -> Outcome<F80> {
 
 /// A multiple of pi/4, rounded.
 fn pi_quarters(env: &mut Env, negative: bool, quarters: u128) -> Outcome<F80> {
-    round(
-        env,
-        Wide::from_fixed(PI / 4 * quarters, 126).negate_if(negative),
-    )
+    round(env, Wide::from_fixed(PI / 4 * quarters, 126).negate_if(negative))
 }
 
 /// F2XM1: 2^x - 1 for -1 <= x <= 1. Outside that range the manual leaves the result open; a
@@ -119,11 +116,7 @@ pub fn f2xm1(env: &mut Env, a: F80) -> Outcome<F80> {
         // The processor calls even the results inexact that are not.
         Some(_) => {
             env.raised |= PE;
-            return Ok(if a == minus_one {
-                F80::new(true, BIAS as u16 - 1, 1 << 63)
-            } else {
-                a
-            });
+            return Ok(if a == minus_one { F80::new(true, BIAS as u16 - 1, 1 << 63) } else { a });
         }
     };
     let t = Wide::from(x).mul(Wide::from_fixed(LN_2, 128));
@@ -148,10 +141,7 @@ impl Angle {
         let mut angle = Self {
             negative: x.negative,
             quadrant: 0,
-            rest: Wide::from(Number {
-                negative: false,
-                ..x
-            }),
+            rest: Wide::from(Number { negative: false, ..x }),
         };
         if x.exp < -1 {
             return angle;
@@ -287,16 +277,8 @@ pub fn fpatan(env: &mut Env, y: F80, x: F80) -> Outcome<F80> {
         _ => return pi_quarters(env, negative, quarters.unwrap_or(2)),
     };
     let steep = (n.exp, n.significand) > (d.exp, d.significand);
-    let (exp, significand) = if steep {
-        quotient(d, n)
-    } else {
-        quotient(n, d)
-    };
-    let acute = atan(Wide {
-        negative: false,
-        exp,
-        significand,
-    });
+    let (exp, significand) = if steep { quotient(d, n) } else { quotient(n, d) };
+    let acute = atan(Wide { negative: false, exp, significand });
     let angle = match (steep, left) {
         (false, false) => acute,
         (false, true) => Wide::from_fixed(PI - acute.to_fixed(126), 126),
@@ -308,8 +290,7 @@ pub fn fpatan(env: &mut Env, y: F80, x: F80) -> Outcome<F80> {
 
 /// log2((1 + s) / (1 - s)).
 fn log2_from_ratio(s: Wide) -> Wide {
-    s.mul(series(&AREA, square(s), false))
-        .mul(Wide::from_fixed(TWO_OVER_LN_2, 126))
+    s.mul(series(&AREA, square(s), false)).mul(Wide::from_fixed(TWO_OVER_LN_2, 126))
 }
 
 /// log2 of a positive number other than one.
@@ -341,11 +322,7 @@ fn round_product(env: &mut Env, y: Number, log: Wide, exact: bool) -> Outcome<F8
     let product = Wide::from(y).mul(log);
     let significand = product.significand | u128::from(!exact);
     let result = env.round_f80(product.negative, product.exp, significand, Format::EXTENDED)?;
-    env.raised |= if result.class() == Class::Denormal {
-        UE | PE
-    } else {
-        PE
-    };
+    env.raised |= if result.class() == Class::Denormal { UE | PE } else { PE };
     Ok(result)
 }
 
@@ -408,11 +385,7 @@ pub fn fyl2xp1(env: &mut Env, y: F80, x: F80) -> Outcome<F80> {
         // log2(1 + x) with s = x / (2 + x).
         let x = Wide::from(n);
         let fixed = x.to_fixed(126);
-        let two_plus = if n.negative {
-            (2 << 126) - fixed
-        } else {
-            (2 << 126) + fixed
-        };
+        let two_plus = if n.negative { (2 << 126) - fixed } else { (2 << 126) + fixed };
         let log = log2_from_ratio(x.div(Wide::from_fixed(two_plus, 126)));
         return round_product(env, y, log, false);
     }
@@ -426,12 +399,5 @@ fn one_plus(x: Number) -> Wide {
         return x.into();
     }
     let fixed = Wide::from(x).to_fixed(64);
-    Wide::from_fixed(
-        if x.negative {
-            (1 << 64) - fixed
-        } else {
-            (1 << 64) + fixed
-        },
-        64,
-    )
+    Wide::from_fixed(if x.negative { (1 << 64) - fixed } else { (1 << 64) + fixed }, 64)
 }

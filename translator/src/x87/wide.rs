@@ -13,11 +13,7 @@ pub struct Wide {
 
 impl From<Number> for Wide {
     fn from(n: Number) -> Self {
-        Self {
-            negative: n.negative,
-            exp: n.exp,
-            significand: u128::from(n.significand) << 64,
-        }
+        Self { negative: n.negative, exp: n.exp, significand: u128::from(n.significand) << 64 }
     }
 }
 
@@ -43,10 +39,7 @@ impl Wide {
 
     /// The number with its sign changed if `negative`.
     pub fn negate_if(self, negative: bool) -> Self {
-        Self {
-            negative: self.negative != negative,
-            ..self
-        }
+        Self { negative: self.negative != negative, ..self }
     }
 
     /// The product.
@@ -65,11 +58,7 @@ impl Wide {
         let less = self.significand < other.significand;
         // A divisor below 2^127, so that doubling the remainder cannot overflow.
         let divisor = other.significand >> 1;
-        let mut rest = if less {
-            self.significand
-        } else {
-            self.significand >> 1
-        };
+        let mut rest = if less { self.significand } else { self.significand >> 1 };
         let mut quotient = 0u128;
         for _ in 0..128 {
             quotient <<= 1;

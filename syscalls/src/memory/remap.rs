@@ -1,0 +1,386 @@
+//! Moving and resizing mappings, and advice about them.
+
+use std::ops::Range;
+
+use super::space::{EINVAL, ENOMEM, Map, Memory, State, fixed_range, raw, user_range};
+use crate::host::{Errno, SysResult};
+use crate::memmap::{Mapping, PAGE, READ, Source, WRITE};
+
+const MREMAP_MAYMOVE: u32 = libc::MREMAP_MAYMOVE as u32;
+const MREMAP_FIXED: u32 = libc::MREMAP_FIXED as u32;
+const MREMAP_DONTUNMAP: u32 = 4;
+
+const EFAULT: Errno = Errno(libc::EFAULT);
+
+/// Reserves address space.
+const RESERVE: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u32;
+
+/// The arguments of mremap(2), checked and rounded.
+struct Remap {
+    old: Range<u64>,
+    new_len: u64,
+    flags: u32,
+    to: u64,
+}
+
+impl Remap {
+    fn is(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl Memory {
+    /// mremap(2).
+    pub fn remap(&self, addr: u64, len: u64, new_len: u64, flags: u32, to: u64) -> SysResult {
+        let known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+        let moves = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0;
+        if flags & !known != 0 || (moves && flags & MREMAP_MAYMOVE == 0) || new_len == 0 {
+            return Err(EINVAL);
+        }
+        let old = user_range(addr, len).ok_or(EINVAL)?;
+        let new_len = new_len.checked_next_multiple_of(PAGE).ok_or(EINVAL)?;
+        if flags & MREMAP_DONTUNMAP != 0 && new_len != old.end - old.start {
+            return Err(EINVAL);
+        }
+        let call = Remap {
+            old,
+            new_len,
+            flags,
+            to,
+        };
+        let mut state = self.lock();
+        if !moves && call.new_len <= call.old.end - call.old.start && !call.old.is_empty() {
+            let tail = addr + call.new_len..call.old.end;
+            if !state.map.is_mapped(call.old.clone()) {
+                return Err(EFAULT);
+            }
+            let held_code = self.holds_code(&state, &tail);
+            self.remove(&mut state, &tail)?;
+            self.finish(state, tail, held_code);
+            return Ok(addr);
+        }
+        let mapping = single(&state, &call.old)?;
+        let held_code = self.holds_code(&state, &call.old);
+        self.open_all(&call.old);
+        let new = self.grow(&mut state, &call, &mapping)?;
+        // The target of MREMAP_FIXED may have held code as well.
+        drop(state);
+        self.invalidate(call.old, held_code);
+        self.invalidate(new.clone(), true);
+        Ok(new.start)
+    }
+
+    /// Grows a mapping where it is, or moves it.
+    fn grow(
+        &self,
+        state: &mut State,
+        call: &Remap,
+        mapping: &Mapping,
+    ) -> Result<Range<u64>, Errno> {
+        let Remap { old, new_len, .. } = call;
+        let in_place = old.start..old.start.checked_add(*new_len).ok_or(ENOMEM)?;
+        let fits = self.fits_host_pages(state, old);
+        let (host_len, host_new) = (self.ceil(old.end - old.start), self.ceil(*new_len));
+        if !call.is(MREMAP_FIXED | MREMAP_DONTUNMAP)
+            && fits
+            && !old.is_empty()
+            && fixed_range(old.start, *new_len).is_ok()
+            && state.map.is_free(old.end..self.ceil(in_place.end))
+            && raw::mremap(old.start, host_len, host_new, 0, 0).is_ok()
+        {
+            state.map.insert(in_place.clone(), mapping.clone());
+            return Ok(in_place);
+        }
+        if !call.is(MREMAP_MAYMOVE) {
+            return Err(ENOMEM);
+        }
+        let new = self.target(state, call)?;
+        if fits && new.start == self.floor(new.start) {
+            let flags = MREMAP_MAYMOVE | MREMAP_FIXED | call.flags & MREMAP_DONTUNMAP;
+            if let Err(error) = raw::mremap(old.start, host_len, host_new, flags, new.start) {
+                if !call.is(MREMAP_FIXED) {
+                    raw::munmap(new.start, host_new)?;
+                }
+                return Err(error);
+            }
+            if !call.is(MREMAP_DONTUNMAP) {
+                state.map.remove(old.clone());
+            }
+        } else {
+            self.move_by_copy(state, call, mapping, &new)?;
+        }
+        state.map.insert(new.clone(), mapping.clone());
+        self.settle_edges(state, &new)?;
+        Ok(new)
+    }
+
+    /// Where a moved mapping goes; the host's address space there is reserved.
+    fn target(&self, state: &mut State, call: &Remap) -> Result<Range<u64>, Errno> {
+        if !call.is(MREMAP_FIXED) {
+            let span = self.ceil(call.new_len);
+            let flags = RESERVE | libc::MAP_FIXED_NOREPLACE as u32;
+            let at = self.place(state, span, self.host_page, self.window(state), |at| {
+                raw::mmap(at, span, 0, flags, -1, 0)
+            })?;
+            return Ok(at..at + call.new_len);
+        }
+        let new = fixed_range(call.to, call.new_len).map_err(|_| EINVAL)?;
+        if new.start < call.old.end && call.old.start < new.end {
+            return Err(EINVAL);
+        }
+        self.remove(state, &new)?;
+        self.claim(state, &new)?;
+        Ok(new)
+    }
+
+    /// Moves private memory that does not lie on host page boundaries.
+    fn move_by_copy(
+        &self,
+        state: &mut State,
+        call: &Remap,
+        mapping: &Mapping,
+        new: &Range<u64>,
+    ) -> Result<(), Errno> {
+        if mapping.shared {
+            return Err(EINVAL);
+        }
+        let old = &call.old;
+        let request = Map {
+            addr: new.start,
+            len: call.new_len,
+            prot: READ | WRITE,
+            flags: (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u32,
+            fd: -1,
+            offset: 0,
+            name: None,
+        };
+        let anonymous = Mapping {
+            prot: READ | WRITE,
+            shared: false,
+            source: Source::Anonymous,
+        };
+        self.install(state, &request, new, &anonymous)?;
+        let wide = self.widen(old);
+        raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
+        raw::copy(
+            old.start,
+            new.start,
+            (old.end - old.start).min(call.new_len),
+        );
+        raw::fill(old.start, old.end - old.start, None)?;
+        state.map.insert(new.clone(), mapping.clone());
+        self.settle(state, new)?;
+        if call.is(MREMAP_DONTUNMAP) {
+            self.settle(state, old)
+        } else {
+            self.remove(state, old)
+        }
+    }
+
+    /// Whether a range is made of whole host pages, as far as others are concerned.
+    fn fits_host_pages(&self, state: &State, range: &Range<u64>) -> bool {
+        range.start == self.floor(range.start) && state.map.is_free(range.end..self.ceil(range.end))
+    }
+
+    /// madvise(2).
+    pub fn advise(&self, addr: u64, len: u64, advice: i32) -> SysResult {
+        let range = user_range(addr, len).ok_or(EINVAL)?;
+        let state = self.lock();
+        let discards = matches!(
+            advice,
+            libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
+        );
+        let whole = state.map.is_mapped(range.clone());
+        let parts: Vec<_> = state
+            .map
+            .clipped(range.clone())
+            .filter(|(_, m)| !m.is_reserved())
+            .collect();
+        for (part, mapping) in parts {
+            let inner = if discards {
+                self.inner(&state, &part)
+            } else {
+                self.widen(&part)
+            };
+            if inner.start < inner.end {
+                raw::madvise(inner.start, inner.end - inner.start, advice)?;
+            }
+            if advice == libc::MADV_DONTNEED
+                && mapping.source == Source::Anonymous
+                && !mapping.shared
+            {
+                self.zero(&state, &(part.start..inner.start.min(part.end)))?;
+                self.zero(
+                    &state,
+                    &(inner.end.max(inner.start).max(part.start)..part.end),
+                )?;
+            }
+        }
+        let held_code = discards && self.holds_code(&state, &range);
+        self.finish(state, range, held_code);
+        if whole { Ok(0) } else { Err(ENOMEM) }
+    }
+
+    /// The host pages that belong to a range alone.
+    fn inner(&self, state: &State, range: &Range<u64>) -> Range<u64> {
+        let head = state.map.is_free(self.floor(range.start)..range.start);
+        let tail = state.map.is_free(range.end..self.ceil(range.end));
+        let start = if head {
+            self.floor(range.start)
+        } else {
+            self.ceil(range.start)
+        };
+        start..if tail {
+            self.ceil(range.end)
+        } else {
+            self.floor(range.end)
+        }
+    }
+
+    /// Clears memory of the guest that lies in host pages with something else.
+    fn zero(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
+        if range.start >= range.end {
+            return Ok(());
+        }
+        let wide = self.widen(range);
+        raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
+        raw::fill(range.start, range.end - range.start, None)?;
+        self.settle(state, range)
+    }
+}
+
+const MADV_DONTNEED_LOCKED: i32 = 24;
+
+/// The one mapping that covers a range, as it is seen from the range's start.
+fn single(state: &State, range: &Range<u64>) -> Result<Mapping, Errno> {
+    let probe = range.start..range.end.max(range.start + PAGE);
+    let mut parts = state.map.clipped(probe);
+    match (parts.next(), parts.next()) {
+        (Some((part, mapping)), None)
+            if part.start == range.start && part.end >= range.end && !mapping.is_reserved() =>
+        {
+            // Only a shared mapping can be mapped a second time by a length of zero.
+            if range.is_empty() && !mapping.shared {
+                Err(EINVAL)
+            } else {
+                Ok(mapping)
+            }
+        }
+        _ => Err(EFAULT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::space::tests::{anonymous, memory};
+
+    fn poke(addr: u64, value: u8) {
+        // SAFETY: the tests map what they touch.
+        unsafe { *(addr as *mut u8) = value };
+    }
+
+    fn peek(addr: u64) -> u8 {
+        // SAFETY: as in poke.
+        unsafe { *(addr as *const u8) }
+    }
+
+    #[test]
+    fn grows_in_place_moves_and_shrinks() {
+        for host_page in [4096, 16384] {
+            let memory = memory(host_page);
+            let at = memory.map(&anonymous(0, 16, READ | WRITE, 0)).unwrap();
+            memory.unmap(at + 4 * PAGE, 12 * PAGE).unwrap();
+            poke(at + 3 * PAGE, 3);
+            assert_eq!(memory.remap(at, 4 * PAGE, 8 * PAGE, 0, 0), Ok(at));
+            poke(at + 7 * PAGE, 7);
+            memory
+                .map(&anonymous(at + 8 * PAGE, 1, READ, libc::MAP_FIXED as u32))
+                .unwrap();
+            assert_eq!(memory.remap(at, 8 * PAGE, 9 * PAGE, 0, 0), Err(ENOMEM));
+            let moved = memory
+                .remap(at, 8 * PAGE, 9 * PAGE, MREMAP_MAYMOVE, 0)
+                .unwrap();
+            assert_ne!(moved, at);
+            assert_eq!(
+                (
+                    peek(moved + 3 * PAGE),
+                    peek(moved + 7 * PAGE),
+                    peek(moved + 8 * PAGE)
+                ),
+                (3, 7, 0)
+            );
+            assert!(!memory.lock().map.is_mapped(at..at + PAGE));
+            assert_eq!(memory.remap(moved, 9 * PAGE, 4 * PAGE, 0, 0), Ok(moved));
+            assert!(
+                !memory
+                    .lock()
+                    .map
+                    .is_mapped(moved + 4 * PAGE..moved + 5 * PAGE)
+            );
+            let fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+            assert_eq!(
+                memory.remap(moved, 4 * PAGE, 4 * PAGE, fixed, moved + PAGE),
+                Err(EINVAL)
+            );
+            assert_eq!(memory.remap(moved, 4 * PAGE, 4 * PAGE, fixed, at), Ok(at));
+            assert_eq!(peek(at + 3 * PAGE), 3);
+            assert_eq!(
+                memory.remap(at + 20 * PAGE, PAGE, 2 * PAGE, MREMAP_MAYMOVE, 0),
+                Err(EFAULT)
+            );
+            memory.unmap(at, 9 * PAGE).unwrap();
+        }
+    }
+
+    #[test]
+    fn moves_parts_of_host_pages() {
+        let memory = memory(16384);
+        let at = memory.map(&anonymous(0, 8, READ | WRITE, 0)).unwrap();
+        (0..8).for_each(|i| poke(at + i * PAGE, i as u8 + 1));
+        let moved = memory
+            .remap(at + PAGE, 2 * PAGE, 3 * PAGE, MREMAP_MAYMOVE, 0)
+            .unwrap();
+        assert_eq!(
+            (peek(moved), peek(moved + PAGE), peek(moved + 2 * PAGE)),
+            (2, 3, 0)
+        );
+        assert_eq!((peek(at), peek(at + 3 * PAGE)), (1, 4));
+        assert!(!memory.lock().map.is_mapped(at + PAGE..at + 2 * PAGE));
+        memory.unmap(at, 8 * PAGE).unwrap();
+        memory.unmap(moved, 3 * PAGE).unwrap();
+    }
+
+    #[test]
+    fn dontneed_clears_exactly_its_pages() {
+        for host_page in [4096, 16384] {
+            let memory = memory(host_page);
+            let at = memory.map(&anonymous(0, 16, READ | WRITE, 0)).unwrap();
+            for (start, end) in [(0, 16), (1, 15), (1, 2), (5, 11), (4, 8), (3, 4)] {
+                (0..16).for_each(|i| poke(at + i * PAGE, 9));
+                assert_eq!(
+                    memory.advise(at + start * PAGE, (end - start) * PAGE, libc::MADV_DONTNEED),
+                    Ok(0)
+                );
+                for i in 0..16 {
+                    let kept = i < start || i >= end;
+                    assert_eq!(
+                        peek(at + i * PAGE),
+                        if kept { 9 } else { 0 },
+                        "{start}..{end} page {i}"
+                    );
+                }
+            }
+            memory.unmap(at + 4 * PAGE, 4 * PAGE).unwrap();
+            assert_eq!(
+                memory.advise(at, 16 * PAGE, libc::MADV_DONTNEED),
+                Err(ENOMEM)
+            );
+            assert_eq!(
+                memory.advise(at + 1, PAGE, libc::MADV_DONTNEED),
+                Err(EINVAL)
+            );
+            memory.unmap(at, 16 * PAGE).unwrap();
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Comparing two outcomes of a case.
+
+use crate::{
+    case::Case,
+    state::{DATA, Outcome, State, vector},
+    undefined::{Approximation, rflags, status_word},
+};
+
+const GPR_NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
+/// A place where two outcomes differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Register, flag, memory address or "stop".
+    pub what: String,
+    /// There on the reference processor.
+    pub expected: String,
+    /// There on the other.
+    pub actual: String,
+}
+
+struct Differences(Vec<Difference>);
+
+impl Differences {
+    fn hex(&mut self, what: impl Into<String>, expected: impl Into<u128>, actual: impl Into<u128>) {
+        let (expected, actual) = (expected.into(), actual.into());
+        if expected != actual {
+            let (expected, actual) = (format!("{expected:#x}"), format!("{actual:#x}"));
+            self.0.push(Difference {
+                what: what.into(),
+                expected,
+                actual,
+            });
+        }
+    }
+}
+
+/// All differences that count.
+pub fn compare(case: &Case, expected: &Outcome, actual: &Outcome) -> Vec<Difference> {
+    let mut found = Differences(Vec::new());
+    stop(expected, actual, &mut found);
+    let (e, a) = (&expected.state, &actual.state);
+    for (i, name) in GPR_NAMES.iter().enumerate() {
+        found.hex(*name, e.gpr[i], a.gpr[i]);
+    }
+    found.hex("rip", e.rip, a.rip);
+    found.hex("fs_base", e.fs_base, a.fs_base);
+    found.hex("gs_base", e.gs_base, a.gs_base);
+    let undefined = case.tolerance.flags_of(expected);
+    flags(
+        e.rflags & !rflags(undefined),
+        a.rflags & !rflags(undefined),
+        &mut found,
+    );
+    vectors(case.tolerance.approximation, e, a, &mut found);
+    x87(case.tolerance.approximation, undefined, e, a, &mut found);
+    memory(case, expected, actual, &mut found);
+    found.0
+}
+
+fn stop(expected: &Outcome, actual: &Outcome, found: &mut Differences) {
+    let (e, a) = (expected.stop, actual.stop);
+    // An address that is not canonical is a #GP on x86 and an ordinary fault on arm64; the signal is the same.
+    let not_canonical = e.vector == vector::GP && a.vector == vector::PF && a.address >= 1 << 47;
+    if e.vector != a.vector && !not_canonical {
+        found.hex("stop: vector", e.vector, a.vector);
+    } else if e.vector == vector::PF {
+        // Which byte of an access across a page end is reported, processors decide themselves.
+        found.hex(
+            "stop: page of the fault address",
+            e.address >> 12,
+            a.address >> 12,
+        );
+    }
+}
+
+fn flags(expected: u32, actual: u32, found: &mut Differences) {
+    for (name, bit) in [
+        ("CF", 0),
+        ("PF", 2),
+        ("AF", 4),
+        ("ZF", 6),
+        ("SF", 7),
+        ("DF", 10),
+        ("OF", 11),
+    ] {
+        found.hex(name, expected >> bit & 1, actual >> bit & 1);
+    }
+}
+
+fn vectors(approximation: Approximation, e: &State, a: &State, found: &mut Differences) {
+    found.hex("mxcsr", e.mxcsr, a.mxcsr);
+    for (name, e, a) in [
+        ("xmm", &e.xmm, &a.xmm),
+        ("ymm_high", &e.ymm_high, &a.ymm_high),
+    ] {
+        for i in 0..16 {
+            if !close_lanes(approximation, e[i], a[i]) {
+                found.hex(format!("{name}{i}"), e[i], a[i]);
+            }
+        }
+    }
+}
+
+/// Whether single-precision lanes agree as far as the approximation demands.
+fn close_lanes(approximation: Approximation, expected: u128, actual: u128) -> bool {
+    let Approximation::Relative(parts) = approximation else {
+        return expected == actual;
+    };
+    (0..4).all(|lane| {
+        let bits = |v: u128| (v >> (32 * lane)) as u32;
+        let value = |v: u128| f64::from(f32::from_bits(bits(v)));
+        let (e, a) = (value(expected), value(actual));
+        bits(expected) == bits(actual) || (e - a).abs() <= e.abs() * f64::from(parts) / 16384.0
+    })
+}
+
+fn x87(
+    approximation: Approximation,
+    undefined: u32,
+    e: &State,
+    a: &State,
+    found: &mut Differences,
+) {
+    let (e, a) = (&e.x87, &a.x87);
+    found.hex("x87 control word", e.cw, a.cw);
+    found.hex("x87 tags", e.tag, a.tag);
+    let mut ignored = status_word(undefined);
+    if matches!(approximation, Approximation::Ulps(_)) {
+        // C1 and PE say how the last bit was rounded.
+        ignored |= 0x220;
+    }
+    found.hex("x87 status word", e.sw & !ignored, a.sw & !ignored);
+    for i in 0..8 {
+        if !close_x87(approximation, e.st[i], a.st[i]) {
+            found.hex(format!("x87 R{i}"), e.st[i], a.st[i]);
+        }
+    }
+}
+
+fn close_x87(approximation: Approximation, expected: u128, actual: u128) -> bool {
+    match approximation {
+        // Neighbouring values of one sign are neighbouring integers, but for the explicit integer bit.
+        Approximation::Ulps(n) => {
+            let order = |v: u128| (v >> 64) << 63 | (v & (u128::MAX >> 65));
+            expected >> 79 == actual >> 79
+                && order(expected).abs_diff(order(actual)) <= u128::from(n)
+        }
+        _ => expected == actual,
+    }
+}
+
+fn memory(case: &Case, expected: &Outcome, actual: &Outcome, found: &mut Differences) {
+    if expected.memory == actual.memory {
+        return;
+    }
+    let image = |outcome: &Outcome| {
+        let mut image = case.program.memory();
+        for (address, bytes) in &outcome.memory {
+            let at = (address - DATA) as usize;
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        for (address, length) in &case.tolerance.memory {
+            let at = (address - DATA) as usize;
+            let end = (at + *length as usize).min(image.len());
+            image[at.min(end)..end].fill(0);
+        }
+        image
+    };
+    let (e, a) = (image(expected), image(actual));
+    // Eight bytes a line are enough to see what happened.
+    for at in (0..e.len())
+        .step_by(8)
+        .filter(|&at| e[at..at + 8] != a[at..at + 8])
+    {
+        let value =
+            |image: &[u8]| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight bytes"));
+        found.hex(
+            format!("memory {:#x}", DATA + at as u64),
+            value(&e),
+            value(&a),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Stop;
+
+    fn outcome(case: &Case) -> Outcome {
+        let mut state = case.program.state.clone();
+        state.rip += case.program.code.len() as u64 + 1;
+        Outcome {
+            state,
+            memory: Vec::new(),
+            stop: Stop {
+                vector: vector::BP,
+                address: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn every_wrong_result_is_seen() {
+        let case = Case::by_name("Add_rm32_r32#0@0").expect("exists");
+        let good = outcome(&case);
+        assert_eq!(compare(&case, &good, &good), []);
+        let changes: [fn(&mut Outcome); 10] = [
+            |o| o.state.gpr[9] ^= 1,
+            |o| o.state.rip += 1,
+            |o| o.state.rflags ^= 1,
+            |o| o.state.xmm[3] ^= 1 << 100,
+            |o| o.state.ymm_high[3] ^= 1,
+            |o| o.state.mxcsr ^= 1,
+            |o| o.state.x87.st[2] ^= 1,
+            |o| o.state.x87.sw ^= 0x800,
+            |o| o.memory.push((DATA + 100, vec![1, 2, 3, 4, 5, 6, 7, 8, 9])),
+            |o| o.stop.vector = vector::UD,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert_ne!(compare(&case, &good, &bad), [], "change {i} is not seen");
+        }
+    }
+
+    #[test]
+    fn undefined_flags_are_not_compared() {
+        let case = Case::by_name("And_rm32_r32#1@0").expect("exists");
+        let good = outcome(&case);
+        let mut other = good.clone();
+        other.state.rflags ^= 0x10;
+        assert_eq!(compare(&case, &good, &other), []);
+    }
+}
