@@ -34,7 +34,15 @@ pub fn init(file: Option<&Path>) -> io::Result<()> {
         }
     };
     FD.store(kept.ok_or_else(io::Error::last_os_error)?, Ordering::Relaxed);
+    SEVERAL.store(parent_is_translated(), Ordering::Relaxed);
     Ok(())
+}
+
+/// Whether the parent runs the same translator: its lines go where this process's go.
+fn parent_is_translated() -> bool {
+    let program = |process: &str| std::fs::read_link(format!("/proc/{process}/exe")).ok();
+    let own = program("self");
+    own.is_some() && own == program(&std::os::unix::process::parent_id().to_string())
 }
 
 /// Whether calls are printed.
