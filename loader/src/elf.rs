@@ -168,10 +168,7 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
         align,
         entry: header.e_entry,
         // Of several the last, as in Linux.
-        phdr: loads
-            .iter()
-            .rev()
-            .find_map(|s| s.address_of(header.e_phoff)),
+        phdr: loads.iter().rev().find_map(|s| s.address_of(header.e_phoff)),
         phnum: header.e_phnum,
         brk: loads.iter().map(|s| s.memory.end).max().unwrap_or(span.end),
         span,

@@ -79,27 +79,13 @@ pub fn main() -> i32 {
 impl Invocation {
     /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
     fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
-        let Origin {
-            preserve_argv0,
-            exec_fd,
-            secure,
-        } = origin;
+        let Origin { preserve_argv0, exec_fd, secure } = origin;
         let variable = variable.filter(|_| !secure);
         let binfmt = (preserve_argv0 || exec_fd.is_some())
             && arguments.len() > 1 + usize::from(preserve_argv0);
         if !binfmt {
-            let Cli {
-                program,
-                shared,
-                command,
-            } = Cli::from_arguments(arguments, variable);
-            return Self {
-                program,
-                shared,
-                command,
-                binfmt,
-                secure,
-            };
+            let Cli { program, shared, command } = Cli::from_arguments(arguments, variable);
+            return Self { program, shared, command, binfmt, secure };
         }
         let argv0 = preserve_argv0.then(|| arguments.remove(2));
         let shared = match variable {
@@ -109,38 +95,17 @@ impl Invocation {
                 Cli::from_arguments(vec!["demotic".into(), "-".into()], Some(options)).shared
             }
         };
-        let program = ProgramOptions {
-            argv0,
-            exec_fd,
-            ..ProgramOptions::default()
-        };
-        Self {
-            program,
-            shared,
-            command: arguments.split_off(1),
-            binfmt,
-            secure,
-        }
+        let program = ProgramOptions { argv0, exec_fd, ..ProgramOptions::default() };
+        Self { program, shared, command: arguments.split_off(1), binfmt, secure }
     }
 
     /// The program's environment: the one given, with `-U` and `-E` applied.
     fn environment<'a>(&'a self, mut entries: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
-        let name = |entry: &[u8]| {
-            entry
-                .split(|&b| b == b'=')
-                .next()
-                .unwrap_or_default()
-                .to_vec()
-        };
-        let ProgramOptions {
-            set_env, unset_env, ..
-        } = &self.program;
+        let name = |entry: &[u8]| entry.split(|&b| b == b'=').next().unwrap_or_default().to_vec();
+        let ProgramOptions { set_env, unset_env, .. } = &self.program;
         if !set_env.is_empty() || !unset_env.is_empty() {
-            let changed: Vec<Vec<u8>> = set_env
-                .iter()
-                .chain(unset_env)
-                .map(|e| name(e.as_bytes()))
-                .collect();
+            let changed: Vec<Vec<u8>> =
+                set_env.iter().chain(unset_env).map(|e| name(e.as_bytes())).collect();
             entries.retain(|entry| !changed.contains(&name(entry)));
             entries.extend(set_env.iter().map(|entry| entry.as_bytes()));
         }
@@ -160,10 +125,7 @@ impl Invocation {
 
 /// Loads the program and runs it.
 fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
-    let memory = Memory::new().map_err(|error| LoadError::Map {
-        what: "the translator",
-        error,
-    })?;
+    let memory = Memory::new().map_err(|error| LoadError::Map { what: "the translator", error })?;
     let program = invocation.open_program()?;
     let path = load::resolved_path(&program, Path::new(&invocation.command[0]));
     let (random, base_random) = random();
@@ -183,13 +145,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         argv[0] = name.as_bytes();
     }
     let environment = invocation.environment(host_environment().collect());
-    let contents = Contents {
-        argv: &argv,
-        envp: &environment,
-        execfn,
-        random,
-        auxv: &auxv,
-    };
+    let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
     let image = Image {
@@ -226,6 +182,7 @@ fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
 fn config(shared: &SharedOptions) -> Config {
     let hwcaps = [at::HWCAP, at::HWCAP2].map(|kind| host_auxv(kind).unwrap_or(0));
     Config {
+        flags_live_at_return: false,
         order: match shared.memory_model {
             MemoryModel::Ordered => MemoryOrder::Ordered,
             _ => MemoryOrder::Plain,
@@ -238,12 +195,7 @@ fn config(shared: &SharedOptions) -> Config {
 
 /// The run time's options.
 fn options(invocation: Invocation) -> Result<Options, LoadError> {
-    let Invocation {
-        shared,
-        binfmt,
-        secure,
-        ..
-    } = invocation;
+    let Invocation { shared, binfmt, secure, .. } = invocation;
     if shared.memory_model == MemoryModel::Tso {
         processor_tso()?;
     }
@@ -251,9 +203,7 @@ fn options(invocation: Invocation) -> Result<Options, LoadError> {
     Ok(Options {
         child_args: shared.to_arguments(&current_dir),
         sysroot: shared.sysroot,
-        strace: shared
-            .strace
-            .map(|file| file.map_or(Strace::Stderr, Strace::File)),
+        strace: shared.strace.map(|file| file.map_or(Strace::Stderr, Strace::File)),
         runner: shared.runner.as_deref().map(cli::words).unwrap_or_default(),
         trace_exec: shared.trace_exec,
         memory_model: match shared.memory_model {
@@ -310,13 +260,7 @@ fn random() -> ([u8; 16], u64) {
     let mut words = [0u64; 3];
     // SAFETY: the buffer has the length given. The call can only fail before the kernel's generator
     // is seeded, during boot; the zeros that stay are then as good as anything.
-    unsafe {
-        libc::getrandom(
-            words.as_mut_ptr().cast(),
-            size_of_val(&words),
-            libc::GRND_NONBLOCK,
-        )
-    };
+    unsafe { libc::getrandom(words.as_mut_ptr().cast(), size_of_val(&words), libc::GRND_NONBLOCK) };
     // SAFETY: personality(2) with this argument only asks.
     let personality = unsafe { libc::personality(0xffff_ffff) };
     let fixed = personality != -1 && personality & libc::ADDR_NO_RANDOMIZE != 0;
@@ -328,11 +272,7 @@ fn random() -> ([u8; 16], u64) {
 mod tests {
     use super::*;
 
-    const PLAIN: Origin = Origin {
-        preserve_argv0: false,
-        exec_fd: None,
-        secure: false,
-    };
+    const PLAIN: Origin = Origin { preserve_argv0: false, exec_fd: None, secure: false };
 
     fn invocation(arguments: &str, variable: Option<&str>, origin: Origin) -> Invocation {
         Invocation::new(cli::words(arguments), variable.map(OsString::from), origin)
@@ -349,21 +289,14 @@ mod tests {
     /// What looks like an option is the program's name or its argument.
     #[test]
     fn started_by_binfmt_misc() {
-        let origin = Origin {
-            preserve_argv0: true,
-            exec_fd: Some(3),
-            secure: false,
-        };
+        let origin = Origin { preserve_argv0: true, exec_fd: Some(3), secure: false };
         let started = invocation("demotic /bin/a -bash --help", Some("--log warn"), origin);
         assert!(started.binfmt && started.shared.log == cli::LogLevel::Warn);
         assert_eq!(started.program.argv0, Some("-bash".into()));
         assert_eq!(started.program.exec_fd, Some(3));
         assert_eq!(started.command, cli::words("/bin/a --help"));
 
-        let origin = Origin {
-            preserve_argv0: false,
-            ..origin
-        };
+        let origin = Origin { preserve_argv0: false, ..origin };
         let started = invocation("demotic --help -x", None, origin);
         assert_eq!(started.program.argv0, None);
         assert_eq!(started.command, cli::words("--help -x"));
@@ -372,16 +305,8 @@ mod tests {
     #[test]
     fn privileged_programs_ignore_the_environment() {
         for preserve_argv0 in [false, true] {
-            let origin = Origin {
-                preserve_argv0,
-                exec_fd: None,
-                secure: true,
-            };
-            let started = invocation(
-                "demotic /bin/su su",
-                Some("--strace=/etc/x --stats"),
-                origin,
-            );
+            let origin = Origin { preserve_argv0, exec_fd: None, secure: true };
+            let started = invocation("demotic /bin/su su", Some("--strace=/etc/x --stats"), origin);
             assert!(started.secure && !started.shared.stats && started.shared.strace.is_none());
         }
     }
@@ -395,10 +320,7 @@ mod tests {
             entries.join(&b' ')
         };
         assert_eq!(environment("demotic ./a"), b"A=1 B=2 C=3 odd");
-        assert_eq!(
-            environment("demotic -E B=x=y -U C -E D= ./a"),
-            b"A=1 odd B=x=y D="
-        );
+        assert_eq!(environment("demotic -E B=x=y -U C -E D= ./a"), b"A=1 odd B=x=y D=");
     }
 
     #[test]

@@ -58,20 +58,10 @@ fn what_cannot_be_executed() {
 fn program_with_interpreter(path: &str) -> Vec<u8> {
     let segment = |kind: u32, offset: usize, size: usize| {
         let words = [offset, 0x40_0000, 0, size, size, 0x1000].map(|w| (w as u64).to_le_bytes());
-        [
-            &kind.to_le_bytes()[..],
-            &5u32.to_le_bytes(),
-            words.as_flattened(),
-        ]
-        .concat()
+        [&kind.to_le_bytes()[..], &5u32.to_le_bytes(), words.as_flattened()].concat()
     };
     const HEADERS: usize = 64 + 2 * 56;
-    let halves = |values: &[u16]| {
-        values
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect::<Vec<_>>()
-    };
+    let halves = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
     [
         b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0",
         &halves(&[2, 62, 1, 0])[..], // e_type, e_machine, e_version
@@ -95,10 +85,7 @@ fn interpreters_that_cannot_be_used() {
     };
     let (status, message) = with_interpreter("/nonexistent/ld.so");
     assert_eq!(status, 127);
-    assert!(
-        message.contains("/nonexistent/ld.so was not found"),
-        "{message}"
-    );
+    assert!(message.contains("/nonexistent/ld.so was not found"), "{message}");
     let text = directory.path().join("text");
     fs::write(&text, "hello").unwrap();
     let (status, message) = with_interpreter(text.to_str().unwrap());

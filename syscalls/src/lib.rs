@@ -2,6 +2,7 @@
 
 pub mod abi;
 pub mod alloc;
+pub mod clone;
 pub mod fds;
 pub mod files;
 pub mod guest;

@@ -48,9 +48,7 @@ pub fn pkey_mprotect(task: &mut Task, [addr, len, prot, key, ..]: [u64; 6]) -> S
 
 /// mremap(2).
 pub fn mremap(task: &mut Task, [addr, len, new_len, flags, to, _]: [u64; 6]) -> SysResult {
-    task.runtime()
-        .memory
-        .remap(addr, len, new_len, flags as u32, to)
+    task.runtime().memory.remap(addr, len, new_len, flags as u32, to)
 }
 
 /// madvise(2).
@@ -69,9 +67,7 @@ fn on_host_pages(task: &mut Task, nr: u64, [addr, len, extra, ..]: [u64; 6]) -> 
     let page = host_page_size();
     if !addr.is_multiple_of(page) || !len.is_multiple_of(page) {
         let start = addr / page * page;
-        let end = addr
-            .checked_add(len)
-            .and_then(|end| end.checked_next_multiple_of(page));
+        let end = addr.checked_add(len).and_then(|end| end.checked_next_multiple_of(page));
         let end = end.ok_or(errno::EINVAL)?;
         return task.host_call(nr, [start, end - start, extra, 0, 0, 0]);
     }
@@ -116,10 +112,7 @@ pub fn mincore(task: &mut Task, [addr, len, vector, ..]: [u64; 6]) -> SysResult 
             return Err(errno::ENOMEM);
         }
         let mut resident = 0u8;
-        task.host_call(
-            nr::mincore,
-            [at / page * page, 1, &raw mut resident as u64, 0, 0, 0],
-        )?;
+        task.host_call(nr::mincore, [at / page * page, 1, &raw mut resident as u64, 0, 0, 0])?;
         guest::write(vector + i as u64, &resident)?;
     }
     Ok(0)
@@ -138,20 +131,11 @@ pub fn shmat(task: &mut Task, [id, addr, flags, ..]: [u64; 6]) -> SysResult {
     if !addr.is_multiple_of(PAGE) && flags & SHM_RND == 0 {
         return Err(errno::EINVAL);
     }
-    let mut segment = Segment {
-        perm: [0; 6],
-        size: 0,
-        rest: [0; 7],
-    };
-    task.host_call(
-        nr::shmctl,
-        [id, libc::IPC_STAT as u64, &raw mut segment as u64, 0, 0, 0],
-    )?;
+    let mut segment = Segment { perm: [0; 6], size: 0, rest: [0; 7] };
+    task.host_call(nr::shmctl, [id, libc::IPC_STAT as u64, &raw mut segment as u64, 0, 0, 0])?;
     task.runtime().require_order();
     let _ = (segment.perm, segment.rest);
-    task.runtime()
-        .memory
-        .attach(id as i32, addr / PAGE * PAGE, segment.size, flags as u32)
+    task.runtime().memory.attach(id as i32, addr / PAGE * PAGE, segment.size, flags as u32)
 }
 
 /// shmdt(2).

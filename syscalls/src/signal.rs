@@ -129,6 +129,16 @@ impl Actions {
         Self(Mutex::new(*self.lock()))
     }
 
+    /// CLONE_CLEAR_SIGHAND: what was handled has the default again. The kernel has done so on the host,
+    /// and with it to the translator's own handlers.
+    pub(crate) fn clear(&self) {
+        let mut table = self.lock();
+        for action in table.iter_mut().filter(|action| action.handler > SIG_IGN) {
+            *action = Action::default();
+        }
+        install_own(&table);
+    }
+
     /// The lock; also for fork to hold.
     pub fn lock(&self) -> MutexGuard<'_, [Action; NSIG as usize]> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -224,10 +234,15 @@ pub(crate) fn set_host_mask(mask: SignalSet) -> SignalSet {
 /// Sets up the first task of a process: the mask it inherited and the handlers the translator always has.
 pub(crate) fn start(task: &mut Task) {
     task.mask = set_host_mask(SignalSet::ALL);
-    for signo in [SIGSEGV, SIGBUS] {
-        install(signo, &task.actions.get(signo));
-    }
+    install_own(&task.actions.lock());
     set_host_mask(task.mask.for_host());
+}
+
+/// Installs the handlers that the translator has whatever the guest's dispositions are.
+fn install_own(table: &[Action; NSIG as usize]) {
+    for signo in [SIGSEGV, SIGBUS] {
+        install(signo, &table[signo as usize - 1]);
+    }
 }
 
 /// Delivers what has arrived.
@@ -362,15 +377,21 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
         task.trap = Trap { number: GENERAL_PROTECTION, error: 0, cr2: task.trap.cr2 };
         return force(task, &SigInfo::new(SIGSEGV, SI_KERNEL));
     }
-    let protection = signo == SIGSEGV && fault.code == SEGV_ACCERR;
     let fetch = fault.write == 0 && fault.addr == task.cpu.rip;
+    let mut code = fault.code;
+    if fetch && code == SEGV_MAPERR && task.runtime().memory.is_mapped(fault.addr) {
+        // There is memory, but it is not executable, which only the guest's map knows.
+        code = SEGV_ACCERR;
+    }
+    let protection = signo == SIGSEGV && code == SEGV_ACCERR;
     // Error code of #PF (Intel SDM vol. 3, 4.7): P, W/R, U/S, I/D.
     let error =
         u64::from(protection) | u64::from(fault.write != 0) << 1 | 4 | u64::from(fetch) << 4;
     task.trap = Trap { number: PAGE_FAULT, error, cr2: fault.addr };
-    force(task, &SigInfo::new(signo, fault.code).with_addr(fault.addr));
+    force(task, &SigInfo::new(signo, code).with_addr(fault.addr));
 }
 
+const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
 
 /// A processor exception: the signal the kernel makes of it (arch/x86/kernel/traps.c).

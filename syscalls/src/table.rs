@@ -13,28 +13,29 @@ pub use types::{Names, Shape, Type, Width};
 use crate::host::{Errno, SysResult};
 use crate::task::Task;
 
-/// arm64 system call numbers.
-#[allow(non_upper_case_globals, missing_docs)]
-pub mod host {
-    pub const exit: u64 = 93;
-    pub const exit_group: u64 = 94;
-    pub const tgkill: u64 = 131;
-    pub const sigaltstack: u64 = 132;
-    pub const rt_sigsuspend: u64 = 133;
-    pub const rt_sigaction: u64 = 134;
-    pub const rt_sigprocmask: u64 = 135;
-    pub const rt_sigpending: u64 = 136;
-    pub const rt_sigtimedwait: u64 = 137;
-    pub const prctl: u64 = 167;
-    pub const getpid: u64 = 172;
-    pub const gettid: u64 = 178;
-    pub const shmctl: u64 = 195;
-    pub const msync: u64 = 227;
-    pub const mlock: u64 = 228;
-    pub const munlock: u64 = 229;
-    pub const mincore: u64 = 232;
-    pub const mlock2: u64 = 284;
-    pub const rt_tgsigqueueinfo: u64 = 240;
+/// A system call's implementation. The arguments are extended as their types say.
+pub type Handler = fn(&mut Task, [u64; 6]) -> SysResult;
+
+/// One row of the table.
+pub struct Call {
+    /// x86_64 number.
+    pub number: u32,
+    /// Name without `sys_`.
+    pub name: &'static str,
+    /// arm64 number, when that kernel has the call.
+    pub host: Option<u32>,
+    /// Names and types of the arguments.
+    pub args: &'static [Arg],
+    /// Type of the result.
+    pub ret: Type,
+    /// What is done with the call.
+    pub handling: Handling,
+    /// A remark on the handling, for the reader and the documentation.
+    pub note: &'static str,
+    /// How the raw argument registers are extended.
+    pub widths: [Width; 6],
+    /// Whether an argument is a path that [`crate::paths`] has to see.
+    pub has_path: bool,
 }
 
 /// A named and typed argument.

@@ -32,6 +32,8 @@ pub struct Task {
     pub(crate) alt_stack: AltStack,
     /// The last trap.
     pub(crate) trap: Trap,
+    /// Whether `block` and the task itself belong to a parent that waits in vfork(2).
+    pub(crate) borrowed: bool,
     /// Memory of the host thread; none for the first thread of a process.
     pub(crate) block: Option<Block>,
 }
@@ -49,6 +51,7 @@ impl Task {
             saved_mask: None,
             alt_stack: AltStack::DISABLED,
             trap: Trap::default(),
+            borrowed: false,
             block: None,
         });
         task.cpu.user = std::ptr::from_mut(&mut *task) as u64;

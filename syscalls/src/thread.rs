@@ -5,9 +5,9 @@
 use std::io;
 use std::sync::OnceLock;
 
-use crate::host::{self, Errno, SysResult};
+use crate::host::{self, SysResult};
 use crate::memory::host_page_size;
-use crate::runtime::{self, Runtime};
+use crate::runtime;
 use crate::signal::{self, SignalSet};
 use crate::table::host as nr;
 use crate::task::Task;
@@ -134,13 +134,124 @@ fn set_host_alt_stack(top: usize) {
     unsafe { host::syscall(nr::sigaltstack, [&raw const stack as u64, 0, 0, 0, 0, 0]) };
 }
 
+/// How a new host thread begins. The kernel has set its stack pointer; on the stack are a function and its argument.
+#[cfg(target_arch = "aarch64")]
+mod entry {
+    core::arch::global_asm!(
+        // x0..x4: arguments of the call, x5: its number; the child is on its own stack.
+        ".globl demotic_clone",
+        ".hidden demotic_clone",
+        "demotic_clone:",
+        "mov x8, x5",
+        "svc #0",
+        "cbz x0, 1f",
+        "ret",
+        "1: mov x29, #0",
+        "mov x30, #0",
+        "ldp x1, x0, [sp]",
+        "br x1",
+        // x0: address, x1: length of the memory to give back, which is the stack's; x2: exit status.
+        ".globl demotic_leave",
+        ".hidden demotic_leave",
+        "demotic_leave:",
+        "mov x19, x2",
+        "mov x8, #215", // munmap
+        "svc #0",
+        "mov x0, x19",
+        "mov x8, #93", // exit
+        "svc #0",
+        "brk #0",
+    );
+
+    unsafe extern "C" {
+        pub fn demotic_clone(a: u64, b: u64, c: u64, d: u64, e: u64, nr: u64) -> i64;
+        pub fn demotic_leave(base: usize, size: usize, status: u64) -> !;
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+mod entry {
+    pub unsafe fn demotic_clone(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
+        -i64::from(libc::ENOSYS)
+    }
+
+    pub unsafe fn demotic_leave(_base: usize, _size: usize, _status: u64) -> ! {
+        unreachable!("there are no guest threads without an arm64 kernel")
+    }
+}
+
+impl Block {
+    /// Starts a host thread on this memory by the given call, whose arguments name [`Self::stack`] and
+    /// [`Self::thread_pointer`]. The thread calls `run` with `task`.
+    ///
+    /// # Safety
+    /// The call is clone(2) or clone3(2) with CLONE_VM and CLONE_SETTLS; `task` is left to the new thread.
+    pub(crate) unsafe fn spawn(&self, nr: u64, args: [u64; 5], task: *mut Task) -> SysResult {
+        let start = self.stack() as *mut u64;
+        // SAFETY: the top of this block's stack, which nobody uses yet.
+        unsafe {
+            *start = first_steps as *const () as u64;
+            *start.add(1) = task as u64;
+        }
+        let [a, b, c, d, e] = args;
+        // SAFETY: the caller's promise; the child never returns into this frame.
+        host::result(unsafe { entry::demotic_clone(a, b, c, d, e, nr) })
+    }
+
+    /// Initial stack pointer.
+    pub(crate) fn stack(&self) -> u64 {
+        self.stack_top as u64 - 16
+    }
+
+    /// Bottom of the stack, for clone3(2).
+    pub(crate) fn stack_base(&self) -> u64 {
+        self.base as u64
+    }
+
+    /// The thread pointer.
+    pub(crate) fn thread_pointer(&self) -> u64 {
+        self.thread_pointer as u64
+    }
+}
+
+/// The first function of a new host thread. All signals are blocked.
+extern "C" fn first_steps(task: *mut Task) -> ! {
+    // SAFETY: `spawn` passes the task that is this thread's from now on.
+    let task = unsafe { &mut *task };
+    if let Some(block) = &task.block {
+        set_host_alt_stack(block.stack_top + ALT_STACK_SIZE);
+    }
+    task.inbox.adopt(&mut task.cpu);
+    signal::set_host_mask(task.mask.for_host());
+    runtime::run(task)
+}
+
 /// exit(2): ends the calling thread.
 pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
-    let _ = task;
-    runtime::runtime().report();
-    loop {
-        // SAFETY: the thread ends here.
-        unsafe { host::syscall(nr::exit, [status, 0, 0, 0, 0, 0]) };
+    let runtime = task.runtime();
+    signal::set_host_mask(SignalSet::ALL);
+    match task.block.take() {
+        Some(block) if !task.borrowed => {
+            runtime.engine.detach(&mut task.cpu);
+            let (base, size) = (block.base, block.size);
+            // The stack this runs on is given back by the last instructions of the thread.
+            std::mem::forget(block);
+            // SAFETY: made by Box::into_raw in `clone`; nothing refers to it any more.
+            drop(unsafe { Box::from_raw(std::ptr::from_mut(task)) });
+            // SAFETY: the block is this thread's own.
+            unsafe { entry::demotic_leave(base, size, status) }
+        }
+        // The first thread's stack is the process's; a vfork(2) child's is its parent's to give back.
+        block => {
+            std::mem::forget(block);
+            if task.pid == task.tid {
+                runtime.report();
+            }
+            loop {
+                // SAFETY: the thread ends here.
+                unsafe { host::syscall(nr::exit, [status, 0, 0, 0, 0, 0]) };
+            }
+        }
     }
 }
 
@@ -150,5 +261,30 @@ pub fn exit_group(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
     loop {
         // SAFETY: the process ends here.
         unsafe { host::syscall(nr::exit_group, [status, 0, 0, 0, 0, 0]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_laid_out_for_its_thread() {
+        let block = Block::new().unwrap();
+        assert_eq!(block.stack() % 16, 0);
+        let template = template();
+        assert_eq!(block.thread_pointer as usize % template.align.max(16), 0);
+        assert!(block.thread_pointer - PRE_TCB_SIZE >= block.stack_top + ALT_STACK_SIZE);
+        assert!(block.thread_pointer + TCB_SIZE + template.memory_size <= block.base + block.size);
+        let tls =
+            (block.thread_pointer + TCB_SIZE.next_multiple_of(template.align.max(16))) as *const u8;
+        // SAFETY: both are as long as the template's file part.
+        let (copy, original) = unsafe {
+            (
+                std::slice::from_raw_parts(tls, template.file_size),
+                std::slice::from_raw_parts(template.start as *const u8, template.file_size),
+            )
+        };
+        assert_eq!(copy, original);
     }
 }

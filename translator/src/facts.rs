@@ -40,9 +40,7 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
                 live = live.or(region.insns[t as usize].live_in);
             }
             let entry = table::entry(&region.insns[i].ins);
-            let live_in = live
-                .without(entry.kills(&region.insns[i].ins))
-                .or(entry.reads);
+            let live_in = live.without(entry.kills(&region.insns[i].ins)).or(entry.reads);
             let insn = &mut region.insns[i];
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.

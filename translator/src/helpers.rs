@@ -68,6 +68,8 @@ helpers! {
     FxRstor = x87::fxrstor;
     /// MASKMOVQ.
     MaskedStore = x87::masked_store;
+    /// MASKMOVDQU: address, number of the source register plus 256 times the mask's.
+    StoreMasked = crate::vector::store_masked;
 }
 
 /// Writes the helpers' addresses into a state.

@@ -13,4 +13,5 @@ pub mod lower;
 pub mod region;
 pub mod state;
 pub mod tramp;
+pub mod vector;
 pub mod x87;

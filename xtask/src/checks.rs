@@ -20,7 +20,7 @@ use crate::{
 /// The options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Leave out the whole programs that take long.
+    /// Try fewer cases of each instruction, and leave out the whole programs that take long.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Give the whole programs their full size.
@@ -44,6 +44,8 @@ enum Part {
     Clippy,
     /// Unit tests, on this machine's processor and on arm64.
     Unit,
+    /// Every instruction, translated beside what a real x86_64 processor answered.
+    Isa,
     /// The demo of the pidfd calls, translated.
     Demo,
     /// Whole programs, native beside translated.
@@ -118,6 +120,16 @@ impl Part {
                     check("unit tests on this processor", Ok(host)),
                     check("unit tests on arm64", on_arm64),
                 ]
+            }
+            Self::Isa => {
+                let isa = arm64().map(|arm64| {
+                    let mut isa = arm64.cargo("run");
+                    isa.args(["--quiet", "--release", "--package=demotic-isa", "--", "check"]);
+                    isa.args(options.quick.then_some("--depth=2"));
+                    isa.args(options.filter.as_ref().map(|filter| format!("--forms={filter}")));
+                    isa
+                });
+                vec![check("instructions, translated beside a real processor's answers", isa)]
             }
             Self::Demo => {
                 let demo = arm64().and_then(Toolchain::build).map(|demotic| {

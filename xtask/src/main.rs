@@ -4,6 +4,7 @@
 
 mod apt;
 mod checks;
+mod count;
 mod run;
 mod setup;
 mod toolchain;
@@ -29,12 +30,15 @@ enum Command {
     Run(run::Options),
     /// Run every test. The last line is `N passed, N failed`.
     Test(checks::Options),
+    /// Count the arm64 instructions executed for a program, beside those of its native arm64 build.
+    Count(count::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => checks::test(&options),
+        Command::Count(options) => count::count(&options),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,6 +1,11 @@
 //! `cargo xtask run`: an x86_64 program under Demotic.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 
@@ -29,7 +34,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut command = toolchain::translated(&demotic, sysroot);
     match options.program.as_slice() {
         [] => command.arg(root().join("tests/demo/demo")),
-        program => command.args(program),
+        [program, arguments @ ..] => command.arg(find(program)).args(arguments),
     };
     Err(command.exec().into())
+}
+
+/// Where a program is, when it is named without a path.
+pub fn find(program: &OsStr) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let bare = !program.as_encoded_bytes().contains(&b'/');
+    let found = std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file());
+    found.filter(|_| bare).unwrap_or_else(|| program.into())
 }

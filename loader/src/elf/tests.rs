@@ -111,39 +111,15 @@ fn program_headers_are_found_without_pt_phdr() {
 /// The shape of UPX's output: the file mapped twice, the first time with a long bss.
 #[test]
 fn packed_program() {
-    let bss = Phdr {
-        flags: PF_R | PF_W,
-        filesz: 0x1000,
-        memsz: 0x8_0000,
-        ..TEXT
-    };
-    let packed = Phdr {
-        vaddr: 0x48_0000,
-        filesz: 0x3000,
-        memsz: 0x3000,
-        ..TEXT
-    };
+    let bss = Phdr { flags: PF_R | PF_W, filesz: 0x1000, memsz: 0x8_0000, ..TEXT };
+    let packed = Phdr { vaddr: 0x48_0000, filesz: 0x3000, memsz: 0x3000, ..TEXT };
     let plan = plan_of(ET_EXEC, &[bss, packed]).unwrap();
     assert_eq!(
         plan.steps,
         [
-            Step::File {
-                addr: 0x40_0000,
-                len: 0x1000,
-                offset: 0,
-                prot: RW
-            },
-            Step::Anonymous {
-                addr: 0x40_1000,
-                len: 0x7_f000,
-                prot: RW
-            },
-            Step::File {
-                addr: 0x48_0000,
-                len: 0x3000,
-                offset: 0,
-                prot: RX
-            },
+            Step::File { addr: 0x40_0000, len: 0x1000, offset: 0, prot: RW },
+            Step::Anonymous { addr: 0x40_1000, len: 0x7_f000, prot: RW },
+            Step::File { addr: 0x48_0000, len: 0x3000, offset: 0, prot: RX },
         ]
     );
     assert_eq!(plan.phdr, Some(0x48_0040));

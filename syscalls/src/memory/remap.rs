@@ -42,12 +42,7 @@ impl Memory {
         if flags & MREMAP_DONTUNMAP != 0 && new_len != old.end - old.start {
             return Err(EINVAL);
         }
-        let call = Remap {
-            old,
-            new_len,
-            flags,
-            to,
-        };
+        let call = Remap { old, new_len, flags, to };
         let mut state = self.lock();
         if !moves && call.new_len <= call.old.end - call.old.start && !call.old.is_empty() {
             let tail = addr + call.new_len..call.old.end;
@@ -154,27 +149,15 @@ impl Memory {
             offset: 0,
             name: None,
         };
-        let anonymous = Mapping {
-            prot: READ | WRITE,
-            shared: false,
-            source: Source::Anonymous,
-        };
+        let anonymous = Mapping { prot: READ | WRITE, shared: false, source: Source::Anonymous };
         self.install(state, &request, new, &anonymous)?;
         let wide = self.widen(old);
         raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
-        raw::copy(
-            old.start,
-            new.start,
-            (old.end - old.start).min(call.new_len),
-        );
+        raw::copy(old.start, new.start, (old.end - old.start).min(call.new_len));
         raw::fill(old.start, old.end - old.start, None)?;
         state.map.insert(new.clone(), mapping.clone());
         self.settle(state, new)?;
-        if call.is(MREMAP_DONTUNMAP) {
-            self.settle(state, old)
-        } else {
-            self.remove(state, old)
-        }
+        if call.is(MREMAP_DONTUNMAP) { self.settle(state, old) } else { self.remove(state, old) }
     }
 
     /// Whether a range is made of whole host pages, as far as others are concerned.
@@ -191,17 +174,10 @@ impl Memory {
             libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
         );
         let whole = state.map.is_mapped(range.clone());
-        let parts: Vec<_> = state
-            .map
-            .clipped(range.clone())
-            .filter(|(_, m)| !m.is_reserved())
-            .collect();
+        let parts: Vec<_> =
+            state.map.clipped(range.clone()).filter(|(_, m)| !m.is_reserved()).collect();
         for (part, mapping) in parts {
-            let inner = if discards {
-                self.inner(&state, &part)
-            } else {
-                self.widen(&part)
-            };
+            let inner = if discards { self.inner(&state, &part) } else { self.widen(&part) };
             if inner.start < inner.end {
                 raw::madvise(inner.start, inner.end - inner.start, advice)?;
             }
@@ -210,10 +186,7 @@ impl Memory {
                 && !mapping.shared
             {
                 self.zero(&state, &(part.start..inner.start.min(part.end)))?;
-                self.zero(
-                    &state,
-                    &(inner.end.max(inner.start).max(part.start)..part.end),
-                )?;
+                self.zero(&state, &(inner.end.max(inner.start).max(part.start)..part.end))?;
             }
         }
         let held_code = discards && self.holds_code(&state, &range);
@@ -225,16 +198,8 @@ impl Memory {
     fn inner(&self, state: &State, range: &Range<u64>) -> Range<u64> {
         let head = state.map.is_free(self.floor(range.start)..range.start);
         let tail = state.map.is_free(range.end..self.ceil(range.end));
-        let start = if head {
-            self.floor(range.start)
-        } else {
-            self.ceil(range.start)
-        };
-        start..if tail {
-            self.ceil(range.end)
-        } else {
-            self.floor(range.end)
-        }
+        let start = if head { self.floor(range.start) } else { self.ceil(range.start) };
+        start..if tail { self.ceil(range.end) } else { self.floor(range.end) }
     }
 
     /// Clears memory of the guest that lies in host pages with something else.
@@ -260,11 +225,7 @@ fn single(state: &State, range: &Range<u64>) -> Result<Mapping, Errno> {
             if part.start == range.start && part.end >= range.end && !mapping.is_reserved() =>
         {
             // Only a shared mapping can be mapped a second time by a length of zero.
-            if range.is_empty() && !mapping.shared {
-                Err(EINVAL)
-            } else {
-                Ok(mapping)
-            }
+            if range.is_empty() && !mapping.shared { Err(EINVAL) } else { Ok(mapping) }
         }
         _ => Err(EFAULT),
     }
@@ -294,35 +255,19 @@ mod tests {
             poke(at + 3 * PAGE, 3);
             assert_eq!(memory.remap(at, 4 * PAGE, 8 * PAGE, 0, 0), Ok(at));
             poke(at + 7 * PAGE, 7);
-            memory
-                .map(&anonymous(at + 8 * PAGE, 1, READ, libc::MAP_FIXED as u32))
-                .unwrap();
+            memory.map(&anonymous(at + 8 * PAGE, 1, READ, libc::MAP_FIXED as u32)).unwrap();
             assert_eq!(memory.remap(at, 8 * PAGE, 9 * PAGE, 0, 0), Err(ENOMEM));
-            let moved = memory
-                .remap(at, 8 * PAGE, 9 * PAGE, MREMAP_MAYMOVE, 0)
-                .unwrap();
+            let moved = memory.remap(at, 8 * PAGE, 9 * PAGE, MREMAP_MAYMOVE, 0).unwrap();
             assert_ne!(moved, at);
             assert_eq!(
-                (
-                    peek(moved + 3 * PAGE),
-                    peek(moved + 7 * PAGE),
-                    peek(moved + 8 * PAGE)
-                ),
+                (peek(moved + 3 * PAGE), peek(moved + 7 * PAGE), peek(moved + 8 * PAGE)),
                 (3, 7, 0)
             );
             assert!(!memory.lock().map.is_mapped(at..at + PAGE));
             assert_eq!(memory.remap(moved, 9 * PAGE, 4 * PAGE, 0, 0), Ok(moved));
-            assert!(
-                !memory
-                    .lock()
-                    .map
-                    .is_mapped(moved + 4 * PAGE..moved + 5 * PAGE)
-            );
+            assert!(!memory.lock().map.is_mapped(moved + 4 * PAGE..moved + 5 * PAGE));
             let fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
-            assert_eq!(
-                memory.remap(moved, 4 * PAGE, 4 * PAGE, fixed, moved + PAGE),
-                Err(EINVAL)
-            );
+            assert_eq!(memory.remap(moved, 4 * PAGE, 4 * PAGE, fixed, moved + PAGE), Err(EINVAL));
             assert_eq!(memory.remap(moved, 4 * PAGE, 4 * PAGE, fixed, at), Ok(at));
             assert_eq!(peek(at + 3 * PAGE), 3);
             assert_eq!(
@@ -338,13 +283,8 @@ mod tests {
         let memory = memory(16384);
         let at = memory.map(&anonymous(0, 8, READ | WRITE, 0)).unwrap();
         (0..8).for_each(|i| poke(at + i * PAGE, i as u8 + 1));
-        let moved = memory
-            .remap(at + PAGE, 2 * PAGE, 3 * PAGE, MREMAP_MAYMOVE, 0)
-            .unwrap();
-        assert_eq!(
-            (peek(moved), peek(moved + PAGE), peek(moved + 2 * PAGE)),
-            (2, 3, 0)
-        );
+        let moved = memory.remap(at + PAGE, 2 * PAGE, 3 * PAGE, MREMAP_MAYMOVE, 0).unwrap();
+        assert_eq!((peek(moved), peek(moved + PAGE), peek(moved + 2 * PAGE)), (2, 3, 0));
         assert_eq!((peek(at), peek(at + 3 * PAGE)), (1, 4));
         assert!(!memory.lock().map.is_mapped(at + PAGE..at + 2 * PAGE));
         memory.unmap(at, 8 * PAGE).unwrap();
@@ -372,14 +312,8 @@ mod tests {
                 }
             }
             memory.unmap(at + 4 * PAGE, 4 * PAGE).unwrap();
-            assert_eq!(
-                memory.advise(at, 16 * PAGE, libc::MADV_DONTNEED),
-                Err(ENOMEM)
-            );
-            assert_eq!(
-                memory.advise(at + 1, PAGE, libc::MADV_DONTNEED),
-                Err(EINVAL)
-            );
+            assert_eq!(memory.advise(at, 16 * PAGE, libc::MADV_DONTNEED), Err(ENOMEM));
+            assert_eq!(memory.advise(at + 1, PAGE, libc::MADV_DONTNEED), Err(EINVAL));
             memory.unmap(at, 16 * PAGE).unwrap();
         }
     }

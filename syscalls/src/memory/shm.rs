@@ -22,14 +22,7 @@ impl Memory {
         let mut state = self.lock();
         let at = if addr == 0 {
             self.place(&state, span, self.host_page, self.window(&state), |at| {
-                raw::mmap(
-                    at,
-                    span,
-                    0,
-                    RESERVE | libc::MAP_FIXED_NOREPLACE as u32,
-                    -1,
-                    0,
-                )
+                raw::mmap(at, span, 0, RESERVE | libc::MAP_FIXED_NOREPLACE as u32, -1, 0)
             })?
         } else {
             let range = fixed_range(addr, span).map_err(|_| EINVAL)?;
@@ -52,21 +45,10 @@ impl Memory {
         }
         let write = if flags & SHM_RDONLY == 0 { WRITE } else { 0 };
         let exec = if flags & SHM_EXEC != 0 { EXEC } else { 0 };
-        let file = File {
-            dev: 0,
-            inode: id as u64,
-            path: b"/SYSV00000000 (deleted)".to_vec(),
-        };
+        let file = File { dev: 0, inode: id as u64, path: b"/SYSV00000000 (deleted)".to_vec() };
         let source = Source::SharedMemory(Arc::new(file), at);
         let held_code = self.holds_code(&state, &(at..at + len));
-        state.map.insert(
-            at..at + len,
-            Mapping {
-                prot: READ | write | exec,
-                shared: true,
-                source,
-            },
-        );
+        state.map.insert(at..at + len, Mapping { prot: READ | write | exec, shared: true, source });
         self.finish(state, at..at + len, held_code);
         Ok(at)
     }
@@ -76,22 +58,14 @@ impl Memory {
         let mut state = self.lock();
         let is_start =
             |m: &Mapping| matches!(m.source, Source::SharedMemory(_, start) if start == addr);
-        let parts: Vec<_> = state
-            .map
-            .iter()
-            .filter(|(_, m)| is_start(m))
-            .map(|(range, _)| range)
-            .collect();
+        let parts: Vec<_> =
+            state.map.iter().filter(|(_, m)| is_start(m)).map(|(range, _)| range).collect();
         let Some(end) = parts.last().map(|r| r.end) else {
             return Err(EINVAL);
         };
         // SAFETY: a segment of the guest.
         if unsafe { libc::shmdt(addr as *const _) } != 0 {
-            return Err(Errno(
-                io::Error::last_os_error()
-                    .raw_os_error()
-                    .unwrap_or(libc::EINVAL),
-            ));
+            return Err(Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)));
         }
         let held_code = self.holds_code(&state, &(addr..end));
         parts.into_iter().for_each(|part| state.map.remove(part));

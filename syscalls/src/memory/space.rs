@@ -103,11 +103,7 @@ pub fn host_page_size() -> u64 {
 }
 
 pub(super) fn last_errno() -> Errno {
-    Errno(
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EINVAL),
-    )
+    Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
 }
 
 pub(super) const EINVAL: Errno = Errno(libc::EINVAL);
@@ -498,7 +494,8 @@ impl Memory {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
         raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
         let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
-        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))
+        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))?;
+        raw::mprotect(inner.start, inner.end - inner.start, host_prot(prot))
     }
 
     /// Puts a part of a new mapping into a host page that holds other mappings too.
@@ -925,8 +922,22 @@ pub(super) mod tests {
                     }
                 }
             }
+            if host_page == host_page_size() {
+                let writable = writable_ranges();
+                for (i, page) in model.iter().enumerate() {
+                    let addr = base + i as u64 * PAGE;
+                    let wanted = page.is_some_and(|(prot, _)| prot & WRITE != 0);
+                    prop_assert_eq!(writable.iter().any(|r| r.contains(&addr)), wanted, "page {}", i);
+                }
+            }
             memory.unmap(base, PAGES * PAGE).unwrap();
         }
+    }
+
+    fn writable_ranges() -> Vec<Range<u64>> {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(" rw")).collect();
+        parse_maps(&lines.join("\n")).collect()
     }
 
     #[test]
@@ -934,23 +945,14 @@ pub(super) mod tests {
         let memory = memory(host_page_size());
         let own = Box::new(7u8);
         let page = std::ptr::from_ref(&*own) as u64 / PAGE * PAGE;
-        assert_eq!(
-            memory.map(&anonymous(page, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(page, 1, READ, MAP_FIXED)), Err(ENOMEM));
         memory.unmap(page, PAGE).unwrap();
         assert_eq!(*own, 7);
         // What came after the map was made is not known to it, and still spared.
         // SAFETY: a fresh mapping.
         let late = raw::mmap(0, PAGE, READ | WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).unwrap();
-        assert_eq!(
-            memory.map(&anonymous(late, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
-        assert_eq!(
-            memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(late, 1, READ, MAP_FIXED)), Err(ENOMEM));
+        assert_eq!(memory.map(&anonymous(late, 1, READ, MAP_FIXED_NOREPLACE)), Err(ENOMEM));
         raw::munmap(late, PAGE).unwrap();
     }
 
@@ -977,9 +979,7 @@ pub(super) mod tests {
     #[test]
     fn a_watch_write_protects_until_it_ends() {
         let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
-        let at = memory
-            .map(&anonymous(0, 4, READ | WRITE | EXEC, 0))
-            .unwrap();
+        let at = memory.map(&anonymous(0, 4, READ | WRITE | EXEC, 0)).unwrap();
         assert_eq!(memory.executable_from(at + 5), 4 * PAGE - 5);
         assert_eq!(memory.executable_from(at - 5), 0);
         memory.watch(at + PAGE, at + PAGE + 3);
@@ -1010,18 +1010,9 @@ pub(super) mod tests {
         assert_eq!(hint, low - 16 * PAGE);
         let taken = memory.map(&anonymous(low, 1, READ, 0)).unwrap();
         assert_ne!(taken, low);
-        assert_eq!(
-            memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)),
-            Err(EEXIST)
-        );
-        assert_eq!(
-            memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)),
-            Err(EINVAL)
-        );
-        assert_eq!(
-            memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)),
-            Err(ENOMEM)
-        );
+        assert_eq!(memory.map(&anonymous(low, 1, READ, MAP_FIXED_NOREPLACE)), Err(EEXIST));
+        assert_eq!(memory.map(&anonymous(low + 1, 1, READ, MAP_FIXED)), Err(EINVAL));
+        assert_eq!(memory.map(&anonymous(ADDRESS_LIMIT, 1, READ, MAP_FIXED)), Err(ENOMEM));
         assert_eq!(memory.map(&anonymous(0, 0, READ, 0)), Err(EINVAL));
         assert_eq!(memory.unmap(low + 1, PAGE), Err(EINVAL));
         assert_eq!(memory.protect(low + PAGE, PAGE, READ), Err(ENOMEM));

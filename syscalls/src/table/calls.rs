@@ -10,7 +10,9 @@ use super::Type::{self, *};
 use super::{Arg, Call, Handling};
 use crate::abi::errno;
 use crate::strace::names::*;
-use crate::{files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time};
+use crate::{
+    clone, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
+};
 
 calls! {
       0  63 read(fd: Fd, buf: Out(Buffer), count: Ulong) pass;
@@ -38,12 +40,12 @@ calls! {
      22   - pipe(pipefd: Out(FdPair)) convert(files::pipe);
      23   - select(nfds: Int, readfds: In(FdSet), writefds: In(FdSet), exceptfds: In(FdSet), timeout: In(Timeval)) convert(poll::select);
      24 124 sched_yield() pass;
-     25 216 mremap(old_address: Ptr, old_size: Ulong, new_size: Ulong, flags: MREMAP, new_address: Ptr) -> Ptr missing "memory::mremap";
-     26 227 msync(addr: Ptr, length: Ulong, flags: MSYNC) pass;
-     27 232 mincore(addr: Ptr, length: Ulong, vec: Ptr) pass;
-     28 233 madvise(addr: Ptr, length: Ulong, advice: MADV) missing "memory::madvise";
+     25 216 mremap(old_address: Ptr, old_size: Ulong, new_size: Ulong, flags: MREMAP, new_address: Ptr) -> Ptr emulate(memory::mremap);
+     26 227 msync(addr: Ptr, length: Ulong, flags: MSYNC) convert(memory::msync) "pages of 4 KiB";
+     27 232 mincore(addr: Ptr, length: Ulong, vec: Ptr) convert(memory::mincore) "pages of 4 KiB";
+     28 233 madvise(addr: Ptr, length: Ulong, advice: MADV) emulate(memory::madvise);
      29 194 shmget(key: Hex32, size: Ulong, shmflg: Hex32) pass;
-     30 196 shmat(shmid: Int, shmaddr: Ptr, shmflg: Hex32) -> Ptr missing "memory::shmat";
+     30 196 shmat(shmid: Int, shmaddr: Ptr, shmflg: Hex32) -> Ptr emulate(memory::shmat);
      31 195 shmctl(shmid: Int, cmd: IPC_CMD, buf: Ptr) pass;
      32  23 dup(oldfd: Fd) pass;
      33   - dup2(oldfd: Fd, newfd: Fd) convert(files::dup2);
@@ -69,9 +71,9 @@ calls! {
      53 199 socketpair(domain: AF, type: SOCK, protocol: Int, sv: Out(FdPair)) pass;
      54 208 setsockopt(sockfd: Fd, level: SOL, optname: Int, optval: In(Buffer), optlen: Int) pass;
      55 209 getsockopt(sockfd: Fd, level: SOL, optname: Int, optval: Ptr, optlen: Out(Number32)) pass;
-     56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) missing "process::clone";
-     57   - fork() missing "process::fork";
-     58   - vfork() missing "process::vfork";
+     56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) convert(clone::clone) "order of the arguments; the thread's own memory";
+     57   - fork() convert(clone::fork);
+     58   - vfork() convert(clone::vfork);
      59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) missing "process::execve";
      60  93 exit(status: Int) emulate(thread::exit);
      61 260 wait4(pid: Pid, wstatus: Out(Wstatus), options: WAIT, rusage: Ptr) pass;
@@ -80,7 +82,7 @@ calls! {
      64 190 semget(key: Hex32, nsems: Int, semflg: Hex32) pass;
      65 193 semop(semid: Int, sops: Ptr, nsops: Uint) pass;
      66 191 semctl(semid: Int, semnum: Int, cmd: IPC_CMD, arg: Hex) convert(ipc::semctl) "struct semid64_ds";
-     67 197 shmdt(shmaddr: Ptr) missing "memory::shmdt";
+     67 197 shmdt(shmaddr: Ptr) emulate(memory::shmdt);
      68 186 msgget(key: Hex32, msgflg: Hex32) pass;
      69 189 msgsnd(msqid: Int, msgp: Ptr, msgsz: Ulong, msgflg: Hex32) pass;
      70 188 msgrcv(msqid: Int, msgp: Ptr, msgsz: Ulong, msgtyp: Long, msgflg: Hex32) pass;
@@ -162,8 +164,8 @@ calls! {
     146 125 sched_get_priority_max(policy: Int) pass;
     147 126 sched_get_priority_min(policy: Int) pass;
     148 127 sched_rr_get_interval(pid: Pid, tp: Out(Timespec)) pass;
-    149 228 mlock(start: Ptr, len: Ulong) pass;
-    150 229 munlock(start: Ptr, len: Ulong) pass;
+    149 228 mlock(start: Ptr, len: Ulong) convert(memory::mlock) "pages of 4 KiB";
+    150 229 munlock(start: Ptr, len: Ulong) convert(memory::munlock) "pages of 4 KiB";
     151 230 mlockall(flags: Hex32) pass;
     152 231 munlockall() pass;
     153  58 vhangup() pass;
@@ -231,7 +233,7 @@ calls! {
     215   - epoll_wait_old() refuse(errno::ENOSYS) "not in current kernels";
     216 234 remap_file_pages(start: Ptr, size: Ulong, prot: Ulong, pgoff: Ulong, flags: Hex) missing "memory::remap_file_pages";
     217  61 getdents64(fd: Fd, dirp: Ptr, count: Uint) pass;
-    218  96 set_tid_address(tidptr: Ptr) missing "thread::set_tid_address";
+    218  96 set_tid_address(tidptr: Ptr) pass;
     219 128 restart_syscall() refuse(errno::EINTR) "only the kernel's own restart makes this call";
     220 192 semtimedop(semid: Int, sops: Ptr, nsops: Uint, timeout: In(Timespec)) pass;
     221 223 fadvise64(fd: Fd, offset: Long, len: Ulong, advice: FADV) pass;
@@ -338,7 +340,7 @@ calls! {
     322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) missing "process::execveat";
     323 282 userfaultfd(flags: Hex32) pass;
     324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) pass;
-    325 284 mlock2(addr: Ptr, len: Ulong, flags: Hex32) pass;
+    325 284 mlock2(addr: Ptr, len: Ulong, flags: Hex32) convert(memory::mlock2) "pages of 4 KiB";
     326 285 copy_file_range(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: Hex32) pass;
     327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: Hex32) pass;
     328 287 pwritev2(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: Hex32) pass;
@@ -361,7 +363,7 @@ calls! {
     432 432 fsmount(fs_fd: Fd, flags: Hex32, attr_flags: Hex32) pass;
     433 433 fspick(dirfd: DirFd, path: Path, flags: Hex32) pass;
     434 434 pidfd_open(pid: Pid, flags: Hex32) pass;
-    435 435 clone3(cl_args: In(CloneArgs), size: Ulong) missing "process::clone3";
+    435 435 clone3(cl_args: In(CloneArgs), size: Ulong) convert(clone::clone3) "the thread's own memory";
     436 436 close_range(first: Uint, last: Uint, flags: CLOSE_RANGE) emulate(files::close_range) "the translator's own descriptors stay open";
     437 437 openat2(dirfd: DirFd, path: Path, how: In(OpenHow), size: Ulong) convert(files::openat2) "open flags";
     438 438 pidfd_getfd(pidfd: Fd, fd: Fd, flags: Hex32) pass;

@@ -70,12 +70,7 @@ impl Default for Addressing {
 impl Addressing {
     /// The 64-bit address of `mov al,[moffs]`.
     pub fn absolute64(address: u64) -> Self {
-        Self {
-            displacement: address,
-            displacement_size: 8,
-            address,
-            ..Self::default()
-        }
+        Self { displacement: address, displacement_size: 8, address, ..Self::default() }
     }
 
     /// A random form that reaches `target`, with 64-bit registers or (`wide` false) 32-bit ones.
@@ -90,16 +85,8 @@ impl Addressing {
             _ => (Register::None, 0),
         };
         let segmented = matches!(segment, Register::FS | Register::GS);
-        let mut form = Self {
-            segment,
-            address: target,
-            ..Self::default()
-        };
-        let (zero, size) = if wide {
-            (Register::RAX, 8)
-        } else {
-            (Register::EAX, 4)
-        };
+        let mut form = Self { segment, address: target, ..Self::default() };
+        let (zero, size) = if wide { (Register::RAX, 8) } else { (Register::EAX, 4) };
         // Without registers, the form must reach the target by itself.
         let effective = target.wrapping_sub(segment_base);
         match rng.below(8) {
@@ -151,11 +138,7 @@ impl Addressing {
     /// Finds register values for an effective address.
     fn solve(&mut self, rng: &mut Rng, effective: u64, wide: bool) -> bool {
         let garbage = |rng: &mut Rng, v: u64| {
-            if wide {
-                v
-            } else {
-                v & 0xffff_ffff | rng.bits() << 32
-            }
+            if wide { v } else { v & 0xffff_ffff | rng.bits() << 32 }
         };
         let scale = u64::from(self.scale);
         if self.base == Register::None {
@@ -166,8 +149,7 @@ impl Addressing {
             if self.displacement >= 1 << 31 {
                 return false;
             }
-            self.values
-                .push((self.index.full_register(), garbage(rng, index)));
+            self.values.push((self.index.full_register(), garbage(rng, index)));
             return true;
         }
         let mut base = effective.wrapping_sub(self.displacement);
@@ -178,22 +160,16 @@ impl Addressing {
                 _ => (rng.below(128) as i64 - 64) as u64,
             };
             base = base.wrapping_sub(index.wrapping_mul(scale));
-            self.values
-                .push((self.index.full_register(), garbage(rng, index)));
+            self.values.push((self.index.full_register(), garbage(rng, index)));
         }
-        self.values
-            .push((self.base.full_register(), garbage(rng, base)));
+        self.values.push((self.base.full_register(), garbage(rng, base)));
         true
     }
 
     /// A form on a register whose value is known throughout.
     fn on_pinned(rng: &mut Rng, place: &Place, target: u64) -> Option<Self> {
         let (base, value) = rng.pick(&place.pinned);
-        let mut form = Self {
-            base,
-            address: target,
-            ..Self::default()
-        };
+        let mut form = Self { base, address: target, ..Self::default() };
         let mut displacement = target.wrapping_sub(value) as i64;
         if rng.chance(50) {
             displacement = displacement as i8 as i64;

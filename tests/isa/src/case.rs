@@ -30,11 +30,7 @@ impl Tolerance {
     pub fn flags_of(&self, outcome: &Outcome) -> u32 {
         // #BP reports the address behind the INT3.
         let rip = outcome.state.rip - u64::from(outcome.stop.vector == vector::BP);
-        self.flags
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= rip)
-            .map_or(0, |(_, flags)| *flags)
+        self.flags.iter().rev().find(|(from, _)| *from <= rip).map_or(0, |(_, flags)| *flags)
     }
 }
 
@@ -60,9 +56,8 @@ pub fn name(kind: &str, index: u32, seed: u64) -> String {
 impl Case {
     /// The case of a name.
     pub fn by_name(name: &str) -> Result<Self> {
-        let (kind, number) = name
-            .split_once('#')
-            .context("a case is FORM#INDEX@SEED or sequence#INDEX@SEED")?;
+        let (kind, number) =
+            name.split_once('#').context("a case is FORM#INDEX@SEED or sequence#INDEX@SEED")?;
         let (index, seed) = number.split_once('@').unwrap_or((number, "0"));
         let (index, seed): (u32, u64) = (index.parse()?, seed.parse()?);
         if kind == SEQUENCE {
@@ -84,12 +79,8 @@ pub fn form_case(code: Code, index: u32, seed: u64) -> Option<Case> {
     let name = name(&format!("{code:?}"), index, seed);
     let mut rng = Rng::new(hash(name.as_bytes()));
     let mut state = State::random(&mut rng, operands::lane(code));
-    let place = Place {
-        fs_base: state.fs_base,
-        gs_base: state.gs_base,
-        pinned: Vec::new(),
-        alone: true,
-    };
+    let place =
+        Place { fs_base: state.fs_base, gs_base: state.gs_base, pinned: Vec::new(), alone: true };
     state.rip = operands::code_address(&mut rng);
     // 200 draws without a fit mean that nothing fits.
     for _ in 0..200 {
@@ -131,24 +122,11 @@ fn finish(name: String, mut state: State, built: &Built, code: Vec<u8>, rng: &mu
     let tolerance = Tolerance {
         // A faulting instruction leaves the flags alone; its result's flags hold behind it, and
         // for a branch anywhere else.
-        flags: vec![
-            (0, effect.undefined),
-            (state.rip, 0),
-            (state.rip + 1, effect.undefined),
-        ],
+        flags: vec![(0, effect.undefined), (state.rip, 0), (state.rip + 1, effect.undefined)],
         memory,
         approximation: undefined::approximation(instruction.mnemonic()),
     };
-    Case {
-        name,
-        program: Program {
-            code,
-            state,
-            memory_seed: rng.bits(),
-            patches,
-        },
-        tolerance,
-    }
+    Case { name, program: Program { code, state, memory_seed: rng.bits(), patches }, tolerance }
 }
 
 /// Encodes an instruction, now and then with a redundant prefix. `None` if the operands cannot be encoded.
@@ -168,12 +146,8 @@ fn encode(instruction: &Instruction, rip: u64, rng: &mut Rng) -> Option<Vec<u8>>
 /// not matter. The decoder is asked whether it really means the same.
 fn with_redundant_prefix(bytes: &[u8], rip: u64, rng: &mut Rng) -> Option<Vec<u8>> {
     let decode = |bytes: &[u8]| Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode();
-    let is_legacy_prefix = |b: &u8| {
-        [
-            0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
-        ]
-        .contains(b)
-    };
+    let is_legacy_prefix =
+        |b: &u8| [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3].contains(b);
     let opcode = bytes.iter().position(|b| !is_legacy_prefix(b))?;
     let prefix = rng.pick(&[0x40, 0x40, 0x66, 0x2e, 0x3e]);
     let at = if prefix == 0x40 { opcode } else { 0 };

@@ -16,8 +16,8 @@ use std::{collections::BTreeMap, fmt};
 pub enum Verdict {
     /// No difference that counts.
     Same,
-    /// The instruction raised #UD where the reference executed it.
-    Missing,
+    /// The translator does not have the instruction at this address.
+    Missing(u64),
     /// Differences.
     Different(Vec<Difference>),
     /// The executor died or got stuck.
@@ -28,8 +28,8 @@ pub enum Verdict {
 pub fn judge(executor: &mut dyn Executor, case: &Case, expected: &Outcome) -> Verdict {
     match executor.run(&case.program) {
         Err(error) => Verdict::Broken(format!("{error:#}")),
-        Ok(actual) if actual.stop.vector == vector::UD && expected.stop.vector != vector::UD => {
-            Verdict::Missing
+        Ok(actual) if actual.stop.vector == vector::UNIMPLEMENTED => {
+            Verdict::Missing(actual.state.rip)
         }
         Ok(actual) => match compare(case, expected, &actual) {
             differences if differences.is_empty() => Verdict::Same,
@@ -43,7 +43,7 @@ pub fn judge(executor: &mut dyn Executor, case: &Case, expected: &Outcome) -> Ve
 pub struct Standing {
     /// Cases without a difference.
     pub same: u32,
-    /// Cases that raised #UD.
+    /// Cases with an instruction that is not implemented.
     pub missing: u32,
     /// Cases that differ or broke the executor, by name.
     pub failures: Vec<(String, Verdict)>,
@@ -53,7 +53,7 @@ impl Standing {
     fn add(&mut self, name: &str, verdict: Verdict) {
         match verdict {
             Verdict::Same => self.same += 1,
-            Verdict::Missing => self.missing += 1,
+            Verdict::Missing(_) => self.missing += 1,
             other => self.failures.push((name.into(), other)),
         }
     }
@@ -63,9 +63,9 @@ impl Standing {
         self.missing == 0 && self.failures.is_empty() && self.same > 0
     }
 
-    /// Whether the instruction is not there at all: every case that could tell raised #UD.
+    /// Whether the instruction is not there at all: no case ran.
     pub fn absent(&self) -> bool {
-        self.missing > 0 && self.missing >= self.same && self.failures.is_empty()
+        self.missing > 0 && self.same == 0 && self.failures.is_empty()
     }
 }
 
@@ -98,11 +98,7 @@ fn chosen<'a>(
     samples: &'a [Sample],
     depth: u32,
 ) -> impl Iterator<Item = (usize, &'a Sample)> {
-    let share = if kind == SEQUENCE {
-        record::SEQUENCE_DEPTH / record::FORM_DEPTH
-    } else {
-        1
-    };
+    let share = if kind == SEQUENCE { record::SEQUENCE_DEPTH / record::FORM_DEPTH } else { 1 };
     samples.iter().enumerate().take((depth * share) as usize)
 }
 
@@ -120,33 +116,20 @@ impl fmt::Display for Report {
             if let Some((name, verdict)) = standing.failures.first() {
                 let count = standing.failures.len();
                 let of = count as u32 + standing.same + standing.missing;
-                writeln!(
-                    f,
-                    "{kind}: {count} of {of} differ: {} (case {name})",
-                    verdict.summary()
-                )?;
+                writeln!(f, "{kind}: {count} of {of} differ: {} (case {name})", verdict.summary())?;
             } else if standing.missing > 0 && standing.same > 0 && kind != SEQUENCE {
                 writeln!(
                     f,
-                    "{kind}: {} raise #UD, {} agree",
+                    "{kind}: {} not implemented, {} agree",
                     standing.missing, standing.same
                 )?;
             }
         }
-        let forms = || {
-            self.0
-                .iter()
-                .filter(|(kind, _)| *kind != SEQUENCE)
-                .map(|(_, s)| s)
-        };
+        let forms = || self.0.iter().filter(|(kind, _)| *kind != SEQUENCE).map(|(_, s)| s);
         let verified = forms().filter(|s| s.verified()).count();
         let absent = forms().filter(|s| s.absent()).count();
         let sequences = self.0.get(SEQUENCE).cloned().unwrap_or_default();
-        writeln!(
-            f,
-            "forms: {verified} verified, {absent} missing, of {}",
-            forms().count()
-        )?;
+        writeln!(f, "forms: {verified} verified, {absent} missing, of {}", forms().count())?;
         writeln!(
             f,
             "sequences: {} agree, {} use missing instructions, {} differ",
@@ -164,7 +147,7 @@ impl Verdict {
     pub fn summary(&self) -> String {
         match self {
             Self::Same => "same".into(),
-            Self::Missing => "missing".into(),
+            Self::Missing(at) => format!("the instruction at {at:#x} is missing"),
             Self::Broken(why) => why.clone(),
             Self::Different(differences) => {
                 let first =
@@ -172,11 +155,7 @@ impl Verdict {
                 let shown: Vec<String> = differences.iter().take(2).map(first).collect();
                 let more = differences.len().saturating_sub(2);
                 shown.join(", ")
-                    + &if more > 0 {
-                        format!(" and {more} more")
-                    } else {
-                        String::new()
-                    }
+                    + &if more > 0 { format!(" and {more} more") } else { String::new() }
             }
         }
     }

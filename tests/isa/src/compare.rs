@@ -29,11 +29,7 @@ impl Differences {
         let (expected, actual) = (expected.into(), actual.into());
         if expected != actual {
             let (expected, actual) = (format!("{expected:#x}"), format!("{actual:#x}"));
-            self.0.push(Difference {
-                what: what.into(),
-                expected,
-                actual,
-            });
+            self.0.push(Difference { what: what.into(), expected, actual });
         }
     }
 }
@@ -50,11 +46,7 @@ pub fn compare(case: &Case, expected: &Outcome, actual: &Outcome) -> Vec<Differe
     found.hex("fs_base", e.fs_base, a.fs_base);
     found.hex("gs_base", e.gs_base, a.gs_base);
     let undefined = case.tolerance.flags_of(expected);
-    flags(
-        e.rflags & !rflags(undefined),
-        a.rflags & !rflags(undefined),
-        &mut found,
-    );
+    flags(e.rflags & !rflags(undefined), a.rflags & !rflags(undefined), &mut found);
     vectors(case.tolerance.approximation, e, a, &mut found);
     x87(case.tolerance.approximation, undefined, e, a, &mut found);
     memory(case, expected, actual, &mut found);
@@ -69,34 +61,21 @@ fn stop(expected: &Outcome, actual: &Outcome, found: &mut Differences) {
         found.hex("stop: vector", e.vector, a.vector);
     } else if e.vector == vector::PF {
         // Which byte of an access across a page end is reported, processors decide themselves.
-        found.hex(
-            "stop: page of the fault address",
-            e.address >> 12,
-            a.address >> 12,
-        );
+        found.hex("stop: page of the fault address", e.address >> 12, a.address >> 12);
     }
 }
 
 fn flags(expected: u32, actual: u32, found: &mut Differences) {
-    for (name, bit) in [
-        ("CF", 0),
-        ("PF", 2),
-        ("AF", 4),
-        ("ZF", 6),
-        ("SF", 7),
-        ("DF", 10),
-        ("OF", 11),
-    ] {
+    for (name, bit) in
+        [("CF", 0), ("PF", 2), ("AF", 4), ("ZF", 6), ("SF", 7), ("DF", 10), ("OF", 11)]
+    {
         found.hex(name, expected >> bit & 1, actual >> bit & 1);
     }
 }
 
 fn vectors(approximation: Approximation, e: &State, a: &State, found: &mut Differences) {
     found.hex("mxcsr", e.mxcsr, a.mxcsr);
-    for (name, e, a) in [
-        ("xmm", &e.xmm, &a.xmm),
-        ("ymm_high", &e.ymm_high, &a.ymm_high),
-    ] {
+    for (name, e, a) in [("xmm", &e.xmm, &a.xmm), ("ymm_high", &e.ymm_high, &a.ymm_high)] {
         for i in 0..16 {
             if !close_lanes(approximation, e[i], a[i]) {
                 found.hex(format!("{name}{i}"), e[i], a[i]);
@@ -172,17 +151,10 @@ fn memory(case: &Case, expected: &Outcome, actual: &Outcome, found: &mut Differe
     };
     let (e, a) = (image(expected), image(actual));
     // Eight bytes a line are enough to see what happened.
-    for at in (0..e.len())
-        .step_by(8)
-        .filter(|&at| e[at..at + 8] != a[at..at + 8])
-    {
+    for at in (0..e.len()).step_by(8).filter(|&at| e[at..at + 8] != a[at..at + 8]) {
         let value =
             |image: &[u8]| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight bytes"));
-        found.hex(
-            format!("memory {:#x}", DATA + at as u64),
-            value(&e),
-            value(&a),
-        );
+        found.hex(format!("memory {:#x}", DATA + at as u64), value(&e), value(&a));
     }
 }
 
@@ -194,14 +166,7 @@ mod tests {
     fn outcome(case: &Case) -> Outcome {
         let mut state = case.program.state.clone();
         state.rip += case.program.code.len() as u64 + 1;
-        Outcome {
-            state,
-            memory: Vec::new(),
-            stop: Stop {
-                vector: vector::BP,
-                address: 0,
-            },
-        }
+        Outcome { state, memory: Vec::new(), stop: Stop { vector: vector::BP, address: 0 } }
     }
 
     #[test]

@@ -37,19 +37,13 @@ fn add(feature: &mut Feature, form: Form, standing: Option<&Standing>) {
 
 /// Mnemonics of forms, each with the number of its forms.
 fn mnemonics(forms: &[Form]) -> String {
-    let names: BTreeSet<String> = forms
-        .iter()
-        .map(|f| format!("{:?}", f.code.mnemonic()).to_lowercase())
-        .collect();
+    let names: BTreeSet<String> =
+        forms.iter().map(|f| format!("{:?}", f.code.mnemonic()).to_lowercase()).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 fn codes(forms: &[Form]) -> String {
-    forms
-        .iter()
-        .map(|f| format!("`{}`", f.name()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    forms.iter().map(|f| format!("`{}`", f.name())).collect::<Vec<_>>().join(" ")
 }
 
 /// The text of the file for a full check of the translator.
@@ -81,34 +75,17 @@ pub fn render(report: &Report) -> String {
     );
     for (name, f) in &features {
         let untested: usize = f.untested.values().map(Vec::len).sum();
-        let counts = [
-            f.verified as usize,
-            f.differing.len(),
-            f.missing.len(),
-            f.absent.len(),
-            untested,
-        ];
-        writeln!(
-            text,
-            "| {name} | {} |",
-            counts.map(|n| n.to_string()).join(" | ")
-        )
-        .expect("writing to a string");
+        let counts =
+            [f.verified as usize, f.differing.len(), f.missing.len(), f.absent.len(), untested];
+        writeln!(text, "| {name} | {} |", counts.map(|n| n.to_string()).join(" | "))
+            .expect("writing to a string");
     }
     section(&mut text, "Differing", &features, |f| codes(&f.differing));
     section(&mut text, "Missing", &features, |f| mnemonics(&f.missing));
-    section(
-        &mut text,
-        "Not on the recording processor",
-        &features,
-        |f| mnemonics(&f.absent),
-    );
+    section(&mut text, "Not on the recording processor", &features, |f| mnemonics(&f.absent));
     section(&mut text, "Not tested this way", &features, |f| {
-        let reasons: Vec<String> = f
-            .untested
-            .iter()
-            .map(|(why, forms)| format!("{why}: {}", mnemonics(forms)))
-            .collect();
+        let reasons: Vec<String> =
+            f.untested.iter().map(|(why, forms)| format!("{why}: {}", mnemonics(forms))).collect();
         reasons.join("; ")
     });
     text

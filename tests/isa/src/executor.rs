@@ -31,17 +31,11 @@ pub type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 pub fn on_signals(signals: &[i32], handler: Handler) -> Result<()> {
     const STACK_SIZE: usize = 256 << 10;
     let memory = Box::leak(vec![0u8; STACK_SIZE].into_boxed_slice());
-    let stack = libc::stack_t {
-        ss_sp: memory.as_mut_ptr().cast(),
-        ss_flags: 0,
-        ss_size: STACK_SIZE,
-    };
+    let stack =
+        libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK_SIZE };
     // SAFETY: the stack lives as long as the process; the handler has the signature SA_SIGINFO asks for.
     unsafe {
-        ensure!(
-            libc::sigaltstack(&stack, ptr::null_mut()) == 0,
-            io::Error::last_os_error()
-        );
+        ensure!(libc::sigaltstack(&stack, ptr::null_mut()) == 0, io::Error::last_os_error());
         for &signal in signals {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as usize;
@@ -83,7 +77,7 @@ fn read_message(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// How long a test program may take before its process is taken for stuck.
-const PATIENCE_MS: i32 = 20_000;
+const PATIENCE_MS: i32 = 5_000;
 
 /// What a worker process is.
 #[derive(Clone, Debug)]
@@ -131,18 +125,12 @@ pub struct Worker {
 impl Worker {
     /// The local executor in a forked process. Call it while the process has one thread.
     pub fn fork() -> Self {
-        Self {
-            origin: Origin::Fork,
-            running: None,
-        }
+        Self { origin: Origin::Fork, running: None }
     }
 
     /// The executor behind a shell command.
     pub fn shell(command: &str) -> Self {
-        Self {
-            origin: Origin::Shell(command.into()),
-            running: None,
-        }
+        Self { origin: Origin::Shell(command.into()), running: None }
     }
 
     fn start(&mut self) -> Result<&mut Running> {
@@ -158,11 +146,8 @@ impl Worker {
     fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         let running = self.start()?;
         write_message(&mut running.input, request)?;
-        let mut poll = libc::pollfd {
-            fd: running.output.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut poll =
+            libc::pollfd { fd: running.output.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         if unsafe { libc::poll(&mut poll, 1, PATIENCE_MS) } == 0 {
             bail!("no answer in {} s", PATIENCE_MS / 1000);
@@ -195,14 +180,8 @@ fn pipe() -> Result<(File, File)> {
     let mut fds = [0; 2];
     // SAFETY: room for two descriptors, which become ours.
     unsafe {
-        ensure!(
-            libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) == 0,
-            io::Error::last_os_error()
-        );
-        Ok((
-            OwnedFd::from_raw_fd(fds[0]).into(),
-            OwnedFd::from_raw_fd(fds[1]).into(),
-        ))
+        ensure!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) == 0, io::Error::last_os_error());
+        Ok((OwnedFd::from_raw_fd(fds[0]).into(), OwnedFd::from_raw_fd(fds[1]).into()))
     }
 }
 
@@ -222,11 +201,7 @@ fn fork() -> Result<Running> {
             // SAFETY: ends the child without the parent's destructors.
             unsafe { libc::_exit(i32::from(result.is_err())) }
         }
-        pid => Ok(Running {
-            process: Process::Forked(pid),
-            input,
-            output,
-        }),
+        pid => Ok(Running { process: Process::Forked(pid), input, output }),
     }
 }
 
@@ -239,9 +214,5 @@ fn spawn(command: &str) -> Result<Running> {
         .with_context(|| format!("cannot run {command}"))?;
     let input = OwnedFd::from(child.stdin.take().context("no stdin")?).into();
     let output = OwnedFd::from(child.stdout.take().context("no stdout")?).into();
-    Ok(Running {
-        process: Process::Spawned(child),
-        input,
-        output,
-    })
+    Ok(Running { process: Process::Spawned(child), input, output })
 }

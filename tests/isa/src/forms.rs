@@ -28,34 +28,23 @@ const UNTESTED: &[(&[Mnemonic], &str)] = &[
         "leaves the program; covered by whole-program tests",
     ),
     (
-        &[
-            Sgdt, Sidt, Sldt, Str, Smsw, Lar, Lsl, Verr, Verw, Lss, Lfs, Lgs,
-        ],
+        &[Sgdt, Sidt, Sldt, Str, Smsw, Lar, Lsl, Verr, Verw, Lss, Lfs, Lgs],
         "reads or loads descriptor tables",
     ),
     (&[Iret, Iretd, Iretq, Retf], "far control transfer"),
     (
-        &[
-            Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64, Xrstor, Xrstor64,
-        ],
+        &[Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64, Xrstor, Xrstor64],
         "the layout belongs to the machine; covered by whole-program tests",
     ),
     (
-        &[
-            Clzero, Monitor, Mwait, Monitorx, Mwaitx, Vmmcall, Vmcall, Vmfunc, Encls, Enclu, Enclv,
-        ],
+        &[Clzero, Monitor, Mwait, Monitorx, Mwaitx, Vmmcall, Vmcall, Vmfunc, Encls, Enclu, Enclv],
         "not for ordinary programs",
     ),
     (
-        &[
-            Mcommit, Tpause, Umwait, Umonitor, Ptwrite, Enqcmd, Enqcmds, Pconfig, Getsec,
-        ],
+        &[Mcommit, Tpause, Umwait, Umonitor, Ptwrite, Enqcmd, Enqcmds, Pconfig, Getsec],
         "not for ordinary programs",
     ),
-    (
-        &[Xbegin, Xabort, Xend, Xtest],
-        "transactional memory is gone from processors",
-    ),
+    (&[Xbegin, Xabort, Xend, Xtest], "transactional memory is gone from processors"),
 ];
 
 /// Every form of 64-bit user mode that the manuals define.
@@ -69,13 +58,7 @@ pub fn all() -> Vec<Form> {
             && op.decoder_option() == 0
             && !foreign(*code)
     };
-    Code::values()
-        .filter(defined)
-        .map(|code| Form {
-            code,
-            untested: untested(code),
-        })
-        .collect()
+    Code::values().filter(defined).map(|code| Form { code, untested: untested(code) }).collect()
 }
 
 /// Instructions of other makers' processors and of modes that are not user programs.
@@ -94,10 +77,7 @@ fn untested(code: Code) -> Option<&'static str> {
         EncodingKind::D3NOW => return Some("3DNow! encoding"),
         _ => return Some("foreign encoding"),
     }
-    if let Some((_, why)) = UNTESTED
-        .iter()
-        .find(|(names, _)| names.contains(&code.mnemonic()))
-    {
+    if let Some((_, why)) = UNTESTED.iter().find(|(names, _)| names.contains(&code.mnemonic())) {
         return Some(why);
     }
     op.op_kinds()
@@ -127,12 +107,7 @@ fn unusual_operands(code: Code) -> Option<&'static str> {
     match code.mnemonic() {
         Mov if op.op0_kind() == Kind::seg_reg => Some("segment register load"),
         Pop if matches!(op.op0_kind(), Kind::fs | Kind::gs) => Some("segment register load"),
-        Call | Jmp
-            if !matches!(
-                op.op0_kind(),
-                Kind::br64_1 | Kind::br64_4 | Kind::r64_or_mem
-            ) =>
-        {
+        Call | Jmp if !matches!(op.op0_kind(), Kind::br64_1 | Kind::br64_4 | Kind::r64_or_mem) => {
             Some("far control transfer")
         }
         Ret | Call | Jmp if op.operand_size() == 16 => {
@@ -151,14 +126,7 @@ impl Form {
     /// The CPUID feature it belongs to; what every x86_64 processor has since the 486 and before is "base".
     pub fn feature(&self) -> String {
         use CpuidFeature as C;
-        let base = [
-            C::INTEL8086,
-            C::INTEL186,
-            C::INTEL286,
-            C::INTEL386,
-            C::INTEL486,
-            C::X64,
-        ];
+        let base = [C::INTEL8086, C::INTEL186, C::INTEL286, C::INTEL386, C::INTEL486, C::X64];
         let names: Vec<String> = self
             .code
             .cpuid_features()
@@ -166,20 +134,14 @@ impl Form {
             .filter(|f| !base.contains(f))
             .map(|f| format!("{f:?}"))
             .collect();
-        if names.is_empty() {
-            "base".into()
-        } else {
-            names.join("+")
-        }
+        if names.is_empty() { "base".into() } else { names.join("+") }
     }
 }
 
 /// The form of a name.
 pub fn by_name(name: &str) -> Option<&'static Form> {
     static FORMS: OnceLock<HashMap<String, Form>> = OnceLock::new();
-    FORMS
-        .get_or_init(|| all().into_iter().map(|form| (form.name(), form)).collect())
-        .get(name)
+    FORMS.get_or_init(|| all().into_iter().map(|form| (form.name(), form)).collect()).get(name)
 }
 
 #[cfg(test)]
@@ -188,14 +150,9 @@ mod tests {
 
     #[test]
     fn the_ordinary_forms_are_there() {
-        for name in [
-            "Add_rm32_r32",
-            "Mov_r64_imm64",
-            "Fsin",
-            "Addps_xmm_xmmm128",
-            "Cmpxchg16b_m128",
-            "Ret",
-        ] {
+        for name in
+            ["Add_rm32_r32", "Mov_r64_imm64", "Fsin", "Addps_xmm_xmmm128", "Cmpxchg16b_m128", "Ret"]
+        {
             let name = if name == "Ret" { "Retnq" } else { name };
             let form = by_name(name).unwrap_or_else(|| panic!("{name} is missing"));
             assert_eq!(form.untested, None, "{name}");

@@ -83,12 +83,7 @@ fn main() -> Result<ExitCode> {
             let cases: usize = answers.values().map(Vec::len).sum();
             println!("{} forms, {cases} cases recorded", answers.len() - 1);
         }
-        Command::Check {
-            forms,
-            depth,
-            in_process,
-            partner,
-        } => {
+        Command::Check { forms, depth, in_process, partner } => {
             let mut executor: Box<dyn Executor> = match partner {
                 Some(command) => Box::new(Worker::shell(&command)),
                 None if in_process => executor::local()?,
@@ -98,21 +93,14 @@ fn main() -> Result<ExitCode> {
             println!("{report}");
             return Ok(code(report.totals().1));
         }
-        Command::Deep {
-            seed,
-            count,
-            forms,
-            partner,
-        } => return deep(seed, count, &forms, &partner),
+        Command::Deep { seed, count, forms, partner } => {
+            return deep(seed, count, &forms, &partner);
+        }
         Command::Docs { partner } => {
             let every = Regex::new("").expect("a valid expression");
             let mut translator = translator(partner.as_deref())?;
-            let report = check::check(
-                &mut translator,
-                &record::load()?,
-                &every,
-                record::FORM_DEPTH,
-            )?;
+            let report =
+                check::check(&mut translator, &record::load()?, &every, record::FORM_DEPTH)?;
             fs::write(docs::path(), docs::render(&report))?;
         }
         Command::Case { name, partner } => show_case(&name, partner.as_deref())?,
@@ -122,11 +110,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn code(failed: u32) -> ExitCode {
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Whether the local executor is the real processor.
@@ -143,34 +127,21 @@ fn translator(partner: Option<&str>) -> Result<Worker> {
     if !IS_PROCESSOR {
         return Ok(Worker::fork());
     }
-    Ok(Worker::shell(partner.context(
-        "on x86_64 the translator is a partner; see --partner",
-    )?))
+    Ok(Worker::shell(partner.context("on x86_64 the translator is a partner; see --partner")?))
 }
 
 /// Runs `f` with the processor and the translator.
 fn with_sides<T>(partner: &str, f: impl FnOnce(&mut Sides) -> Result<T>) -> Result<T> {
     let (mut here, mut there) = (Worker::fork(), Worker::shell(partner));
-    let (reference, candidate) = if IS_PROCESSOR {
-        (&mut here, &mut there)
-    } else {
-        (&mut there, &mut here)
-    };
-    f(&mut Sides {
-        reference,
-        candidate,
-    })
+    let (reference, candidate) =
+        if IS_PROCESSOR { (&mut here, &mut there) } else { (&mut there, &mut here) };
+    f(&mut Sides { reference, candidate })
 }
 
 fn deep(seed: u64, count: u32, forms: &Regex, partner: &str) -> Result<ExitCode> {
     println!("seed {seed}");
     let mut report = |case: &Case, verdict: &Verdict| {
-        println!(
-            "{}: {}\n{}",
-            case.name,
-            verdict.summary(),
-            show::disassembly(case)
-        );
+        println!("{}: {}\n{}", case.name, verdict.summary(), show::disassembly(case));
     };
     let plan = Plan { seed, count, forms };
     let (passed, failed) = with_sides(partner, |sides| deep::run(sides, &plan, &mut report))?;
@@ -185,19 +156,12 @@ fn show_case(name: &str, partner: Option<&str>) -> Result<()> {
     let recorded = rest.split_once('@').is_none_or(|(_, seed)| seed == "0");
     if recorded && (!IS_PROCESSOR || partner.is_none()) {
         let index: usize = rest.split('@').next().unwrap_or(rest).parse()?;
-        if let Some(sample) = record::load()?
-            .get(kind)
-            .and_then(|samples| samples.get(index))
-        {
+        if let Some(sample) = record::load()?.get(kind).and_then(|samples| samples.get(index)) {
             outcomes.push(("recorded", sample.outcome(&case)?));
         }
     }
     outcomes.push((
-        if IS_PROCESSOR {
-            "processor"
-        } else {
-            "translated"
-        },
+        if IS_PROCESSOR { "processor" } else { "translated" },
         Worker::fork().run(&case.program)?,
     ));
     if let Some(command) = partner {

@@ -86,25 +86,15 @@ impl Native {
     pub fn new() -> Result<Self> {
         // SAFETY: reads the auxiliary vector.
         let hwcap2 = unsafe { libc::getauxval(libc::AT_HWCAP2) };
-        ensure!(
-            hwcap2 & 2 != 0,
-            "the kernel does not offer the FSGSBASE instructions"
-        );
+        ensure!(hwcap2 & 2 != 0, "the kernel does not offer the FSGSBASE instructions");
         map(DATA, DATA_SIZE, libc::PROT_READ | libc::PROT_WRITE)?;
-        map(
-            CODE,
-            CODE_SIZE,
-            libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
-        )?;
+        map(CODE, CODE_SIZE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC)?;
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
         let exchange = Exchange {
             phase: Phase::Idle,
             state: State::random(&mut crate::rng::Rng::new(0), crate::rng::Lane::Int),
-            stop: Stop {
-                vector: 0,
-                address: 0,
-            },
+            stop: Stop { vector: 0, address: 0 },
             host_gregs: [0; 23],
             host_xsave: [0; XSAVE_SIZE],
             host_fs: 0,
@@ -113,13 +103,7 @@ impl Native {
         // SAFETY: no handler is installed yet.
         unsafe { *EXCHANGE.0.get() = Some(Box::new(exchange)) };
         crate::executor::on_signals(
-            &[
-                libc::SIGSEGV,
-                libc::SIGBUS,
-                libc::SIGILL,
-                libc::SIGFPE,
-                libc::SIGTRAP,
-            ],
+            &[libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP],
             on_signal,
         )?;
         Ok(Self(()))
@@ -130,11 +114,7 @@ fn map(address: u64, size: usize, protection: i32) -> Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE does not touch existing mappings.
     let p = unsafe { libc::mmap(address as *mut libc::c_void, size, protection, flags, -1, 0) };
-    ensure!(
-        p as u64 == address,
-        "cannot map {address:#x}: {}",
-        std::io::Error::last_os_error()
-    );
+    ensure!(p as u64 == address, "cannot map {address:#x}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
@@ -242,11 +222,7 @@ fn load(state: &State, gregs: &mut [i64; 23], xsave: &mut [u8]) {
     put(xsave, 24, state.mxcsr.to_le_bytes());
     for i in 0..8 {
         let physical = (state.x87.top() + i) & 7;
-        put(
-            xsave,
-            32 + 16 * i,
-            (state.x87.st[physical] & (u128::MAX >> 48)).to_le_bytes(),
-        );
+        put(xsave, 32 + 16 * i, (state.x87.st[physical] & (u128::MAX >> 48)).to_le_bytes());
     }
     for (i, value) in state.xmm.iter().enumerate() {
         put(xsave, 160 + 16 * i, value.to_le_bytes());
@@ -266,16 +242,8 @@ fn save(state: &mut State, gregs: &[i64; 23], xsave: &[u8]) {
     }
     state.rip = gregs[libc::REG_RIP as usize] as u64;
     state.rflags = gregs[libc::REG_EFL as usize] as u32 & COMPARED_FLAGS;
-    let (cw, sw) = (
-        u16::from_le_bytes(get(xsave, 0)),
-        u16::from_le_bytes(get(xsave, 2)),
-    );
-    let mut x87 = X87 {
-        st: [0; 8],
-        cw,
-        sw,
-        tag: xsave[4],
-    };
+    let (cw, sw) = (u16::from_le_bytes(get(xsave, 0)), u16::from_le_bytes(get(xsave, 2)));
+    let mut x87 = X87 { st: [0; 8], cw, sw, tag: xsave[4] };
     for i in 0..8 {
         let physical = (x87.top() + i) & 7;
         x87.st[physical] = u128::from_le_bytes(get(xsave, 32 + 16 * i)) & (u128::MAX >> 48);
@@ -294,10 +262,6 @@ fn save(state: &mut State, gregs: &[i64; 23], xsave: &[u8]) {
 
 fn stop(gregs: &[i64; 23]) -> Stop {
     let vector = gregs[libc::REG_TRAPNO as usize] as u8;
-    let address = if vector == vector::PF {
-        gregs[libc::REG_CR2 as usize] as u64
-    } else {
-        0
-    };
+    let address = if vector == vector::PF { gregs[libc::REG_CR2 as usize] as u64 } else { 0 };
     Stop { vector, address }
 }

@@ -143,21 +143,9 @@ fn choose(kind: Kind, rng: &mut Rng, wide: bool, memory: bool, immediates: u32) 
         Kind::imm32sex64 => Immediate(OpKind::Immediate32to64),
         Kind::imm64 => Immediate(OpKind::Immediate64),
         Kind::br64_1 | Kind::br64_4 => Branch(OpKind::NearBranch64),
-        Kind::seg_rSI => Implicit(if wide {
-            OpKind::MemorySegRSI
-        } else {
-            OpKind::MemorySegESI
-        }),
-        Kind::es_rDI => Implicit(if wide {
-            OpKind::MemoryESRDI
-        } else {
-            OpKind::MemoryESEDI
-        }),
-        Kind::seg_rDI => Implicit(if wide {
-            OpKind::MemorySegRDI
-        } else {
-            OpKind::MemorySegEDI
-        }),
+        Kind::seg_rSI => Implicit(if wide { OpKind::MemorySegRSI } else { OpKind::MemorySegESI }),
+        Kind::es_rDI => Implicit(if wide { OpKind::MemoryESRDI } else { OpKind::MemoryESEDI }),
+        Kind::seg_rDI => Implicit(if wide { OpKind::MemorySegRDI } else { OpKind::MemorySegEDI }),
         Kind::seg_rBX_al => Memory,
         _ => Unsupported,
     }
@@ -169,11 +157,7 @@ pub fn build(code: Code, rng: &mut Rng, place: &Place, stop: u64) -> Option<Buil
     let op_code = code.op_code();
     let mut instruction = Instruction::default();
     instruction.set_code(code);
-    let mut built = Built {
-        instruction,
-        registers: Vec::new(),
-        patches: Vec::new(),
-    };
+    let mut built = Built { instruction, registers: Vec::new(), patches: Vec::new() };
     let wide = op_code.op_kinds().contains(&Kind::mem_offs) || !rng.chance(10);
     let memory = rng.chance(50);
     let mut immediates = 0;
@@ -258,11 +242,7 @@ fn memory_operand(
             // rbx + al: a base in reach of the data for every al.
             let base = if wide { Register::RBX } else { Register::EBX };
             built.need(Register::RBX, target.address)?;
-            Addressing {
-                base,
-                index: Register::AL,
-                ..Addressing::default()
-            }
+            Addressing { base, index: Register::AL, ..Addressing::default() }
         }
         Kind::mem_offs => Addressing::absolute64(target.address),
         _ => Addressing::random(rng, place, target.address, wide)?,
@@ -301,9 +281,7 @@ fn implicit_operands(
 ) -> Option<()> {
     let instruction = built.instruction;
     if instruction.is_string_instruction()
-        || instruction
-            .op_kinds()
-            .any(|k| k == OpKind::MemorySegRDI || k == OpKind::MemorySegEDI)
+        || instruction.op_kinds().any(|k| k == OpKind::MemorySegRDI || k == OpKind::MemorySegEDI)
     {
         string_operands(rng, place, wide, built)?;
     }
@@ -363,10 +341,7 @@ fn implicit_operands(
             return None;
         }
         let explicit = instruction.op_kinds().any(|k| k == OpKind::Memory);
-        let address = match (
-            explicit,
-            built.registers.iter().find(|(r, _)| *r == Register::RSP),
-        ) {
+        let address = match (explicit, built.registers.iter().find(|(r, _)| *r == Register::RSP)) {
             (true, _) => built.patches.last().map(|(address, _)| *address)?,
             (false, Some((_, rsp))) => *rsp,
             (false, None) => return Some(()),
@@ -379,19 +354,11 @@ fn implicit_operands(
 /// What a form must find in its memory operand (or on the stack) so that its result is defined.
 fn required_memory(code: Code, rng: &mut Rng, stop: u64) -> Option<Vec<u8>> {
     let environment = |rng: &mut Rng, wide: bool| {
-        let words = [
-            random_x87_control(rng),
-            rng.bits() as u16 & 0x7f7f,
-            rng.bits() as u16,
-        ];
+        let words = [random_x87_control(rng), rng.bits() as u16 & 0x7f7f, rng.bits() as u16];
         let gap = if wide { 2 } else { 0 };
         words
             .iter()
-            .flat_map(|w| {
-                w.to_le_bytes()
-                    .into_iter()
-                    .chain(std::iter::repeat_n(0, gap))
-            })
+            .flat_map(|w| w.to_le_bytes().into_iter().chain(std::iter::repeat_n(0, gap)))
             .collect::<Vec<u8>>()
     };
     Some(match code {
@@ -400,9 +367,8 @@ fn required_memory(code: Code, rng: &mut Rng, stop: u64) -> Option<Vec<u8>> {
         Code::Fldenv_m14byte | Code::Frstor_m94byte => environment(rng, false),
         Code::Fldenv_m28byte | Code::Frstor_m108byte => environment(rng, true),
         Code::Fbld_m80bcd => {
-            let mut bytes: Vec<u8> = (0..9)
-                .map(|_| (rng.below(10) << 4 | rng.below(10)) as u8)
-                .collect();
+            let mut bytes: Vec<u8> =
+                (0..9).map(|_| (rng.below(10) << 4 | rng.below(10)) as u8).collect();
             bytes.push(rng.pick(&[0, 0x80]));
             bytes
         }
@@ -421,10 +387,9 @@ fn required_memory(code: Code, rng: &mut Rng, stop: u64) -> Option<Vec<u8>> {
             image
         }
         _ => match code.mnemonic() {
-            Mnemonic::Popf | Mnemonic::Popfq => (u64::from(rng.bits() as u32 & COMPARED_FLAGS)
-                | 0x202)
-                .to_le_bytes()
-                .to_vec(),
+            Mnemonic::Popf | Mnemonic::Popfq => {
+                (u64::from(rng.bits() as u32 & COMPARED_FLAGS) | 0x202).to_le_bytes().to_vec()
+            }
             Mnemonic::Ret => (stop + rng.below(3)).to_le_bytes().to_vec(),
             Mnemonic::Call | Mnemonic::Jmp if code.op_code().op_kind(0) == Kind::r64_or_mem => {
                 (stop + rng.below(3)).to_le_bytes().to_vec()
@@ -441,49 +406,29 @@ fn string_operands(rng: &mut Rng, place: &Place, wide: bool, built: &mut Built) 
     let has = |wanted: &[OpKind]| kinds.iter().any(|k| wanted.contains(k));
     let mut addresses = Vec::new();
     for (register, wanted) in [
-        (
-            Register::RSI,
-            &[OpKind::MemorySegRSI, OpKind::MemorySegESI][..],
-        ),
+        (Register::RSI, &[OpKind::MemorySegRSI, OpKind::MemorySegESI][..]),
         (
             Register::RDI,
-            &[
-                OpKind::MemoryESRDI,
-                OpKind::MemoryESEDI,
-                OpKind::MemorySegRDI,
-                OpKind::MemorySegEDI,
-            ][..],
+            &[OpKind::MemoryESRDI, OpKind::MemoryESEDI, OpKind::MemorySegRDI, OpKind::MemorySegEDI]
+                [..],
         ),
     ] {
         if has(wanted) {
-            let near = if rng.chance(30) {
-                rng.below(32)
-            } else {
-                rng.below(OPERANDS_SIZE - 2048)
-            };
+            let near = if rng.chance(30) { rng.below(32) } else { rng.below(OPERANDS_SIZE - 2048) };
             let address = crate::state::DATA + 1024 + near;
-            let garbage = if wide || repeated {
-                0
-            } else {
-                rng.bits() << 32
-            };
+            let garbage = if wide || repeated { 0 } else { rng.bits() << 32 };
             built.need(register, address | garbage)?;
             addresses.push(address);
         }
     }
     if repeated {
-        built.need(
-            Register::RCX,
-            if rng.chance(10) { 0 } else { rng.below(24) },
-        )?;
+        built.need(Register::RCX, if rng.chance(10) { 0 } else { rng.below(24) })?;
         // Comparisons that go on for a while need equal bytes.
         if place.alone && rng.chance(60) {
             let value = rng.pick(&[0, 0xff, 0x5a]);
             for address in addresses {
                 let length = 8 * rng.below(24);
-                built
-                    .patches
-                    .push((address - length.min(512), vec![value; 2 * length as usize]));
+                built.patches.push((address - length.min(512), vec![value; 2 * length as usize]));
             }
             if has(&[OpKind::Register]) && rng.chance(50) {
                 built.need(Register::RAX, u64::from_le_bytes([value; 8]))?;

@@ -35,10 +35,7 @@ pub struct Sample {
 
 impl Sample {
     fn new(case: &Case, outcome: &Outcome) -> Self {
-        Self {
-            fingerprint: fingerprint(case),
-            delta: Delta::new(&case.program.state, outcome),
-        }
+        Self { fingerprint: fingerprint(case), delta: Delta::new(&case.program.state, outcome) }
     }
 
     /// The recorded outcome. Fails when the case is no longer the one that was recorded.
@@ -99,10 +96,7 @@ pub fn record(processor: &mut dyn Executor) -> Result<Answers> {
     let mut groups: BTreeMap<String, Answers> = BTreeMap::new();
     for form in forms::all().iter().filter(|form| form.untested.is_none()) {
         if let Some(samples) = record_form(processor, form)? {
-            groups
-                .entry(form.feature())
-                .or_default()
-                .insert(form.name(), samples);
+            groups.entry(form.feature()).or_default().insert(form.name(), samples);
         }
     }
     let mut sequences = Vec::new();
@@ -110,10 +104,7 @@ pub fn record(processor: &mut dyn Executor) -> Result<Answers> {
         let case = Case::by_name(&name(SEQUENCE, index, 0))?;
         sequences.push(Sample::new(&case, &processor.run(&case.program)?));
     }
-    groups.insert(
-        SEQUENCE.into(),
-        Answers::from([(SEQUENCE.into(), sequences)]),
-    );
+    groups.insert(SEQUENCE.into(), Answers::from([(SEQUENCE.into(), sequences)]));
     for (group, answers) in &groups {
         store(group, answers)?;
     }
@@ -128,9 +119,7 @@ fn record_form(processor: &mut dyn Executor, form: &Form) -> Result<Option<Vec<S
         let Some(case) = form_case(form.code, index, 0) else {
             return Ok(None);
         };
-        let outcome = processor
-            .run(&case.program)
-            .with_context(|| case.name.clone())?;
+        let outcome = processor.run(&case.program).with_context(|| case.name.clone())?;
         exists |= outcome.stop.vector != vector::UD;
         samples.push(Sample::new(&case, &outcome));
     }

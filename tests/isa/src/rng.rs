@@ -7,9 +7,9 @@ pub struct Rng(u64);
 
 /// FNV-1a, to turn a case's name into its seed and code bytes into a check value.
 pub fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
-        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// What kind of numbers an operand's lanes hold.
@@ -64,9 +64,7 @@ impl Rng {
             }
             2 => {
                 let edge = 1u64 << self.pick(&[7, 8, 15, 16, 31, 32, 63]);
-                edge.wrapping_neg()
-                    .wrapping_add(self.below(3))
-                    .wrapping_sub(1)
+                edge.wrapping_neg().wrapping_add(self.below(3)).wrapping_sub(1)
             }
             3 => self.below(256),
             4 => self.bits() as i32 as u64,
@@ -175,11 +173,8 @@ impl Rng {
 
     /// 128 bits of lanes, mostly of the kind asked for.
     pub fn lanes(&mut self, lane: Lane) -> u128 {
-        let lane = if self.chance(80) {
-            lane
-        } else {
-            self.pick(&[Lane::Int, Lane::F32, Lane::F64])
-        };
+        let lane =
+            if self.chance(80) { lane } else { self.pick(&[Lane::Int, Lane::F32, Lane::F64]) };
         match lane {
             Lane::F32 => self.join(32, |r| u64::from(r.f32())),
             Lane::F64 => self.join(64, Self::f64),
@@ -217,10 +212,7 @@ mod tests {
         for _ in 0..1000 {
             let v = rng.f80();
             let (exponent, mantissa) = ((v >> 64) as u16 & 0x7fff, v as u64);
-            assert!(
-                v >> 80 == 0 && (exponent == 0 || mantissa >> 63 == 1),
-                "{v:x}"
-            );
+            assert!(v >> 80 == 0 && (exponent == 0 || mantissa >> 63 == 1), "{v:x}");
         }
     }
 }

@@ -28,18 +28,11 @@ enum Mix {
 #[derive(Clone, Debug)]
 enum Body {
     /// An instruction behind the moves that set its registers up.
-    Plain {
-        setup: Vec<(Register, u64)>,
-        instruction: Instruction,
-    },
+    Plain { setup: Vec<(Register, u64)>, instruction: Instruction },
     /// A direct branch or call.
     Branch { code: Code, target: u32 },
     /// A branch or call through a register.
-    Indirect {
-        register: Register,
-        code: Code,
-        target: u32,
-    },
+    Indirect { register: Register, code: Code, target: u32 },
 }
 
 #[derive(Clone, Debug)]
@@ -102,12 +95,7 @@ fn pools() -> &'static Pools {
                 && !NOT_IN_SEQUENCES.contains(&form.code.mnemonic())
                 && undefined::approximation(form.code.mnemonic()) == Approximation::Exact
         };
-        let mut pools = Pools {
-            common: vec![],
-            integer: vec![],
-            sse: vec![],
-            x87: vec![],
-        };
+        let mut pools = Pools { common: vec![], integer: vec![], sse: vec![], x87: vec![] };
         for form in forms::all().iter().filter(|form| usable(form)) {
             let pool = match form.feature().as_str() {
                 "base" | "CMOV" | "CX8" => &mut pools.integer,
@@ -172,43 +160,32 @@ impl Generator {
             let Some(built) = operands::build(code, &mut self.rng, &self.place, 0) else {
                 continue;
             };
-            let encodable = iced_x86::Encoder::new(64)
-                .encode(&built.instruction, crate::state::CODE)
-                .is_ok();
-            let needs_protected = built
-                .registers
-                .iter()
-                .any(|(r, _)| self.protected.contains(r));
+            let encodable =
+                iced_x86::Encoder::new(64).encode(&built.instruction, crate::state::CODE).is_ok();
+            let needs_protected = built.registers.iter().any(|(r, _)| self.protected.contains(r));
             let undefined = undefined::result_is_undefined(&built.instruction);
             if encodable
                 && !needs_protected
                 && !undefined
                 && !self.writes_protected(&built.instruction)
             {
-                return Body::Plain {
-                    setup: built.registers,
-                    instruction: built.instruction,
-                };
+                return Body::Plain { setup: built.registers, instruction: built.instruction };
             }
         }
     }
 
     fn writes_protected(&mut self, instruction: &Instruction) -> bool {
         let stack = instruction.is_stack_instruction();
-        self.info
-            .info(instruction)
-            .used_registers()
-            .iter()
-            .any(|used| {
-                let register = used.register().full_register();
-                let reads = matches!(
-                    used.access(),
-                    OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-                );
-                !reads
-                    && self.protected.contains(&register)
-                    && !(stack && register == Register::RSP && !names_rsp(instruction))
-            })
+        self.info.info(instruction).used_registers().iter().any(|used| {
+            let register = used.register().full_register();
+            let reads = matches!(
+                used.access(),
+                OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+            );
+            !reads
+                && self.protected.contains(&register)
+                && !(stack && register == Register::RSP && !names_rsp(instruction))
+        })
     }
 
     fn free_register(&mut self) -> Register {
@@ -224,21 +201,11 @@ impl Generator {
         let target = self.next_id() + 2 + self.rng.below(5) as u32;
         self.furthest = self.furthest.max(target);
         let body = if self.rng.chance(15) {
-            Body::Indirect {
-                register: self.free_register(),
-                code: Code::Jmp_rm64,
-                target,
-            }
+            Body::Indirect { register: self.free_register(), code: Code::Jmp_rm64, target }
         } else if self.rng.chance(10) {
-            Body::Branch {
-                code: self.rng.pick(&[Code::Jrcxz_rel8_64, Code::Jmp_rel32_64]),
-                target,
-            }
+            Body::Branch { code: self.rng.pick(&[Code::Jrcxz_rel8_64, Code::Jmp_rel32_64]), target }
         } else {
-            Body::Branch {
-                code: self.rng.pick(&JCC),
-                target,
-            }
+            Body::Branch { code: self.rng.pick(&JCC), target }
         };
         self.push(body);
     }
@@ -248,10 +215,7 @@ impl Generator {
         let count = 1 + self.rng.below(4);
         let instruction =
             Instruction::with2(Code::Mov_r32_imm32, self.counter - 16, count as u32).expect("mov");
-        self.push(Body::Plain {
-            setup: Vec::new(),
-            instruction,
-        });
+        self.push(Body::Plain { setup: Vec::new(), instruction });
         self.open_loop = Some(self.next_id());
     }
 
@@ -261,10 +225,7 @@ impl Generator {
         } else {
             Instruction::with2(Code::Sub_rm64_imm8, self.counter, 1).expect("sub")
         };
-        self.push(Body::Plain {
-            setup: Vec::new(),
-            instruction: down,
-        });
+        self.push(Body::Plain { setup: Vec::new(), instruction: down });
         let code = self.rng.pick(&[
             Code::Jne_rel32_64,
             Code::Jg_rel32_64,
@@ -285,16 +246,10 @@ impl Generator {
                 target: function,
             }
         } else {
-            Body::Branch {
-                code: Code::Call_rel32_64,
-                target: function,
-            }
+            Body::Branch { code: Code::Call_rel32_64, target: function }
         };
         self.push(call);
-        self.push(Body::Branch {
-            code: Code::Jmp_rel32_64,
-            target: function + length + 1,
-        });
+        self.push(Body::Branch { code: Code::Jmp_rel32_64, target: function + length + 1 });
         for _ in 0..length {
             loop {
                 let body = self.random_instruction();
@@ -306,10 +261,7 @@ impl Generator {
                 }
             }
         }
-        self.push(Body::Plain {
-            setup: Vec::new(),
-            instruction: Instruction::with(Code::Retnq),
-        });
+        self.push(Body::Plain { setup: Vec::new(), instruction: Instruction::with(Code::Retnq) });
     }
 
     fn fill(&mut self, length: u32) {
@@ -379,12 +331,7 @@ impl Sequence {
         for (register, value) in &pinned {
             state.gpr[register.number()] = *value;
         }
-        let place = Place {
-            fs_base: state.fs_base,
-            gs_base: state.gs_base,
-            pinned,
-            alone: false,
-        };
+        let place = Place { fs_base: state.fs_base, gs_base: state.gs_base, pinned, alone: false };
         let length = 5 + rng.below(36) as u32;
         let memory_seed = rng.bits();
         let mut generator = Generator {
@@ -399,12 +346,7 @@ impl Sequence {
             rng,
         };
         generator.fill(length);
-        Self {
-            name,
-            state,
-            memory_seed,
-            items: generator.items,
-        }
+        Self { name, state, memory_seed, items: generator.items }
     }
 
     /// How many items there are.
@@ -421,11 +363,15 @@ impl Sequence {
     pub fn without(&self, range: std::ops::Range<usize>) -> Option<Self> {
         let mut shorter = self.clone();
         shorter.items.drain(range);
-        shorter
-            .flat()
-            .reader_of_undefined()
-            .is_none()
-            .then_some(shorter)
+        shorter.flat().reader_of_undefined().is_none().then_some(shorter)
+    }
+
+    /// The item whose code lies at an address.
+    pub fn item_at(&self, address: u64) -> Option<usize> {
+        let starts = self.assemble().tolerance.flags;
+        let instruction = starts.iter().rposition(|(start, _)| *start <= address)?;
+        let item = self.flat().item_of[instruction];
+        (item < self.items.len()).then_some(item)
     }
 
     /// Puts a comparison in the place of every item that reads an undefined flag.
@@ -433,10 +379,7 @@ impl Sequence {
         while let Some(position) = self.flat().reader_of_undefined() {
             let instruction =
                 Instruction::with2(Code::Cmp_rm64_r64, Register::RAX, Register::RDX).expect("cmp");
-            self.items[position].body = Body::Plain {
-                setup: Vec::new(),
-                instruction,
-            };
+            self.items[position].body = Body::Plain { setup: Vec::new(), instruction };
         }
     }
 
@@ -444,16 +387,11 @@ impl Sequence {
     pub fn assemble(&self) -> Case {
         let flat = self.flat();
         let block = InstructionBlock::new(&flat.instructions, self.state.rip);
-        let result = BlockEncoder::encode(
-            64,
-            block,
-            BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS,
-        )
-        .expect("every instruction was encoded before");
-        let addresses = result
-            .new_instruction_offsets
-            .iter()
-            .map(|&o| self.state.rip + u64::from(o));
+        let result =
+            BlockEncoder::encode(64, block, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)
+                .expect("every instruction was encoded before");
+        let addresses =
+            result.new_instruction_offsets.iter().map(|&o| self.state.rip + u64::from(o));
         let tolerance = Tolerance {
             flags: addresses.zip(flat.undefined_flags()).collect(),
             ..Tolerance::default()
@@ -464,18 +402,11 @@ impl Sequence {
             memory_seed: self.memory_seed,
             patches: Vec::new(),
         };
-        Case {
-            name: self.name.clone(),
-            program,
-            tolerance,
-        }
+        Case { name: self.name.clone(), program, tolerance }
     }
 
     fn flat(&self) -> Flat {
-        let mut flat = Flat {
-            instructions: Vec::new(),
-            item_of: Vec::new(),
-        };
+        let mut flat = Flat { instructions: Vec::new(), item_of: Vec::new() };
         for (position, item) in self.items.iter().enumerate() {
             for (k, mut instruction) in self.instructions(item).into_iter().enumerate() {
                 instruction.set_ip(label(item.id) + k as u64);
@@ -492,13 +423,7 @@ impl Sequence {
 
     /// The label of the first remaining item at or behind an id.
     fn target(&self, id: u32) -> u64 {
-        label(
-            self.items
-                .iter()
-                .map(|item| item.id)
-                .find(|&i| i >= id)
-                .unwrap_or(END),
-        )
+        label(self.items.iter().map(|item| item.id).find(|&i| i >= id).unwrap_or(END))
     }
 
     fn instructions(&self, item: &Item) -> Vec<Instruction> {
@@ -511,18 +436,11 @@ impl Sequence {
             Body::Branch { code, target } => {
                 vec![Instruction::with_branch(*code, self.target(*target)).expect("a branch")]
             }
-            Body::Indirect {
-                register,
-                code,
-                target,
-            } => {
+            Body::Indirect { register, code, target } => {
                 let memory =
                     MemoryOperand::with_base_displ(Register::RIP, self.target(*target) as i64);
                 let lea = Instruction::with2(Code::Lea_r64_m, *register, memory).expect("lea");
-                vec![
-                    lea,
-                    Instruction::with1(*code, *register).expect("an indirect branch"),
-                ]
+                vec![lea, Instruction::with1(*code, *register).expect("an indirect branch")]
             }
         }
     }
@@ -589,16 +507,13 @@ impl Flat {
             FlowControl::UnconditionalBranch => {
                 at(instruction.near_branch_target()).into_iter().collect()
             }
-            FlowControl::ConditionalBranch => at(instruction.near_branch_target())
-                .into_iter()
-                .chain(behind)
-                .collect(),
+            FlowControl::ConditionalBranch => {
+                at(instruction.near_branch_target()).into_iter().chain(behind).collect()
+            }
             FlowControl::Call => at(instruction.near_branch_target()).into_iter().collect(),
             // The LEA in front names the target.
             FlowControl::IndirectBranch | FlowControl::IndirectCall => {
-                at(self.instructions[i - 1].memory_displacement64())
-                    .into_iter()
-                    .collect()
+                at(self.instructions[i - 1].memory_displacement64()).into_iter().collect()
             }
             FlowControl::Return => (1..self.instructions.len())
                 .filter(|&k| {
@@ -631,13 +546,9 @@ mod tests {
     #[test]
     fn items_can_be_dropped() {
         let sequence = Sequence::generate(1, 1);
-        let shorter = (0..sequence.len())
-            .find_map(|i| sequence.without(i..i + 1))
-            .expect("some item can go");
+        let shorter =
+            (0..sequence.len()).find_map(|i| sequence.without(i..i + 1)).expect("some item can go");
         assert_eq!(shorter.len() + 1, sequence.len());
-        assert_ne!(
-            shorter.assemble().program.code,
-            sequence.assemble().program.code
-        );
+        assert_ne!(shorter.assemble().program.code, sequence.assemble().program.code);
     }
 }

@@ -16,10 +16,8 @@ pub fn disassembly(case: &Case) -> String {
     for instruction in Decoder::with_ip(64, &program.code, program.state.rip, DecoderOptions::NONE)
     {
         let at = (instruction.ip() - program.state.rip) as usize;
-        let bytes: String = program.code[at..at + instruction.len()]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let bytes: String =
+            program.code[at..at + instruction.len()].iter().map(|b| format!("{b:02x}")).collect();
         let mut line = String::new();
         formatter.format(&instruction, &mut line);
         writeln!(text, "  {:#x}  {bytes:30} {line}", instruction.ip())
@@ -63,22 +61,14 @@ pub fn registers(state: &State) -> String {
 /// Everything about a case, with the outcomes that are known.
 pub fn case(case: &Case, outcomes: &[(&str, Outcome)]) -> String {
     let program = &case.program;
-    let mut text = format!(
-        "{}\n{}start:\n{}",
-        case.name,
-        disassembly(case),
-        registers(&program.state)
-    );
+    let mut text =
+        format!("{}\n{}start:\n{}", case.name, disassembly(case), registers(&program.state));
     for (address, bytes) in &program.patches {
         let shown: String = bytes.iter().take(64).map(|b| format!("{b:02x}")).collect();
         writeln!(text, "  memory {address:#x}: {shown}").expect("writing to a string");
     }
     for (who, outcome) in outcomes {
-        let Outcome {
-            state,
-            memory,
-            stop,
-        } = outcome;
+        let Outcome { state, memory, stop } = outcome;
         writeln!(
             text,
             "{who}: vector {} at {:#x}, address {:#x}",
@@ -94,12 +84,8 @@ pub fn case(case: &Case, outcomes: &[(&str, Outcome)]) -> String {
     if let [(expected_by, expected), (actual_by, actual)] = outcomes {
         for difference in compare(case, expected, actual) {
             let (e, a) = (difference.expected, difference.actual);
-            writeln!(
-                text,
-                "DIFFERENT {}: {expected_by} {e}, {actual_by} {a}",
-                difference.what
-            )
-            .expect("writing to a string");
+            writeln!(text, "DIFFERENT {}: {expected_by} {e}, {actual_by} {a}", difference.what)
+                .expect("writing to a string");
         }
     }
     text

@@ -132,12 +132,7 @@ fn random_x87(rng: &mut Rng, lane: Lane) -> X87 {
     };
     let sw =
         (rng.below(8) as u16) << 11 | rng.bits() as u16 & rng.pick(&[0, 0, 0x4700, 0x473f, 0x477f]);
-    X87 {
-        st,
-        cw: random_x87_control(rng),
-        sw,
-        tag,
-    }
+    X87 { st, cw: random_x87_control(rng), sw, tag }
 }
 
 /// What a test is executed from.
@@ -194,6 +189,8 @@ pub mod vector {
     pub const MF: u8 = 16;
     pub const AC: u8 = 17;
     pub const XM: u8 = 19;
+    /// Not a vector: the translator says that it does not have the instruction.
+    pub const UNIMPLEMENTED: u8 = 255;
 }
 
 /// What a program left.
@@ -219,9 +216,7 @@ pub fn changed_memory(before: &[u8], after: &[u8]) -> Vec<(u64, Vec<u8>)> {
             _ => runs.push((i, i + 1)),
         }
     }
-    runs.into_iter()
-        .map(|(start, end)| (DATA + start as u64, after[start..end].to_vec()))
-        .collect()
+    runs.into_iter().map(|(start, end)| (DATA + start as u64, after[start..end].to_vec())).collect()
 }
 
 /// An [`Outcome`] as a difference from the start, which is what records keep.
@@ -242,10 +237,7 @@ pub struct Delta {
 }
 
 fn changed<T: Copy + PartialEq>(before: &[T], after: &[T]) -> Vec<(u8, T)> {
-    (0..before.len())
-        .filter(|&i| before[i] != after[i])
-        .map(|i| (i as u8, after[i]))
-        .collect()
+    (0..before.len()).filter(|&i| before[i] != after[i]).map(|i| (i as u8, after[i])).collect()
 }
 
 fn apply<T: Copy>(values: &mut [T], changes: &[(u8, T)]) {
@@ -270,11 +262,7 @@ impl Delta {
             mxcsr: (start.mxcsr != end.mxcsr).then_some(end.mxcsr),
             st: changed(&start.x87.st, &end.x87.st),
             x87: (control(&start.x87) != control(&end.x87)).then_some(control(&end.x87)),
-            memory: outcome
-                .memory
-                .iter()
-                .map(|(a, b)| (a - DATA, b.clone()))
-                .collect(),
+            memory: outcome.memory.iter().map(|(a, b)| (a - DATA, b.clone())).collect(),
             stop: outcome.stop,
         }
     }
@@ -292,23 +280,10 @@ impl Delta {
         state.mxcsr = self.mxcsr.unwrap_or(start.mxcsr);
         apply(&mut state.x87.st, &self.st);
         if let Some((cw, sw, tag)) = self.x87 {
-            state.x87 = X87 {
-                cw,
-                sw,
-                tag,
-                ..state.x87
-            };
+            state.x87 = X87 { cw, sw, tag, ..state.x87 };
         }
-        let memory = self
-            .memory
-            .iter()
-            .map(|(a, b)| (a + DATA, b.clone()))
-            .collect();
-        Outcome {
-            state,
-            memory,
-            stop: self.stop,
-        }
+        let memory = self.memory.iter().map(|(a, b)| (a + DATA, b.clone())).collect();
+        Outcome { state, memory, stop: self.stop }
     }
 }
 
@@ -323,10 +298,7 @@ mod tests {
         let outcome = Outcome {
             state: end,
             memory: vec![(DATA + 5, vec![1, 2, 3])],
-            stop: Stop {
-                vector: vector::PF,
-                address: 77,
-            },
+            stop: Stop { vector: vector::PF, address: 77 },
         };
         assert_eq!(Delta::new(&start, &outcome).outcome(&start), outcome);
     }

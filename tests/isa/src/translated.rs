@@ -26,11 +26,7 @@ struct TestMemory;
 impl GuestMemory for TestMemory {
     fn executable_from(&self, address: u64) -> u64 {
         let end = CODE + CODE_SIZE as u64;
-        if (CODE..end).contains(&address) {
-            end - address
-        } else {
-            0
-        }
+        if (CODE..end).contains(&address) { end - address } else { 0 }
     }
 
     // The executor itself invalidates after it has written code.
@@ -55,12 +51,8 @@ impl Translated {
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
         let host = HostFeatures::default();
-        let config = Config {
-            order: MemoryOrder::Plain,
-            host,
-            cache_size: CACHE_SIZE,
-            dump_asm: false,
-        };
+        let config =
+            Config { order: MemoryOrder::Plain, host, cache_size: CACHE_SIZE, dump_asm: false };
         let engine: &'static Engine =
             Box::leak(Box::new(Engine::new(config, Box::new(TestMemory))?));
         let cpu: &'static mut CpuState = Box::leak(CpuState::new());
@@ -74,10 +66,8 @@ impl Translated {
     fn stop(&mut self) -> Result<Stop> {
         Ok(match self.engine.run(self.cpu) {
             Exit::Exception(vector) => Stop { vector, address: 0 },
-            Exit::MemoryFault => Stop {
-                vector: vector::PF,
-                address: self.cpu.fault.addr,
-            },
+            Exit::MemoryFault => Stop { vector: vector::PF, address: self.cpu.fault.addr },
+            Exit::Unimplemented => Stop { vector: vector::UNIMPLEMENTED, address: 0 },
             exit @ (Exit::Syscall | Exit::Interrupted) => bail!("the program ended with {exit:?}"),
         })
     }
@@ -87,10 +77,7 @@ impl Executor for Translated {
     fn run(&mut self, program: &Program) -> Result<Outcome> {
         let before = program.memory();
         let (at, length) = (program.state.rip, program.code.len());
-        ensure!(
-            (CODE..CODE + (CODE_SIZE - length) as u64).contains(&at),
-            "code outside its area"
-        );
+        ensure!((CODE..CODE + (CODE_SIZE - length) as u64).contains(&at), "code outside its area");
         // SAFETY: `new` mapped both areas; the code lies in its area.
         unsafe {
             ptr::copy_nonoverlapping(before.as_ptr(), DATA as *mut u8, DATA_SIZE);
@@ -101,11 +88,8 @@ impl Executor for Translated {
         let stop = self.stop()?;
         // SAFETY: the data area is mapped.
         let after = unsafe { std::slice::from_raw_parts(DATA as *const u8, DATA_SIZE) };
-        let outcome = Outcome {
-            state: save(self.cpu),
-            memory: changed_memory(&before, after),
-            stop,
-        };
+        let outcome =
+            Outcome { state: save(self.cpu), memory: changed_memory(&before, after), stop };
         // SAFETY: the code area again.
         unsafe { ptr::write_bytes(at as *mut u8, 0xcc, length) };
         Ok(outcome)
@@ -125,11 +109,7 @@ fn map(address: u64, size: usize) -> Result<()> {
             0,
         )
     };
-    ensure!(
-        p as u64 == address,
-        "cannot map {address:#x}: {}",
-        std::io::Error::last_os_error()
-    );
+    ensure!(p as u64 == address, "cannot map {address:#x}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
@@ -176,10 +156,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: `new` stored pointers that live as long as the process; the kernel passes a siginfo and a
     // ucontext. `run` of the engine, which holds the state, is suspended.
     unsafe {
-        let (engine, cpu) = (
-            &*ENGINE.load(Ordering::Relaxed),
-            &mut *CPU.load(Ordering::Relaxed),
-        );
+        let (engine, cpu) = (&*ENGINE.load(Ordering::Relaxed), &mut *CPU.load(Ordering::Relaxed));
         let (info, context) = (&*info, &mut *context.cast::<libc::ucontext_t>());
         let Some(vectors) = vector_record(context) else {
             return;

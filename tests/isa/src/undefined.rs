@@ -28,11 +28,7 @@ use Mnemonic::*;
 /// A count of 0 leaves all flags as they are.
 const SHIFTS: &[(&[Mnemonic], When, u32)] = &[
     (&[Shl, Sal, Shr, Sar, Shld, Shrd], When::NotZero, F::AF),
-    (
-        &[Shl, Sal, Shr, Sar, Shld, Shrd, Rol, Ror, Rcl, Rcr],
-        When::AboveOne,
-        F::OF,
-    ),
+    (&[Shl, Sal, Shr, Sar, Shld, Shrd, Rol, Ror, Rcl, Rcr], When::AboveOne, F::OF),
     (&[Shl, Sal, Shr], When::SizeOrMore, F::CF),
     (&[Shld, Shrd], When::MoreThanSize, STATUS),
 ];
@@ -60,11 +56,7 @@ fn shift_count(instruction: &Instruction, cl: Option<u64>) -> Option<u32> {
         OpKind::Immediate8 => instruction.immediate8().into(),
         _ => cl?,
     };
-    let mask = if operand_bits(instruction) == 64 {
-        63
-    } else {
-        31
-    };
+    let mask = if operand_bits(instruction) == 64 { 63 } else { 31 };
     Some(count as u32 & mask)
 }
 
@@ -83,20 +75,13 @@ pub fn flag_effect(instruction: &Instruction, cl: Option<u64>) -> FlagEffect {
         let undefined = instruction.rflags_undefined();
         let repeated = instruction.is_string_instruction()
             && (instruction.has_rep_prefix() || instruction.has_repne_prefix());
-        let defined = if repeated {
-            0
-        } else {
-            instruction.rflags_modified() & !undefined
-        };
+        let defined = if repeated { 0 } else { instruction.rflags_modified() & !undefined };
         return FlagEffect { undefined, defined };
     }
     let bits = operand_bits(instruction);
     let count = shift_count(instruction, cl);
     let mut undefined = 0;
-    for (_, when, flags) in SHIFTS
-        .iter()
-        .filter(|(names, _, _)| names.contains(&mnemonic))
-    {
+    for (_, when, flags) in SHIFTS.iter().filter(|(names, _, _)| names.contains(&mnemonic)) {
         let applies = count.is_none_or(|count| match when {
             When::NotZero => count > 0,
             When::AboveOne => count > 1,
@@ -105,16 +90,8 @@ pub fn flag_effect(instruction: &Instruction, cl: Option<u64>) -> FlagEffect {
         });
         undefined |= if applies { *flags } else { 0 };
     }
-    let written = if ROTATES.contains(&mnemonic) {
-        F::CF | F::OF
-    } else {
-        STATUS
-    };
-    let defined = if count.is_some_and(|c| c > 0) {
-        written & !undefined
-    } else {
-        0
-    };
+    let written = if ROTATES.contains(&mnemonic) { F::CF | F::OF } else { STATUS };
+    let defined = if count.is_some_and(|c| c > 0) { written & !undefined } else { 0 };
     FlagEffect { undefined, defined }
 }
 
@@ -141,22 +118,15 @@ pub enum Approximation {
 /// processors may be apart by twice that), and the x87 transcendental functions.
 const APPROXIMATIONS: &[(&[Mnemonic], Approximation)] = &[
     (
-        &[
-            Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss,
-        ],
+        &[Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss],
         Approximation::Relative(12),
     ),
-    (
-        &[Fsin, Fcos, Fsincos, Fptan, Fpatan, F2xm1, Fyl2x, Fyl2xp1],
-        Approximation::Ulps(4),
-    ),
+    (&[Fsin, Fcos, Fsincos, Fptan, Fpatan, F2xm1, Fyl2x, Fyl2xp1], Approximation::Ulps(4)),
 ];
 
 /// How exact an instruction's result is.
 pub fn approximation(mnemonic: Mnemonic) -> Approximation {
-    let row = APPROXIMATIONS
-        .iter()
-        .find(|(names, _)| names.contains(&mnemonic));
+    let row = APPROXIMATIONS.iter().find(|(names, _)| names.contains(&mnemonic));
     row.map_or(Approximation::Exact, |(_, approximation)| *approximation)
 }
 
@@ -200,24 +170,14 @@ pub fn rflags(flags: u32) -> u32 {
         (F::DF, 0x400),
         (F::OF, 0x800),
     ];
-    PAIRS
-        .iter()
-        .filter(|(iced, _)| flags & iced != 0)
-        .fold(0, |m, (_, bit)| m | bit)
+    PAIRS.iter().filter(|(iced, _)| flags & iced != 0).fold(0, |m, (_, bit)| m | bit)
 }
 
 /// Bits of the x87 status word for flags in iced-x86's numbering.
 pub fn status_word(flags: u32) -> u16 {
-    const PAIRS: [(u32, u16); 4] = [
-        (F::C0, 0x100),
-        (F::C1, 0x200),
-        (F::C2, 0x400),
-        (F::C3, 0x4000),
-    ];
-    PAIRS
-        .iter()
-        .filter(|(iced, _)| flags & iced != 0)
-        .fold(0, |m, (_, bit)| m | bit)
+    const PAIRS: [(u32, u16); 4] =
+        [(F::C0, 0x100), (F::C1, 0x200), (F::C2, 0x400), (F::C3, 0x4000)];
+    PAIRS.iter().filter(|(iced, _)| flags & iced != 0).fold(0, |m, (_, bit)| m | bit)
 }
 
 #[cfg(test)]
@@ -244,28 +204,13 @@ mod tests {
         let shl =
             Instruction::with2(Code::Shl_rm32_CL, Register::EAX, Register::CL).expect("valid");
         let effect = flag_effect(&shl, None);
-        assert_eq!(
-            effect,
-            FlagEffect {
-                undefined: F::AF | F::OF | F::CF,
-                defined: 0
-            }
-        );
-        assert_eq!(
-            flag_effect(&shl, Some(3)).defined,
-            STATUS & !(F::AF | F::OF)
-        );
+        assert_eq!(effect, FlagEffect { undefined: F::AF | F::OF | F::CF, defined: 0 });
+        assert_eq!(flag_effect(&shl, Some(3)).defined, STATUS & !(F::AF | F::OF));
     }
 
     #[test]
     fn rotates_keep_most_flags() {
         let effect = flag_effect(&shift(Code::Rcl_rm16_imm8, 1), None);
-        assert_eq!(
-            effect,
-            FlagEffect {
-                undefined: 0,
-                defined: F::CF | F::OF
-            }
-        );
+        assert_eq!(effect, FlagEffect { undefined: 0, defined: F::CF | F::OF });
     }
 }

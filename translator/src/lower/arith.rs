@@ -85,11 +85,7 @@ impl Lower<'_> {
 
     /// The register to compute a 32- or 64-bit result in.
     pub(super) fn result_register(&mut self, ins: &Instruction, d: &Destination) -> R {
-        if d.memory.is_none() && d.size >= 4 {
-            host_of(ins.op_register(0))
-        } else {
-            self.tmp()
-        }
+        if d.memory.is_none() && d.size >= 4 { host_of(ins.op_register(0)) } else { self.tmp() }
     }
 
     /// The second operand; immediates are sign-extended to the operand size.

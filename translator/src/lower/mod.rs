@@ -34,6 +34,9 @@ pub mod moves;
 pub mod muldiv;
 pub mod operands;
 pub mod shifts;
+pub mod sse_int;
+pub mod sse_moves;
+pub mod sse_shuffle;
 pub mod table;
 pub mod x87;
 

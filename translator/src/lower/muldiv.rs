@@ -251,11 +251,7 @@ fn div(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     fn emit_div(&mut self, signed: bool, w: Width, q: R, n: R, d: R) {
-        if signed {
-            self.a.sdiv(w, q, n, d)
-        } else {
-            self.a.udiv(w, q, n, d)
-        }
+        if signed { self.a.sdiv(w, q, n, d) } else { self.a.udiv(w, q, n, d) }
     }
 
     /// Goes to `fail` unless the quotient fits `bits`.
@@ -274,11 +270,7 @@ impl Lower<'_> {
 /// 8 and 16 bits: AX / src to AL, AH; DX:AX / src to AX, DX.
 fn div_narrow(l: &mut Lower, ins: &Instruction, signed: bool, size: u32) {
     let bits = size * 8;
-    let b = if signed {
-        l.read_sx(ins, 0)
-    } else {
-        l.read_zx(ins, 0)
-    };
+    let b = if signed { l.read_sx(ins, 0) } else { l.read_zx(ins, 0) };
     let fail = l.cold_raise(DE);
     l.a.cbz(Width::W, b, fail);
     let (n, q) = (l.tmp(), l.tmp());
@@ -307,11 +299,7 @@ fn div_narrow(l: &mut Lower, ins: &Instruction, signed: bool, size: u32) {
 
 /// EDX:EAX / src: a 64-bit division.
 fn div_32(l: &mut Lower, ins: &Instruction, signed: bool) {
-    let b = if signed {
-        l.read_sx(ins, 0)
-    } else {
-        l.read_zx(ins, 0)
-    };
+    let b = if signed { l.read_sx(ins, 0) } else { l.read_zx(ins, 0) };
     let fail = l.cold_raise(DE);
     l.a.cbz(Width::W, b, fail);
     let (n, q) = (l.tmp(), l.tmp());

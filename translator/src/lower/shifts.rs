@@ -59,8 +59,7 @@ impl Lower<'_> {
     /// CL modulo the operand's width, in a temporary.
     fn masked_cl(&mut self, size: u32) -> R {
         let t = self.tmp();
-        self.a
-            .and_imm(Width::W, t, RCX, if size == 8 { 63 } else { 31 });
+        self.a.and_imm(Width::W, t, RCX, if size == 8 { 63 } else { 31 });
         t
     }
 
@@ -102,11 +101,7 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
         None => Count::Register(l.masked_cl(size)),
     };
     // The old value is needed for CF and OF.
-    let d = if in_register && size >= 4 && !l.need.any(CO) {
-        a
-    } else {
-        l.tmp()
-    };
+    let d = if in_register && size >= 4 && !l.need.any(CO) { a } else { l.tmp() };
     emit_shift(l, ins.mnemonic(), w, d, x, count);
     if destination.memory.is_some() {
         l.write_destination(ins, &destination, d);
@@ -170,11 +165,8 @@ fn shift_flags(l: &mut Lower, m: M, size: u32, x: R, d: R, count: Count) {
     } else {
         l.flags_of_result(d, size);
     }
-    let (carry, bit) = if l.need.any(CO) {
-        shifted_out(l, m, bits, x, d, count)
-    } else {
-        (R::ZR, 0)
-    };
+    let (carry, bit) =
+        if l.need.any(CO) { shifted_out(l, m, bits, x, d, count) } else { (R::ZR, 0) };
     if l.need.any(Flags::C) {
         l.set_carry_from_bit(carry, bit);
     }
@@ -257,11 +249,7 @@ fn rotate(l: &mut Lower, ins: &Instruction) -> Lowered {
     }
     l.canonical(l.live_out);
     let flags = |l: &mut Lower| {
-        let (carry, beside) = if left {
-            (0, bits - 1)
-        } else {
-            (bits - 1, bits - 2)
-        };
+        let (carry, beside) = if left { (0, bits - 1) } else { (bits - 1, bits - 2) };
         rotate_flags(l, d, carry, beside);
     };
     match masked {

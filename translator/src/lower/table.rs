@@ -2,7 +2,9 @@
 //!
 //! Each family file contributes its rows; here they are put together at compile time.
 
-use super::{Lower, Lowered, arith, control, moves, muldiv, shifts};
+use super::{Lower, Lowered};
+use super::{arith, control, mmx, moves, muldiv, shifts, x87};
+use super::{sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -26,11 +28,7 @@ pub struct Entry {
 impl Entry {
     /// Status flags whose old values are certainly gone behind the instruction.
     pub fn kills(&self, ins: &Instruction) -> Flags {
-        if (self.may_keep)(ins) {
-            Flags::NONE
-        } else {
-            self.writes
-        }
+        if (self.may_keep)(ins) { Flags::NONE } else { self.writes }
     }
 }
 
@@ -43,15 +41,7 @@ pub type Rows = &'static [(Mnemonic, Entry)];
 
 /// Shorthand for a row.
 pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
-    (
-        m,
-        Entry {
-            lower: Some(f),
-            reads,
-            writes,
-            may_keep: never,
-        },
-    )
+    (m, Entry { lower: Some(f), reads, writes, may_keep: never })
 }
 
 /// Shorthand for a row of an instruction with forms that may keep the flags they else write.
@@ -79,6 +69,12 @@ const FAMILIES: &[Rows] = &[
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
+    x87::ROWS,
+    sse_int::ROWS,
+    sse_int::SHIFT_ROWS,
+    sse_moves::ROWS,
+    sse_shuffle::PAIR_ROWS,
+    sse_shuffle::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
@@ -86,12 +82,8 @@ const COUNT: usize = 2048;
 
 const fn build() -> [Entry; COUNT] {
     // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
-    let mut t = [Entry {
-        lower: None,
-        reads: Flags::ALL,
-        writes: Flags::NONE,
-        may_keep: never,
-    }; COUNT];
+    let mut t =
+        [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE, may_keep: never }; COUNT];
     let mut f = 0;
     while f < FAMILIES.len() {
         let mut i = 0;
