@@ -43,9 +43,9 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
     let value = args[i];
     let text = match call.args[i].ty {
         Type::Out(_) => return None,
-        Type::In(shape) => pointed(value, shapes::before(shape, args, i)),
-        Type::Path | Type::LinkPath => pointed(value, string(value, PATH_MAX)),
-        Type::Str => pointed(value, string(value, SHOWN)),
+        Type::In(shape) => pointed(value, || shapes::before(shape, args, i)),
+        Type::Path | Type::LinkPath => pointed(value, || string(value, PATH_MAX)),
+        Type::Str => pointed(value, || string(value, SHOWN)),
         Type::FcntlArg => fcntl_arg(args[i - 1], value),
         Type::FutexArg => futex_arg(args[i - 2], value),
         other => plain(other, value),
@@ -56,17 +56,15 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
 /// The text of an argument that the kernel wrote to.
 pub fn leaving(call: &Call, args: &[u64; 6], i: usize, result: SysResult) -> String {
     match (call.args[i].ty, result) {
-        (Type::Out(shape), Ok(value)) => pointed(args[i], shapes::after(shape, args, i, value)),
+        (Type::Out(shape), Ok(value)) => pointed(args[i], || shapes::after(shape, args, i, value)),
         _ => pointer(args[i]),
     }
 }
 
 /// What is behind a pointer, or the pointer itself where that cannot be read.
-fn pointed(addr: u64, text: Result<String, Errno>) -> String {
-    match text {
-        Ok(text) if addr != 0 => text,
-        _ => pointer(addr),
-    }
+fn pointed(addr: u64, text: impl FnOnce() -> Result<String, Errno>) -> String {
+    let text = if addr == 0 { None } else { text().ok() };
+    text.unwrap_or_else(|| pointer(addr))
 }
 
 fn pointer(addr: u64) -> String {
@@ -177,7 +175,7 @@ fn fcntl_arg(command: u64, value: u64) -> String {
 /// futex(2): a timeout where the call waits, a number where it requeues.
 fn futex_arg(operation: u64, value: u64) -> String {
     match operation & 0x7f {
-        0 | 6 | 9 | 11 | 13 => pointed(value, shapes::timespec(value)),
+        0 | 6 | 9 | 11 | 13 => pointed(value, || shapes::timespec(value)),
         _ => pointer(value),
     }
 }

@@ -135,8 +135,8 @@ fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
     let [name, name_length, iov, iov_count, control, control_length, flags] =
         guest::read::<[u64; 7]>(addr)?;
     let name_length = name_length as u32;
-    let name = pointed(name, sockaddr(name, name_length.into()));
-    let iov = pointed(iov, iovec(iov, iov_count, total));
+    let name = pointed(name, || sockaddr(name, name_length.into()));
+    let iov = pointed(iov, || iovec(iov, iov_count, total));
     let control =
         if control_length == 0 { String::new() } else { format!("msg_control={control:#x}, ") };
     let flags = plain(names::MSG, flags & 0xffff_ffff);
@@ -181,7 +181,7 @@ fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
 
 fn argv(addr: u64) -> Result<String, Errno> {
     let all = pointers(addr)?;
-    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, string(arg, SHOWN)));
+    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, || string(arg, SHOWN)));
     let mut texts: Vec<String> = shown.collect();
     if all.len() > SHOWN {
         texts.push("...".into());
