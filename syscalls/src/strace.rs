@@ -125,8 +125,14 @@ fn outcome(call: &Call, args: &[u64; 6], result: SysResult) -> String {
         _ if u64::from(call.number) == nr::fcntl && args[1] == F_GETFL => {
             format!("{value:#x} (flags {})", format::plain(names::OPEN, value))
         }
+        _ if value == 0 && waits_for_descriptors(call) => "0 (Timeout)".into(),
         _ => (value as i64).to_string(),
     }
+}
+
+/// Calls whose result counts descriptors, and is zero when the time is over.
+fn waits_for_descriptors(call: &Call) -> bool {
+    matches!(u64::from(call.number), nr::poll | nr::ppoll | nr::select | nr::pselect6)
 }
 
 fn failure(error: Errno) -> String {
@@ -162,6 +168,7 @@ mod tests {
             results(nr::open, none, Err(errno::ENOENT)),
             "-1 ENOENT (No such file or directory)"
         );
+        assert_eq!(results(nr::poll, none, Ok(0)), "0 (Timeout)");
         let args = [3, 3, 0, 0, 0, 0];
         assert_eq!(results(nr::fcntl, args, Ok(0x8002)), "0x8002 (flags O_RDWR|O_LARGEFILE)");
     }

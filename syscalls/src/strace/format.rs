@@ -25,6 +25,9 @@ pub fn count(call: &Call, args: &[u64; 6]) -> usize {
         nr::openat if args[2] & CREATES == 0 => 3,
         nr::mq_open if args[1] & CREATES == 0 => 2,
         nr::mremap if args[3] & MREMAP_FIXED == 0 => 4,
+        // PR_SET_PDEATHSIG PR_GET_DUMPABLE PR_SET_DUMPABLE PR_SET_NAME PR_GET_NAME PR_GET_SECCOMP
+        nr::prctl if matches!(args[0], 1 | 4 | 15 | 16) => 2,
+        nr::prctl if matches!(args[0], 3 | 21) => 1,
         // F_GETFD F_GETFL F_GETOWN F_GETSIG F_GETLEASE F_GETPIPE_SZ F_GET_SEALS
         nr::fcntl if matches!(args[1], 1 | 3 | 9 | 11 | 1025 | 1032 | 1034) => 2,
         nr::futex => match args[1] & 0x7f {
@@ -47,6 +50,7 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
         Type::Path | Type::LinkPath => pointed(value, || string(value, PATH_MAX)),
         Type::Str => pointed(value, || string(value, SHOWN)),
         Type::FcntlArg => fcntl_arg(args[i - 1], value),
+        Type::PrctlArg => prctl_arg(args[i - 1], value),
         Type::FutexArg => futex_arg(args[i - 2], value),
         other => plain(other, value),
     };
@@ -76,6 +80,7 @@ pub fn plain(ty: Type, value: u64) -> String {
     match ty {
         Type::Named(_, names) => named(names, value),
         Type::AtFlags => plain(names::AT, value),
+        Type::Hex | Type::Hex32 if value == 0 => "0".into(),
         Type::Signal => signal(value),
         Type::DirFd if value as i32 == AT_FDCWD => "AT_FDCWD".into(),
         Type::Mode => format!("0{value:02o}"),
@@ -172,6 +177,15 @@ fn fcntl_arg(command: u64, value: u64) -> String {
     }
 }
 
+/// prctl(2): the thread's name, or a number.
+fn prctl_arg(option: u64, value: u64) -> String {
+    const PR_SET_NAME: u64 = 15;
+    match option {
+        PR_SET_NAME => pointed(value, || string(value, 15)),
+        _ => plain(Type::Hex, value),
+    }
+}
+
 /// futex(2): a timeout where the call waits, a number where it requeues.
 fn futex_arg(operation: u64, value: u64) -> String {
     match operation & 0x7f {
@@ -243,7 +257,7 @@ mod tests {
     #[test]
     fn values_flags_and_what_has_no_name() {
         let mmap = [0, 4096, 3, 0x22, u64::MAX, 0];
-        let text_of_mmap = "NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0x0";
+        let text_of_mmap = "NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0";
         assert_eq!(text(nr::mmap, mmap, Ok(0x1000)), text_of_mmap);
         assert_eq!(plain(names::PROT, 0), "PROT_NONE");
         assert_eq!(plain(names::PROT, 0x85), "PROT_READ|PROT_EXEC|0x80");
