@@ -54,6 +54,12 @@ pub fn translate(task: &mut Task, _dirfd: i32, addr: u64, _follow: bool) -> Resu
     Ok(below(task, root, &name).map_or(Path::Guest(addr), Path::Replaced))
 }
 
+/// The name to give to the kernel for a name of the guest's world that the translator came to know.
+pub fn of_translator(task: &mut Task, name: &CStr) -> CString {
+    let root = SYSROOT.get().filter(|_| name.to_bytes().starts_with(b"/"));
+    root.and_then(|root| below(task, root, name)).unwrap_or_else(|| name.to_owned())
+}
+
 /// Reads a file name with the kernel's limit on its length.
 pub fn read(addr: u64) -> Result<CString, Errno> {
     guest::read_cstr(addr, PATH_MAX).map_err(|error| match error {
