@@ -18,7 +18,7 @@ Examples:
                                                 find its shared libraries under /srv/amd64
   demotic --strace=/tmp/calls ./server --port 80
                                                 write its system calls to a file
-  DEMOTIC_OPTIONS='--log warn' ./hello          the same options when binfmt_misc runs demotic
+  DEMOTIC_OPTIONS='--log off' ./hello           the same options when binfmt_misc runs demotic
 
 Options end at PROGRAM; what follows is the program's. Children get the same options.
 DEMOTIC_OPTIONS holds options, separated by blanks, that come before those of the command line;
@@ -129,9 +129,9 @@ pub enum MemoryModel {
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
     /// Nothing
-    #[default]
     Off,
     /// One line for each thing that is missing
+    #[default]
     Warn,
 }
 
