@@ -17,6 +17,7 @@ pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod poll;
+pub mod proc_fs;
 pub mod process;
 pub mod process_info;
 pub mod runtime;
