@@ -8,6 +8,7 @@ use translator::state::{Fault, reg};
 use crate::guest;
 use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, SigInfo};
+use crate::memmap::EXEC;
 use crate::sigframe::{Frame, Setup, Stack, Trap, XState};
 use crate::table::host as nr;
 use crate::task::Task;
@@ -396,7 +397,7 @@ pub(crate) fn force(task: &mut Task, info: &SigInfo) {
 pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     const PAGE_FAULT: u64 = 14;
     const GENERAL_PROTECTION: u64 = 13;
-    let signo = fault.signo as i32;
+    let mut signo = fault.signo as i32;
     // A non-canonical address is #GP, without the address (Intel SDM vol. 1, 3.3.7.1).
     if signo == SIGSEGV && !matches!((fault.addr as i64) >> 47, 0 | -1) {
         task.trap = Trap { number: GENERAL_PROTECTION, error: 0, cr2: task.trap.cr2 };
@@ -404,9 +405,10 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     }
     let fetch = fault.write == 0 && fault.addr == task.cpu.rip;
     let mut code = fault.code;
-    if fetch && code == SEGV_MAPERR && task.runtime().memory.is_mapped(fault.addr) {
-        // There is memory, but it is not executable, which only the guest's map knows.
-        code = SEGV_ACCERR;
+    if fetch && let Some(prot) = task.runtime().memory.protection(fault.addr) {
+        // What stopped the fetch only the guest's map knows.
+        (signo, code) =
+            if prot & EXEC == 0 { (SIGSEGV, SEGV_ACCERR) } else { (SIGBUS, BUS_ADRERR) };
     }
     let protection = signo == SIGSEGV && code == SEGV_ACCERR;
     // Error code of #PF (Intel SDM vol. 3, 4.7): P, W/R, U/S, I/D.
@@ -416,8 +418,8 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     force(task, &SigInfo::new(signo, code).with_addr(fault.addr));
 }
 
-const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
+const BUS_ADRERR: i32 = 2;
 
 /// A processor exception: the signal the kernel makes of it (arch/x86/kernel/traps.c).
 pub(crate) fn exception(task: &mut Task, vector: u8) {
