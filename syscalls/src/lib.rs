@@ -3,6 +3,7 @@
 pub mod abi;
 pub mod alloc;
 pub mod clone;
+pub mod exec;
 pub mod fds;
 pub mod files;
 pub mod guest;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod poll;
+pub mod proc_fs;
 pub mod process;
 pub mod process_info;
 pub mod runtime;

@@ -11,7 +11,7 @@ use super::{Arg, Call, Handling};
 use crate::abi::errno;
 use crate::strace::names::*;
 use crate::{
-    clone, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
+    clone, exec, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
 };
 
 calls! {
@@ -74,7 +74,7 @@ calls! {
      56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) convert(clone::clone) "order of the arguments; the thread's own memory";
      57   - fork() convert(clone::fork);
      58   - vfork() convert(clone::vfork);
-     59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) missing "process::execve";
+     59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) emulate(exec::execve) "the translator is executed on the program";
      60  93 exit(status: Int) emulate(thread::exit);
      61 260 wait4(pid: Pid, wstatus: Out(Wstatus), options: WAIT, rusage: Ptr) pass;
      62 129 kill(pid: Pid, sig: Signal) pass;
@@ -337,7 +337,7 @@ calls! {
     319 279 memfd_create(name: Str, flags: MFD) pass;
     320 294 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Ulong, cmdline: Str, flags: Hex) pass;
     321 280 bpf(cmd: Int, attr: Ptr, size: Uint) pass;
-    322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) missing "process::execveat";
+    322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) emulate(exec::execveat) "the translator is executed on the program";
     323 282 userfaultfd(flags: Hex32) pass;
     324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) pass;
     325 284 mlock2(addr: Ptr, len: Ulong, flags: Hex32) convert(memory::mlock2) "pages of 4 KiB";
