@@ -426,13 +426,13 @@ impl Engine {
         stats.regions += 1;
         stats.guest_instructions += region.insns.len() as u64;
         stats.host_bytes += asm.code().len() as u64;
-        if self.config.dump_asm {
-            crate::dump::region(region, asm.code(), &emitted.map);
-        }
         let Some(meta) = self.cache.append(region, asm, emitted) else {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         };
+        if self.config.dump_asm {
+            crate::dump::region(region, asm.code(), meta);
+        }
         if publish {
             self.publish(inner, meta);
         }
@@ -571,7 +571,7 @@ impl Engine {
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { inner: self.lock() }
+        ForkGuard { inner: self.lock(), _split: crate::split::lock() }
     }
 
     /// Counters so far.
@@ -611,6 +611,7 @@ fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
 /// See [`Engine::lock_for_fork`].
 pub struct ForkGuard<'a> {
     inner: MutexGuard<'a, Inner>,
+    _split: crate::split::Guard,
 }
 
 impl ForkGuard<'_> {

@@ -70,6 +70,26 @@ helpers! {
     MaskedStore = x87::masked_store;
     /// MASKMOVDQU: address, number of the source register plus 256 times the mask's.
     StoreMasked = crate::vector::store_masked;
+    /// PDEP: source, mask.
+    Pdep = pdep;
+    /// PEXT: source, mask.
+    Pext = pext;
+    /// CRC32C: checksum, data, its size in bytes.
+    Crc32c = crc32c;
+    /// A misaligned atomic operation: address, operand, [`crate::split::operation`]; gives the old value.
+    SplitAtomic = crate::split::atomic;
+    /// REP MOVS with the direction flag clear: the element's size.
+    RepMovs = crate::repeat::movs;
+    /// REP STOS with the direction flag clear: the element's size.
+    RepStos = crate::repeat::stos;
+    /// CPUID.
+    Cpuid = crate::cpuid::cpuid;
+    /// The number of the processor that runs the thread.
+    CurrentCpu = crate::cpuid::current;
+    /// PUSHF's value: RFLAGS.
+    GetFlags = get_flags;
+    /// POPF: new RFLAGS, mask of the bits to change.
+    SetFlags = set_flags;
 }
 
 /// Writes the helpers' addresses into a state.
@@ -107,9 +127,75 @@ extern "C" fn idiv128(cpu: &mut CpuState, divisor: u64, _: u64, _: u64) -> Pair 
     Pair(0, 0)
 }
 
+extern "C" fn pdep(_: &mut CpuState, source: u64, mask: u64, _: u64) -> Pair {
+    let (mut left, mut result) = (mask, 0);
+    let mut from = source;
+    while left != 0 {
+        let lowest = left & left.wrapping_neg();
+        if from & 1 != 0 {
+            result |= lowest;
+        }
+        from >>= 1;
+        left ^= lowest;
+    }
+    Pair(result, 0)
+}
+
+extern "C" fn pext(_: &mut CpuState, source: u64, mask: u64, _: u64) -> Pair {
+    let (mut left, mut result, mut to) = (mask, 0, 0);
+    while left != 0 {
+        let lowest = left & left.wrapping_neg();
+        result |= u64::from(source & lowest != 0) << to;
+        to += 1;
+        left ^= lowest;
+    }
+    Pair(result, 0)
+}
+
+extern "C" fn crc32c(_: &mut CpuState, checksum: u64, data: u64, size: u64) -> Pair {
+    let mut c = checksum as u32;
+    for byte in data.to_le_bytes().into_iter().take(size as usize) {
+        c ^= u32::from(byte);
+        for _ in 0..8 {
+            // 0x11EDC6F41 with its bits reversed (Intel SDM vol. 2, CRC32).
+            c = c >> 1 ^ if c & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    Pair(u64::from(c), 0)
+}
+
+extern "C" fn get_flags(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> Pair {
+    Pair(cpu.rflags(), 0)
+}
+
+extern "C" fn set_flags(cpu: &mut CpuState, value: u64, mask: u64, _: u64) -> Pair {
+    let old = cpu.rflags();
+    cpu.set_rflags(value & mask | old & !mask);
+    Pair(0, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deposit_and_extract() {
+        let mut cpu = CpuState::new();
+        assert_eq!(pdep(&mut cpu, 0b1011, 0xf0f0, 0), Pair(0x00b0, 0));
+        assert_eq!(pdep(&mut cpu, 0x1f, 0xf0f0, 0), Pair(0x10f0, 0));
+        assert_eq!(pext(&mut cpu, 0xa5b6, 0xf0f0, 0), Pair(0xab, 0));
+        assert_eq!(pext(&mut cpu, 1 << 63, u64::MAX, 0), Pair(1 << 63, 0));
+    }
+
+    #[test]
+    fn crc32c_check_value() {
+        // The check value of CRC-32C: the checksum of "123456789".
+        let mut cpu = CpuState::new();
+        let data = u64::from_le_bytes(*b"12345678");
+        let Pair(c, _) = crc32c(&mut cpu, 0xffff_ffff, data, 8);
+        let Pair(c, _) = crc32c(&mut cpu, c, u64::from(b'9'), 1);
+        assert_eq!(c ^ 0xffff_ffff, 0xe306_9283);
+    }
 
     #[test]
     fn division_overflow_is_an_error() {

@@ -4,6 +4,7 @@
 
 pub mod asm;
 pub mod cache;
+pub mod cpuid;
 pub mod dump;
 pub mod engine;
 pub mod facts;
@@ -11,6 +12,8 @@ pub mod flags;
 pub mod helpers;
 pub mod lower;
 pub mod region;
+pub mod repeat;
+pub mod split;
 pub mod state;
 pub mod tramp;
 pub mod vector;

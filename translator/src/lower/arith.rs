@@ -1,5 +1,6 @@
 //! Integer arithmetic and logic: ADD SUB CMP ADC SBB AND OR XOR TEST INC DEC NEG NOT.
 
+use super::atomics::Rmw;
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
 use super::{AF, BitTest, Carry, Lower, Lowered, PF};
@@ -25,7 +26,7 @@ pub(super) const ROWS: Rows = &[
 
 /// Addition or subtraction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sum {
+pub(super) enum Sum {
     Add,
     Sub,
 }
@@ -166,6 +167,9 @@ impl Lower<'_> {
 
 fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     let size = l.size_of(ins, 0);
+    if ins.has_lock_prefix() {
+        return locked_sum(l, ins, op);
+    }
     if size < 4 {
         return narrow_sum(l, ins, op, compare);
     }
@@ -176,10 +180,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
         if l.need.is_empty() || matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None) {
             return Ok(());
         }
-        l.keep_for_af(a, rhs);
-        let d = if l.wants_pf() { PF } else { R::ZR };
-        l.emit_sum(op, w, d, a, rhs, true);
-        l.flags_are(Carry::Inverted);
+        l.sum_flags(op, size, a, rhs);
         return Ok(());
     }
     if let Rhs::Reg(b) = rhs
@@ -197,12 +198,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
         let d = l.tmp();
         l.emit_sum(op, w, d, a, rhs, false);
         l.write_destination(ins, &destination, d);
-        if !l.need.is_empty() {
-            l.keep_for_af(a, rhs);
-            let t = if l.wants_pf() { PF } else { R::ZR };
-            l.emit_sum(op, w, t, a, rhs, true);
-            sum_carry(l, op);
-        }
+        l.sum_flags(op, size, a, rhs);
         return Ok(());
     }
     l.keep_for_af(a, rhs);
@@ -214,6 +210,47 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     if flags {
         sum_carry(l, op);
     }
+    Ok(())
+}
+
+impl Lower<'_> {
+    /// The needed flags of a op b.
+    pub(super) fn sum_flags(&mut self, op: Sum, size: u32, a: R, rhs: Rhs) {
+        if self.need.is_empty() {
+            return;
+        }
+        if size < 4 {
+            return narrow_flags(self, op, size, a, rhs);
+        }
+        self.keep_for_af(a, rhs);
+        let d = if self.wants_pf() { PF } else { R::ZR };
+        self.emit_sum(op, width_of(size), d, a, rhs, true);
+        sum_carry(self, op);
+    }
+
+    /// The address of a locked instruction's operand, in one register.
+    fn locked_address(&mut self, ins: &Instruction) -> R {
+        let m = self.address(ins, self.size_of(ins, 0));
+        self.single_address(m)
+    }
+}
+
+fn locked_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let p = l.locked_address(ins);
+    let rhs = l.rhs(ins, size);
+    let b = match (op, rhs) {
+        (Sum::Add, _) => l.rhs_register(Width::X, rhs),
+        (Sum::Sub, Rhs::Imm(v)) => l.constant(Width::X, v.wrapping_neg()),
+        (Sum::Sub, Rhs::Reg(b)) => {
+            let t = l.tmp();
+            l.a.neg(Width::X, t, b);
+            t
+        }
+    };
+    let old = l.atomic(Rmw::Add, size, p, b);
+    let rhs = l.rhs(ins, size);
+    l.sum_flags(op, size, old, rhs);
     Ok(())
 }
 
@@ -290,8 +327,16 @@ fn sbb(l: &mut Lower, ins: &Instruction) -> Lowered {
     carry_sum(l, ins, Sum::Sub)
 }
 
+/// Makes PSTATE.C what the host's ADC or SBC wants.
+fn carry_in(l: &mut Lower, op: Sum) {
+    if op == Sum::Add { l.carry_direct() } else { l.carry_inverted() }
+}
+
 fn carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     let size = l.size_of(ins, 0);
+    if ins.has_lock_prefix() {
+        return locked_carry_sum(l, ins, op);
+    }
     if size < 4 {
         return narrow_carry_sum(l, ins, op);
     }
@@ -299,96 +344,138 @@ fn carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     let b = l.rhs_register(w, rhs);
-    if op == Sum::Add {
-        l.carry_direct()
-    } else {
-        l.carry_inverted()
-    }
+    carry_in(l, op);
     l.mark();
-    let d = if destination.memory.is_some() {
+    if destination.memory.is_some() {
         let d = l.tmp();
         match op {
             Sum::Add => l.a.adc(w, d, a, b),
             Sum::Sub => l.a.sbc(w, d, a, b),
         }
         l.write_destination(ins, &destination, d);
-        if l.need.is_empty() {
-            return Ok(());
+        if !l.need.is_empty() {
+            let d = if l.wants_pf() { PF } else { R::ZR };
+            emit_carry_sum(l, op, w, d, a, b);
         }
-        R::ZR
     } else {
-        l.result_register(ins, &destination)
-    };
-    // The operands may be the destination: AF's part comes first (NZCV stays).
-    l.keep_for_af(a, Rhs::Reg(b));
-    let result = if d == R::ZR && l.wants_pf() { PF } else { d };
-    match (op, l.need.any(Flags::NZCV)) {
-        (Sum::Add, true) => l.a.adcs(w, result, a, b),
-        (Sum::Add, false) => l.a.adc(w, result, a, b),
-        (Sum::Sub, true) => l.a.sbcs(w, result, a, b),
-        (Sum::Sub, false) => l.a.sbc(w, result, a, b),
-    }
-    if l.wants_pf() && result != PF {
-        l.a.mov(w, PF, result);
-    }
-    if l.need.any(Flags::NZCV) {
-        sum_carry(l, op);
+        let d = l.result_register(ins, &destination);
+        emit_carry_sum(l, op, w, d, a, b);
     }
     Ok(())
 }
 
-/// 8- and 16-bit ADC and SBB: the sum of sign-extended operands gives N, Z and V, that of the
-/// zero-extended ones the carry.
+/// d = a + b + CF or a - b - CF with the needed flags; CF is in PSTATE.C as the operation takes it.
+fn emit_carry_sum(l: &mut Lower, op: Sum, w: Width, d: R, a: R, b: R) {
+    // The operands may be the destination: AF's part comes first (NZCV stays).
+    l.keep_for_af(a, Rhs::Reg(b));
+    match (op, l.need.any(Flags::NZCV)) {
+        (Sum::Add, true) => l.a.adcs(w, d, a, b),
+        (Sum::Add, false) => l.a.adc(w, d, a, b),
+        (Sum::Sub, true) => l.a.sbcs(w, d, a, b),
+        (Sum::Sub, false) => l.a.sbc(w, d, a, b),
+    }
+    if l.wants_pf() && d != PF {
+        l.a.mov(w, PF, d);
+    }
+    if l.need.any(Flags::NZCV) {
+        sum_carry(l, op);
+    }
+}
+
+/// LOCK ADC and SBB: an atomic addition of b + CF.
+fn locked_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let p = l.locked_address(ins);
+    let rhs = l.rhs(ins, size);
+    let b = l.rhs_register(Width::X, rhs);
+    l.canonical(Flags::ALL);
+    let t = l.tmp();
+    l.a.cset(t, crate::asm::Cond::Cs);
+    l.a.add(Width::X, t, t, b);
+    if op == Sum::Sub {
+        l.a.neg(Width::X, t, t);
+    }
+    let old = l.atomic(Rmw::Add, size, p, t);
+    if l.need.is_empty() {
+        return Ok(());
+    }
+    carry_in(l, op);
+    let rhs = l.rhs(ins, size);
+    let b = l.rhs_register(Width::X, rhs);
+    if size < 4 {
+        let r = narrow_carry_result(l, op, size, old, b);
+        narrow_carry_flags(l, op, size, r);
+    } else {
+        let d = if l.wants_pf() { PF } else { R::ZR };
+        emit_carry_sum(l, op, width_of(size), d, old, b);
+    }
+    Ok(())
+}
+
+/// 8- and 16-bit ADC and SBB.
 fn narrow_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     let size = l.size_of(ins, 0);
-    let bits = size * 8;
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     let b = l.rhs_register(Width::W, rhs);
-    if op == Sum::Add {
-        l.carry_direct()
-    } else {
-        l.carry_inverted()
-    }
+    carry_in(l, op);
     l.mark();
-    let (x, y) = (l.tmp(), l.tmp());
-    l.a.ubfx(Width::W, x, a, 0, bits);
-    l.a.ubfx(Width::W, y, b, 0, bits);
-    let d = l.tmp();
+    let r = narrow_carry_result(l, op, size, a, b);
+    if destination.memory.is_some() {
+        l.write_destination(ins, &destination, r.d);
+        narrow_carry_flags(l, op, size, r);
+    } else {
+        narrow_carry_flags(l, op, size, r);
+        l.write_destination(ins, &destination, r.d);
+    }
+    Ok(())
+}
+
+/// Zero-extended operands and their sum.
+#[derive(Clone, Copy)]
+struct NarrowSum {
+    x: R,
+    y: R,
+    d: R,
+}
+
+fn narrow_carry_result(l: &mut Lower, op: Sum, size: u32, a: R, b: R) -> NarrowSum {
+    let (x, y, d) = (l.tmp(), l.tmp(), l.tmp());
+    l.a.ubfx(Width::W, x, a, 0, size * 8);
+    l.a.ubfx(Width::W, y, b, 0, size * 8);
     match op {
         Sum::Add => l.a.adc(Width::W, d, x, y),
         Sum::Sub => l.a.sbc(Width::W, d, x, y),
     }
-    if destination.memory.is_some() {
-        l.write_destination(ins, &destination, d);
+    NarrowSum { x, y, d }
+}
+
+fn narrow_carry_flags(l: &mut Lower, op: Sum, size: u32, r: NarrowSum) {
+    let bits = size * 8;
+    let NarrowSum { x, y, d } = r;
+    if l.need.is_empty() {
+        return;
     }
-    if !l.need.is_empty() {
-        l.keep_for_af(x, Rhs::Reg(y));
-        if l.wants_pf() {
-            l.a.mov(Width::W, PF, d);
-        }
-        if l.need.any(Flags::NZCV) {
-            // V = operands agree in sign (differ, for SBB) and the result does not.
-            let v = R(29);
-            match op {
-                Sum::Add => l.a.eor(Width::W, v, y, d),
-                Sum::Sub => l.a.eor(Width::W, v, x, y),
-            }
-            l.a.eor(Width::W, x, x, d);
-            l.a.and(Width::W, x, x, v);
-            l.a.lsl(Width::W, y, d, 32 - bits);
-            l.a.tst(Width::W, y, y);
-            // bfi keeps what the non-FlagM fallbacks need in x29/x30 out of the way.
-            l.a.lsr(Width::W, x, x, bits - 1);
-            l.set_carry_from_bit(d, bits);
-            l.set_overflow_from_bit(x, 0);
-            l.flags_are(Carry::Direct);
-        }
+    l.keep_for_af(x, Rhs::Reg(y));
+    if l.wants_pf() {
+        l.a.mov(Width::W, PF, d);
     }
-    if destination.memory.is_none() {
-        l.write_destination(ins, &destination, d);
+    if !l.need.any(Flags::NZCV) {
+        return;
     }
-    Ok(())
+    // V = operands agree in sign (differ, for SBB) and the result does not.
+    let v = R(29);
+    match op {
+        Sum::Add => l.a.eor(Width::W, v, y, d),
+        Sum::Sub => l.a.eor(Width::W, v, x, y),
+    }
+    l.a.eor(Width::W, x, x, d);
+    l.a.and(Width::W, x, x, v);
+    l.a.lsl(Width::W, y, d, 32 - bits);
+    l.a.tst(Width::W, y, y);
+    l.set_carry_from_bit(d, bits);
+    l.set_overflow_from_bit(x, bits - 1);
+    l.flags_are(Carry::Direct);
 }
 
 fn and(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -457,6 +544,9 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
         l.flags_of_result(R::ZR, size);
         return Ok(());
     }
+    if ins.has_lock_prefix() {
+        return locked_logic(l, ins, op);
+    }
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     // OR r, r is an idiom for TEST r, r.
@@ -483,6 +573,30 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
         l.write_destination(ins, &destination, d);
     }
     l.flags_of_result(d, size);
+    Ok(())
+}
+
+fn locked_logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
+    let size = l.size_of(ins, 0);
+    let p = l.locked_address(ins);
+    let rhs = l.rhs(ins, size);
+    let (rmw, b) = match (op, rhs) {
+        (Logic::And, Rhs::Imm(v)) => (Rmw::Clear, l.constant(Width::X, !v)),
+        (Logic::And, Rhs::Reg(b)) => {
+            let t = l.tmp();
+            l.a.mvn(Width::X, t, b);
+            (Rmw::Clear, t)
+        }
+        (Logic::Or, _) => (Rmw::Or, l.rhs_register(Width::X, rhs)),
+        (Logic::Xor, _) => (Rmw::Xor, l.rhs_register(Width::X, rhs)),
+    };
+    let old = l.atomic(rmw, size, p, b);
+    if !l.need.is_empty() {
+        let rhs = l.rhs(ins, size);
+        let d = l.tmp();
+        l.emit_logic(op, width_of(size), d, old, rhs);
+        l.flags_of_result(d, size);
+    }
     Ok(())
 }
 
@@ -570,11 +684,19 @@ fn dec(l: &mut Lower, ins: &Instruction) -> Lowered {
 /// INC and DEC: a sum with 1 that leaves CF alone.
 fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     let size = l.size_of(ins, 0);
+    let one = Rhs::Imm(1);
+    let keep_carry = l.live_out.any(Flags::C) && l.need.any(Flags::NZCV);
+    if ins.has_lock_prefix() {
+        let p = l.locked_address(ins);
+        let by = if op == Sum::Add { 1 } else { u64::MAX };
+        let b = l.constant(Width::X, by);
+        let old = l.atomic(Rmw::Add, size, p, b);
+        step_flags(l, op, size, old, keep_carry);
+        return Ok(());
+    }
     let (a, destination) = l.read_destination(ins);
     let d = l.result_register(ins, &destination);
     let w = width_of(size);
-    let one = Rhs::Imm(1);
-    let keep_carry = l.live_out.any(Flags::C) && l.need.any(Flags::NZCV);
     if destination.memory.is_none() && size >= 4 && !keep_carry {
         l.keep_for_af(a, one);
         l.emit_sum(op, w, d, a, one, l.need.any(Flags::NZCV));
@@ -593,69 +715,61 @@ fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     if destination.memory.is_some() || size < 4 {
         l.write_destination(ins, &destination, d);
     }
-    if l.need.is_empty() {
-        return Ok(());
-    }
-    let carry = if keep_carry {
-        l.carry_direct();
-        let c = l.tmp();
-        l.a.cset(c, crate::asm::Cond::Cs);
-        Some(c)
-    } else {
-        None
-    };
-    if size < 4 {
-        narrow_flags(l, op, size, old, one);
-    } else {
-        l.keep_for_af(old, one);
-        let t = if l.wants_pf() { PF } else { R::ZR };
-        l.emit_sum(op, w, t, old, one, true);
-        sum_carry(l, op);
-    }
-    if let Some(c) = carry {
-        l.set_carry_from_bit(c, 0);
-    }
+    step_flags(l, op, size, old, keep_carry);
     Ok(())
+}
+
+fn step_flags(l: &mut Lower, op: Sum, size: u32, old: R, keep_carry: bool) {
+    if !keep_carry {
+        return l.sum_flags(op, size, old, Rhs::Imm(1));
+    }
+    l.carry_direct();
+    let c = l.tmp();
+    l.a.cset(c, crate::asm::Cond::Cs);
+    l.sum_flags(op, size, old, Rhs::Imm(1));
+    l.set_carry_from_bit(c, 0);
 }
 
 fn neg(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let w = width_of(size);
+    if ins.has_lock_prefix() {
+        let p = l.locked_address(ins);
+        let old = l.atomic(Rmw::Neg, size, p, R::ZR);
+        l.sum_flags(Sum::Sub, size, R::ZR, Rhs::Reg(old));
+        return Ok(());
+    }
     let (a, destination) = l.read_destination(ins);
-    let d = l.result_register(ins, &destination);
-    if destination.memory.is_some() || size < 4 {
-        l.a.neg(w, d, a);
-        let operand = l.tmp();
-        l.a.mov(Width::X, operand, a);
-        l.write_destination(ins, &destination, d);
-        if l.need.is_empty() {
-            return Ok(());
-        }
-        if l.need.any(Flags::A) {
-            l.a.mov(Width::X, AF, operand);
-        }
-        let t = if l.wants_pf() { PF } else { R::ZR };
-        if size < 4 {
-            l.a.lsl(Width::W, operand, operand, 32 - 8 * size);
-        }
-        l.a.subs(w, t, R::ZR, operand);
-        if size < 4 && t == PF {
-            l.a.lsr(Width::W, PF, PF, 32 - 8 * size);
-        }
-    } else {
+    if destination.memory.is_none() && size >= 4 {
         if l.need.any(Flags::A) {
             l.a.mov(Width::X, AF, a);
         }
-        l.a.subs(w, d, R::ZR, a);
+        l.a.subs(w, a, R::ZR, a);
         if l.wants_pf() {
-            l.a.mov(w, PF, d);
+            l.a.mov(w, PF, a);
         }
+        l.flags_are(Carry::Inverted);
+        return Ok(());
     }
-    l.flags_are(Carry::Inverted);
+    let d = l.tmp();
+    l.a.neg(w, d, a);
+    if destination.memory.is_some() {
+        l.write_destination(ins, &destination, d);
+        l.sum_flags(Sum::Sub, size, R::ZR, Rhs::Reg(a));
+    } else {
+        l.sum_flags(Sum::Sub, size, R::ZR, Rhs::Reg(a));
+        l.write_destination(ins, &destination, d);
+    }
     Ok(())
 }
 
 fn not(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if ins.has_lock_prefix() {
+        let p = l.locked_address(ins);
+        let ones = l.constant(Width::X, u64::MAX);
+        l.atomic(Rmw::Xor, l.size_of(ins, 0), p, ones);
+        return Ok(());
+    }
     let (a, destination) = l.read_destination(ins);
     let d = l.result_register(ins, &destination);
     l.a.mvn(width_of(destination.size), d, a);

@@ -220,6 +220,15 @@ impl Lower<'_> {
         label
     }
 
+    /// Branches back inside the current instruction while a register is not zero. A thread that is
+    /// to be stopped leaves here, to begin the instruction anew; flags are canonical.
+    pub fn repeat(&mut self, w: Width, r: R, again: Label) {
+        let ip = self.current().ip();
+        let stop = self.stub_to(ip, None, Flags::NONE);
+        self.site(Some(stop));
+        self.a.cbnz(w, r, again);
+    }
+
     /// Pushes a return address on the shadow stack; `guest` holds it. Clobbers x17.
     pub fn shadow_push(&mut self, guest: R, back: Label) {
         let t = R(17);

@@ -277,6 +277,19 @@ impl Lower<'_> {
         }
     }
 
+    /// Sets PSTATE.Z from a bit of a register, leaving N, C and V.
+    pub fn set_zero_from_bit(&mut self, r: R, bit: u32) {
+        if self.config.host.flagm {
+            self.a.rmif(r, bit.wrapping_sub(2) & 63, 0b0100);
+        } else {
+            let (t, z) = (R(30), R(29));
+            self.a.ubfx(Width::X, z, r, bit, 1);
+            self.a.mrs_nzcv(t);
+            self.a.bfi(Width::X, t, z, 30, 1);
+            self.a.msr_nzcv(t);
+        }
+    }
+
     /// Declares that NZCV now holds flags just computed.
     pub fn flags_are(&mut self, carry: Carry) {
         self.flags = FlagState { carry, float: false };

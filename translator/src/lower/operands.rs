@@ -323,6 +323,20 @@ impl Lower<'_> {
         }
     }
 
+    /// The address in one register; if that is a temporary it is the only one in use.
+    pub fn single_address(&mut self, m: Addr) -> R {
+        let p = self.materialize(m);
+        self.free_temps();
+        if p.0 >= 16 && p != FS {
+            let t = self.tmp();
+            if t != p {
+                self.a.mov(Width::X, t, p);
+            }
+            return t;
+        }
+        p
+    }
+
     /// The effective address of the memory operand as LEA computes it: no segment base.
     pub fn effective_address(&mut self, ins: &Instruction) -> R {
         let mut plain = *ins;

@@ -3,7 +3,7 @@
 //! Each family file contributes its rows; here they are put together at compile time.
 
 use super::{Lower, Lowered};
-use super::{arith, control, mmx, moves, muldiv, shifts, x87};
+use super::{arith, atomics, bits, control, mmx, moves, muldiv, shifts, strings, system, x87};
 use super::{sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
@@ -63,6 +63,8 @@ pub const fn plain(m: Mnemonic, f: LowerFn) -> (Mnemonic, Entry) {
 
 const FAMILIES: &[Rows] = &[
     arith::ROWS,
+    atomics::ROWS,
+    bits::ROWS,
     control::ROWS,
     mmx::ROWS,
     moves::CONDITIONAL_ROWS,
@@ -75,6 +77,8 @@ const FAMILIES: &[Rows] = &[
     sse_moves::ROWS,
     sse_shuffle::PAIR_ROWS,
     sse_shuffle::ROWS,
+    strings::ROWS,
+    system::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
@@ -108,12 +112,22 @@ pub fn entry(ins: &Instruction) -> &'static Entry {
     if mmx::has_mm_operand(ins) {
         return &MMX;
     }
-    &TABLE[ins.mnemonic() as usize]
+    entry_of(ins.code())
+}
+
+fn entry_of(code: Code) -> &'static Entry {
+    // These string instructions share their mnemonics with SSE instructions.
+    let m = match code {
+        Code::Movsd_m32_m32 => Mnemonic::Movsq,
+        Code::Cmpsd_m32_m32 => Mnemonic::Cmpsq,
+        _ => code.mnemonic(),
+    };
+    &TABLE[m as usize]
 }
 
 /// Whether the translator implements an instruction form.
 pub fn supports(code: Code) -> bool {
-    TABLE[code.mnemonic() as usize].lower.is_some()
+    entry_of(code).lower.is_some()
 }
 
 #[cfg(test)]
@@ -145,7 +159,7 @@ mod tests {
             f
         };
         for code in Code::values() {
-            let e = &TABLE[code.mnemonic() as usize];
+            let e = entry_of(code);
             if e.lower.is_none() {
                 continue;
             }
