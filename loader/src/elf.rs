@@ -324,7 +324,8 @@ fn steps(loads: &[Segment]) -> Vec<Step> {
         if memory.end == file_end {
             continue;
         }
-        let zero = file_end..page_up(file_end).min(memory.end);
+        // To the end of the page, not of the bss: ld.so takes the rest of it for its first allocations.
+        let zero = file_end..page_up(file_end);
         if (has_file || shared) && !zero.is_empty() {
             steps.push(Step::Zero { addr: zero.start, len: zero.end - zero.start, prot });
         }
