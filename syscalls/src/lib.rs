@@ -29,3 +29,6 @@ pub mod table;
 pub mod task;
 pub mod thread;
 pub mod time;
+
+#[cfg(all(test, target_arch = "aarch64"))]
+mod kernel_tests;
