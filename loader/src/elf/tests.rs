@@ -129,7 +129,7 @@ fn packed_program() {
 fn bss_within_one_page_needs_no_more_pages() {
     let data = Phdr { memsz: 0x210, ..DATA };
     let plan = plan_of(ET_EXEC, &[data]).unwrap();
-    assert_eq!(plan.steps[1..], [Step::Zero { addr: 0x40_3010, len: 0x10, prot: RW }]);
+    assert_eq!(plan.steps[1..], [Step::Zero { addr: 0x40_3010, len: 0xff0, prot: RW }]);
 }
 
 #[test]
