@@ -1,6 +1,7 @@
 //! `--dump-asm`: a region's guest instructions and what was emitted for them, side by side.
 
 use crate::asm::Asm;
+use crate::cache::RegionMeta;
 use crate::engine::{Config, GuestMemory};
 use crate::facts;
 use crate::lower::{Lower, MapEntry};
@@ -9,9 +10,9 @@ use disarm64::{InsnDisplay, decoder};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
 
-/// Prints a region to standard error.
-pub fn region(region: &Region, code: &[u8], map: &[MapEntry]) {
-    eprint!("{}", text(region, code, map));
+/// Prints a region that has been put into the cache to standard error.
+pub fn region(region: &Region, code: &[u8], meta: &RegionMeta) {
+    eprint!("at {:#x}: {}", meta.host, text(region, code, &meta.map));
 }
 
 /// The listing of a region: each guest instruction, behind it what was emitted for it. Host

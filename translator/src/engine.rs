@@ -426,13 +426,13 @@ impl Engine {
         stats.regions += 1;
         stats.guest_instructions += region.insns.len() as u64;
         stats.host_bytes += asm.code().len() as u64;
-        if self.config.dump_asm {
-            crate::dump::region(region, asm.code(), &emitted.map);
-        }
         let Some(meta) = self.cache.append(region, asm, emitted) else {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         };
+        if self.config.dump_asm {
+            crate::dump::region(region, asm.code(), meta);
+        }
         if publish {
             self.publish(inner, meta);
         }

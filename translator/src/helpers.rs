@@ -36,26 +36,6 @@ helpers! {
     Div128 = div128;
     /// The same, signed.
     Idiv128 = idiv128;
-    /// PDEP: source, mask.
-    Pdep = pdep;
-    /// PEXT: source, mask.
-    Pext = pext;
-    /// CRC32C: checksum, data, its size in bytes.
-    Crc32c = crc32c;
-    /// A misaligned atomic operation: address, operand, [`crate::split::operation`]; gives the old value.
-    SplitAtomic = crate::split::atomic;
-    /// REP MOVS with the direction flag clear: the element's size.
-    RepMovs = crate::repeat::movs;
-    /// REP STOS with the direction flag clear: the element's size.
-    RepStos = crate::repeat::stos;
-    /// CPUID.
-    Cpuid = crate::cpuid::cpuid;
-    /// The number of the processor that runs the thread.
-    CurrentCpu = crate::cpuid::current;
-    /// PUSHF's value: RFLAGS.
-    GetFlags = get_flags;
-    /// POPF: new RFLAGS, mask of the bits to change.
-    SetFlags = set_flags;
     /// The x87 instructions, see [`crate::x87::helpers`].
     X87ArithSt = x87::arith_st;
     X87ArithM = x87::arith_m;
@@ -90,6 +70,26 @@ helpers! {
     MaskedStore = x87::masked_store;
     /// MASKMOVDQU: address, number of the source register plus 256 times the mask's.
     StoreMasked = crate::vector::store_masked;
+    /// PDEP: source, mask.
+    Pdep = pdep;
+    /// PEXT: source, mask.
+    Pext = pext;
+    /// CRC32C: checksum, data, its size in bytes.
+    Crc32c = crc32c;
+    /// A misaligned atomic operation: address, operand, [`crate::split::operation`]; gives the old value.
+    SplitAtomic = crate::split::atomic;
+    /// REP MOVS with the direction flag clear: the element's size.
+    RepMovs = crate::repeat::movs;
+    /// REP STOS with the direction flag clear: the element's size.
+    RepStos = crate::repeat::stos;
+    /// CPUID.
+    Cpuid = crate::cpuid::cpuid;
+    /// The number of the processor that runs the thread.
+    CurrentCpu = crate::cpuid::current;
+    /// PUSHF's value: RFLAGS.
+    GetFlags = get_flags;
+    /// POPF: new RFLAGS, mask of the bits to change.
+    SetFlags = set_flags;
 }
 
 /// Writes the helpers' addresses into a state.

@@ -15,8 +15,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Mostly aligned inside the data; sometimes unaligned, across a page end or not mapped.
-    pub fn random(rng: &mut Rng, size: usize) -> Self {
+    /// Mostly aligned inside the data; sometimes unaligned (unless `alignment` forbids it), across a
+    /// page end or not mapped.
+    pub fn random(rng: &mut Rng, size: usize, alignment: u64) -> Self {
         let size = size as u64;
         let room = OPERANDS_SIZE - 0x400 - size.min(0x400);
         let address = match rng.below(64) {
@@ -27,7 +28,7 @@ impl Target {
             8..16 => DATA + 0x200 + rng.below(room),
             _ => (DATA + 0x200 + rng.below(room)) & !(size.next_power_of_two().clamp(1, 64) - 1),
         };
-        Self { address }
+        Self { address: address & !(alignment - 1) }
     }
 }
 

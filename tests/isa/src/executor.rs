@@ -16,12 +16,24 @@ pub trait Executor {
     fn run(&mut self, program: &Program) -> Result<Outcome>;
 }
 
-/// The executor of this machine: the processor on x86_64, the translator on arm64.
-pub fn local() -> Result<Box<dyn Executor>> {
+/// What the translator may use of the host processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// All it has.
+    Full,
+    /// ARMv8.0 and nothing more.
+    Baseline,
+}
+
+/// The executor of this machine: the processor on x86_64 (`host` has no meaning there), the
+/// translator on arm64.
+pub fn local(host: Host) -> Result<Box<dyn Executor>> {
     #[cfg(target_arch = "x86_64")]
-    return Ok(Box::new(crate::native::Native::new()?));
+    return match host {
+        Host::Full | Host::Baseline => Ok(Box::new(crate::native::Native::new()?)),
+    };
     #[cfg(target_arch = "aarch64")]
-    return Ok(Box::new(crate::translated::Translated::new()?));
+    return Ok(Box::new(crate::translated::Translated::new(host)?));
 }
 
 /// A signal handler with SA_SIGINFO.
@@ -83,7 +95,7 @@ const PATIENCE_MS: i32 = 5_000;
 #[derive(Clone, Debug)]
 enum Origin {
     /// A fork of this process with the local executor.
-    Fork,
+    Fork(Host),
     /// A shell command that runs `demotic-isa serve` on the other architecture.
     Shell(String),
 }
@@ -124,8 +136,8 @@ pub struct Worker {
 
 impl Worker {
     /// The local executor in a forked process. Call it while the process has one thread.
-    pub fn fork() -> Self {
-        Self { origin: Origin::Fork, running: None }
+    pub fn fork(host: Host) -> Self {
+        Self { origin: Origin::Fork(host), running: None }
     }
 
     /// The executor behind a shell command.
@@ -136,7 +148,7 @@ impl Worker {
     fn start(&mut self) -> Result<&mut Running> {
         if self.running.is_none() {
             self.running = Some(match &self.origin {
-                Origin::Fork => fork()?,
+                Origin::Fork(host) => fork(*host)?,
                 Origin::Shell(command) => spawn(command)?,
             });
         }
@@ -185,7 +197,7 @@ fn pipe() -> Result<(File, File)> {
     }
 }
 
-fn fork() -> Result<Running> {
+fn fork(host: Host) -> Result<Running> {
     let (child_input, input) = pipe()?;
     let (output, child_output) = pipe()?;
     // SAFETY: the process has one thread, so the child may do as it likes.
@@ -193,7 +205,7 @@ fn fork() -> Result<Running> {
         -1 => Err(io::Error::last_os_error().into()),
         0 => {
             drop((input, output));
-            let result = local()
+            let result = local(host)
                 .and_then(|mut executor| serve(executor.as_mut(), child_input, child_output));
             if let Err(error) = &result {
                 eprintln!("executor: {error:#}");

@@ -7,7 +7,7 @@ use demotic_isa::{
     check::{self, Verdict},
     deep::{self, Plan, Sides},
     docs,
-    executor::{self, Executor, Worker},
+    executor::{self, Executor, Host, Worker},
     record, show,
 };
 use regex::Regex;
@@ -20,6 +20,9 @@ use std::{fs, io, process::ExitCode};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Translate for a host with nothing beyond ARMv8.0 (in this process; a partner has its own option).
+    #[arg(long, global = true)]
+    baseline: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,34 +80,38 @@ enum Command {
 }
 
 fn main() -> Result<ExitCode> {
-    match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    let host = if arguments.baseline { Host::Baseline } else { Host::Full };
+    match arguments.command {
         Command::Record => {
-            let answers = record::record(processor()?.as_mut())?;
+            let answers = record::record(processor(host)?.as_mut())?;
             let cases: usize = answers.values().map(Vec::len).sum();
             println!("{} forms, {cases} cases recorded", answers.len() - 1);
         }
         Command::Check { forms, depth, in_process, partner } => {
             let mut executor: Box<dyn Executor> = match partner {
                 Some(command) => Box::new(Worker::shell(&command)),
-                None if in_process => executor::local()?,
-                None => Box::new(Worker::fork()),
+                None if in_process => executor::local(host)?,
+                None => Box::new(Worker::fork(host)),
             };
             let report = check::check(executor.as_mut(), &record::load()?, &forms, depth)?;
             println!("{report}");
             return Ok(code(report.totals().1));
         }
         Command::Deep { seed, count, forms, partner } => {
-            return deep(seed, count, &forms, &partner);
+            return deep(host, seed, count, &forms, &partner);
         }
         Command::Docs { partner } => {
             let every = Regex::new("").expect("a valid expression");
-            let mut translator = translator(partner.as_deref())?;
+            let mut translator = translator(host, partner.as_deref())?;
             let report =
                 check::check(&mut translator, &record::load()?, &every, record::FORM_DEPTH)?;
             fs::write(docs::path(), docs::render(&report))?;
         }
-        Command::Case { name, partner } => show_case(&name, partner.as_deref())?,
-        Command::Serve => executor::serve(executor::local()?.as_mut(), io::stdin(), io::stdout())?,
+        Command::Case { name, partner } => show_case(host, &name, partner.as_deref())?,
+        Command::Serve => {
+            executor::serve(executor::local(host)?.as_mut(), io::stdin(), io::stdout())?
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,40 +123,40 @@ fn code(failed: u32) -> ExitCode {
 /// Whether the local executor is the real processor.
 const IS_PROCESSOR: bool = cfg!(target_arch = "x86_64");
 
-fn processor() -> Result<Box<dyn Executor>> {
+fn processor(host: Host) -> Result<Box<dyn Executor>> {
     if !IS_PROCESSOR {
         bail!("recording needs an x86_64 processor");
     }
-    executor::local()
+    executor::local(host)
 }
 
-fn translator(partner: Option<&str>) -> Result<Worker> {
+fn translator(host: Host, partner: Option<&str>) -> Result<Worker> {
     if !IS_PROCESSOR {
-        return Ok(Worker::fork());
+        return Ok(Worker::fork(host));
     }
     Ok(Worker::shell(partner.context("on x86_64 the translator is a partner; see --partner")?))
 }
 
 /// Runs `f` with the processor and the translator.
-fn with_sides<T>(partner: &str, f: impl FnOnce(&mut Sides) -> Result<T>) -> Result<T> {
-    let (mut here, mut there) = (Worker::fork(), Worker::shell(partner));
+fn with_sides<T>(host: Host, partner: &str, f: impl FnOnce(&mut Sides) -> Result<T>) -> Result<T> {
+    let (mut here, mut there) = (Worker::fork(host), Worker::shell(partner));
     let (reference, candidate) =
         if IS_PROCESSOR { (&mut here, &mut there) } else { (&mut there, &mut here) };
     f(&mut Sides { reference, candidate })
 }
 
-fn deep(seed: u64, count: u32, forms: &Regex, partner: &str) -> Result<ExitCode> {
+fn deep(host: Host, seed: u64, count: u32, forms: &Regex, partner: &str) -> Result<ExitCode> {
     println!("seed {seed}");
     let mut report = |case: &Case, verdict: &Verdict| {
         println!("{}: {}\n{}", case.name, verdict.summary(), show::disassembly(case));
     };
     let plan = Plan { seed, count, forms };
-    let (passed, failed) = with_sides(partner, |sides| deep::run(sides, &plan, &mut report))?;
+    let (passed, failed) = with_sides(host, partner, |sides| deep::run(sides, &plan, &mut report))?;
     println!("{passed} passed, {failed} failed");
     Ok(code(failed))
 }
 
-fn show_case(name: &str, partner: Option<&str>) -> Result<()> {
+fn show_case(host: Host, name: &str, partner: Option<&str>) -> Result<()> {
     let case = Case::by_name(name)?;
     let mut outcomes = Vec::new();
     let (kind, rest) = name.split_once('#').context("a name has a number")?;
@@ -162,7 +169,7 @@ fn show_case(name: &str, partner: Option<&str>) -> Result<()> {
     }
     outcomes.push((
         if IS_PROCESSOR { "processor" } else { "translated" },
-        Worker::fork().run(&case.program)?,
+        Worker::fork(host).run(&case.program)?,
     ));
     if let Some(command) = partner {
         let outcome = Worker::shell(command).run(&case.program)?;

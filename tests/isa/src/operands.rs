@@ -7,7 +7,8 @@ use crate::{
     state::{CODE, COMPARED_FLAGS, OPERANDS_SIZE, STACK, random_mxcsr, random_x87_control},
 };
 use iced_x86::{
-    Code, Instruction, MemorySize, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register,
+    Code, EncodingKind, Instruction, MemorySize, Mnemonic, OpCodeOperandKind as Kind, OpKind,
+    Register,
 };
 
 /// Where and under which restrictions an instruction is made.
@@ -209,6 +210,21 @@ fn immediate(code: Code, rng: &mut Rng, kind: OpKind) -> u64 {
     }
 }
 
+/// The alignment that a form demands of its memory operand. What happens without it (#GP) is not
+/// tested: the translator does not check alignment.
+fn alignment(code: Code, size: usize) -> u64 {
+    use Mnemonic::*;
+    let unaligned = [Movups, Movupd, Movdqu, Lddqu];
+    let vex = [Vmovaps, Vmovapd, Vmovdqa, Vmovntps, Vmovntpd, Vmovntdq, Vmovntdqa];
+    match code.encoding() {
+        EncodingKind::Legacy if size >= 16 && !unaligned.contains(&code.mnemonic()) => {
+            if lane(code) == Lane::F80 { 1 } else { 16 }
+        }
+        EncodingKind::VEX if vex.contains(&code.mnemonic()) => size as u64,
+        _ => 1,
+    }
+}
+
 /// Bytes that stand for an operand of a form in memory.
 fn memory_value(code: Code, rng: &mut Rng, size: usize) -> Vec<u8> {
     let lane = lane(code);
@@ -236,7 +252,8 @@ fn memory_operand(
 ) -> Option<()> {
     let size = code.op_code().memory_size().size();
     built.instruction.set_op_kind(operand, OpKind::Memory);
-    let target = Target::random(rng, size);
+    let alignment = alignment(code, size);
+    let target = Target::random(rng, size, alignment);
     let addressing = match kind {
         Kind::seg_rBX_al => {
             // rbx + al: a base in reach of the data for every al.
@@ -247,6 +264,9 @@ fn memory_operand(
         Kind::mem_offs => Addressing::absolute64(target.address),
         _ => Addressing::random(rng, place, target.address, wide)?,
     };
+    if addressing.address % alignment != 0 {
+        return None;
+    }
     let address = addressing.apply(built)?;
     if place.alone && crate::state::in_data(address, size.max(1)) && size > 0 {
         built.patches.push((address, memory_value(code, rng, size)));

@@ -22,9 +22,9 @@ use std::{
 };
 
 /// Recorded cases of each form.
-pub const FORM_DEPTH: u32 = 24;
+pub const FORM_DEPTH: u32 = 40;
 /// Recorded sequences.
-pub const SEQUENCE_DEPTH: u32 = 6000;
+pub const SEQUENCE_DEPTH: u32 = 8000;
 
 /// One recorded answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

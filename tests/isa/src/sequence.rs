@@ -326,7 +326,7 @@ impl Sequence {
         }
         let pinned: Vec<_> = special[..2]
             .iter()
-            .map(|&r| (r, DATA + 256 + 8 * rng.below(OPERANDS_SIZE / 16)))
+            .map(|&r| (r, DATA + 256 + 16 * rng.below(OPERANDS_SIZE / 32)))
             .collect();
         for (register, value) in &pinned {
             state.gpr[register.number()] = *value;

@@ -1,13 +1,14 @@
 //! Runs a test program through the translator (arm64 only).
 
 use crate::{
-    executor::{Executor, on_signals},
+    executor::{Executor, Host, on_signals},
     state::{
         CODE, CODE_SIZE, COMPARED_FLAGS, DATA, DATA_SIZE, Outcome, Program, State, Stop, X87,
         changed_memory, vector,
     },
 };
 use anyhow::{Result, bail, ensure};
+use loader::host_features::from_hwcaps;
 use std::{
     ptr,
     sync::atomic::{AtomicPtr, Ordering},
@@ -45,14 +46,25 @@ static CPU: AtomicPtr<CpuState> = AtomicPtr::new(ptr::null_mut());
 
 impl Translated {
     /// Maps the test areas, makes an engine and takes SIGSEGV and SIGBUS. To be called once in a process.
-    pub fn new() -> Result<Self> {
+    pub fn new(host: Host) -> Result<Self> {
         map(DATA, DATA_SIZE)?;
         map(CODE, CODE_SIZE)?;
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
-        let host = HostFeatures::default();
-        let config =
-            Config { order: MemoryOrder::Plain, host, cache_size: CACHE_SIZE, dump_asm: false };
+        let host = match host {
+            // SAFETY: reads the auxiliary vector.
+            Host::Full => unsafe {
+                from_hwcaps(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2))
+            },
+            Host::Baseline => HostFeatures::default(),
+        };
+        let config = Config {
+            order: MemoryOrder::Plain,
+            host,
+            cache_size: CACHE_SIZE,
+            dump_asm: false,
+            flags_live_at_return: true,
+        };
         let engine: &'static Engine =
             Box::leak(Box::new(Engine::new(config, Box::new(TestMemory))?));
         let cpu: &'static mut CpuState = Box::leak(CpuState::new());

@@ -119,6 +119,10 @@ pub struct Lower<'a> {
     /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
     /// branch tests the register itself.
     pub bit_test: Option<BitTest>,
+    /// Set by a register move that the next instruction overwrites: it reads this register instead.
+    pub copied: Option<R>,
+    /// The next instruction has been lowered together with the one before.
+    pub skip_next: bool,
     temps_used: usize,
     vtemps_used: u8,
     labels: Vec<Option<Label>>,
@@ -154,6 +158,8 @@ impl<'a> Lower<'a> {
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
             bit_test: None,
+            copied: None,
+            skip_next: false,
             temps_used: 0,
             vtemps_used: 0,
             labels,
@@ -185,6 +191,9 @@ impl<'a> Lower<'a> {
             self.a.bind(l);
             self.flags = FlagState::CANONICAL;
         }
+        if std::mem::take(&mut self.skip_next) {
+            return self.fall_through(i);
+        }
         self.mark();
         let entry = table::entry(&insn.ins);
         self.need = insn.live_out.and(entry.writes);
@@ -198,6 +207,12 @@ impl<'a> Lower<'a> {
             self.raise_unimplemented();
             return;
         }
+        self.fall_through(i);
+    }
+
+    /// Control goes on behind an instruction: into the next one of the region, or out of it.
+    fn fall_through(&mut self, i: usize) {
+        let insn = &self.region.insns[i];
         if !self.region.can_fall_through(i) {
             return;
         }
@@ -220,6 +235,12 @@ impl<'a> Lower<'a> {
         let ins = &self.region.insns[self.index].ins;
         let guest = (ins.next_ip() - self.region.entry) as u32;
         self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
+    }
+
+    /// The next instruction, if control only comes to it from the current one.
+    pub fn follower(&self) -> Option<&'a Instruction> {
+        let next = self.region.insns.get(self.index + 1)?;
+        (self.region.falls_into_next(self.index) && !next.join).then_some(&next.ins)
     }
 
     /// The current instruction.

@@ -71,8 +71,6 @@ const FAMILIES: &[Rows] = &[
     moves::ROWS,
     muldiv::ROWS,
     shifts::ROWS,
-    strings::ROWS,
-    system::ROWS,
     x87::CONDITIONAL_ROWS,
     x87::ROWS,
     sse_int::ROWS,
@@ -80,6 +78,8 @@ const FAMILIES: &[Rows] = &[
     sse_moves::ROWS,
     sse_shuffle::PAIR_ROWS,
     sse_shuffle::ROWS,
+    strings::ROWS,
+    system::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
