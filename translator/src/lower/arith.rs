@@ -177,10 +177,9 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     if compare {
-        if l.need.is_empty() || matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None) {
-            return Ok(());
+        if !(matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None)) {
+            l.sum_flags(op, size, a, rhs);
         }
-        l.sum_flags(op, size, a, rhs);
         return Ok(());
     }
     if let Rhs::Reg(b) = rhs

@@ -274,7 +274,7 @@ fn maskmovq(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// The address in RDI (or EDI), with a segment override's base.
-    fn string_destination(&mut self, ins: &Instruction) -> R {
+    pub(super) fn string_destination(&mut self, ins: &Instruction) -> R {
         let rdi = R(7);
         let base = match ins.memory_segment() {
             Register::FS => super::FS,

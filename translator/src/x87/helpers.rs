@@ -10,6 +10,7 @@ use super::f80::F80;
 use super::image;
 use super::ops::{self, Binary, Pair as Two, Target, Unary};
 use crate::helpers::Pair;
+use crate::mxcsr;
 use crate::state::CpuState;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -300,6 +301,7 @@ pub extern "C" fn fxsave(cpu: &mut CpuState, address: u64, wide: u64, _: u64) ->
         return Pair(1, 0);
     }
     let mut image = read_guest(address);
+    mxcsr::collect(cpu);
     image::fxsave(cpu, &mut image, wide != 0);
     write_guest(address, &image);
     DONE

@@ -2,6 +2,7 @@
 
 use super::f80::status::TOP;
 use super::f80::{Class, F80};
+use crate::mxcsr;
 use crate::state::{CpuState, X87State};
 
 /// Size of the environment in 32-bit protected-mode format, which 64-bit mode uses.
@@ -175,11 +176,11 @@ pub fn fxsave(cpu: &CpuState, image: &mut [u8; FXSAVE_SIZE], wide: bool) {
 
 /// FXRSTOR; `false` (#GP) if the image sets reserved bits of MXCSR, with nothing changed.
 pub fn fxrstor(cpu: &mut CpuState, image: &[u8; FXSAVE_SIZE], wide: bool) -> bool {
-    let mxcsr = u32::from_le_bytes(get(image, 24));
-    if mxcsr & !MXCSR_MASK != 0 {
+    let value = u32::from_le_bytes(get(image, 24));
+    if value & !MXCSR_MASK != 0 {
         return false;
     }
-    cpu.mxcsr = mxcsr;
+    mxcsr::write(cpu, value);
     let x = &mut cpu.x87;
     let status = u16::from_le_bytes(get(image, 2));
     x.cw = control_word(u16::from_le_bytes(get(image, 0)));
