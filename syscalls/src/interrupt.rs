@@ -48,15 +48,16 @@ impl SigInfo {
     }
 }
 
-/// Where a signal waits: one slot for SIGSEGV and one for SIGBUS, which the host never blocks, and one for
-/// all others, since all others are blocked while it is full.
-const SLOTS: usize = 3;
+/// Where signals wait. SIGSEGV and SIGBUS, which the host never blocks, have a slot each. All others
+/// are blocked on the host from the arrival of one until its delivery, so that one slot would do but
+/// for a handler of SIGSEGV that blocks what has arrived.
+const SLOTS: usize = 6;
 
-fn slot_of(signo: i32) -> usize {
+fn slots_of(signo: i32) -> std::ops::Range<usize> {
     match signo {
-        SIGSEGV => 0,
-        SIGBUS => 1,
-        _ => 2,
+        SIGSEGV => 0..1,
+        SIGBUS => 1..2,
+        _ => 2..SLOTS,
     }
 }
 
@@ -132,8 +133,9 @@ impl Inbox {
 
     /// Called by the handler; a signal that is pending already is not queued again.
     fn put(&self, info: &SigInfo) {
-        let slot = slot_of(info.signo());
-        if self.full[slot].load(Ordering::Acquire) == 0 {
+        let free =
+            slots_of(info.signo()).find(|&slot| self.full[slot].load(Ordering::Acquire) == 0);
+        if let Some(slot) = free {
             // SAFETY: an empty slot belongs to the handler, and the handler does not interrupt itself.
             unsafe { *self.slots[slot].get() = *info };
             self.full[slot].store(1, Ordering::Release);

@@ -3,6 +3,7 @@
 pub mod abi;
 pub mod alloc;
 pub mod clone;
+pub mod exec;
 pub mod fds;
 pub mod files;
 pub mod guest;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod poll;
+pub mod proc_fs;
 pub mod process;
 pub mod process_info;
 pub mod runtime;
@@ -27,3 +29,6 @@ pub mod table;
 pub mod task;
 pub mod thread;
 pub mod time;
+
+#[cfg(all(test, target_arch = "aarch64"))]
+mod kernel_tests;

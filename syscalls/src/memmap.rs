@@ -27,6 +27,13 @@ pub struct File {
     pub path: Vec<u8>,
 }
 
+impl File {
+    /// Whether two mappings show the same file, whatever they call it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.dev, self.inode) == (other.dev, other.inode)
+    }
+}
+
 /// What a mapping shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -1,9 +1,12 @@
 //! The guest's memory: the address space itself, and the system calls that change it.
 
+mod host_pages;
 mod page_set;
+mod raw;
 mod remap;
 mod shm;
 mod space;
+mod watch;
 
 pub use space::{ADDRESS_LIMIT, MAP_32BIT, MAP_ABOVE4G, Map, Memory, host_page_size};
 

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, PATH_MAX, errno};
 use crate::guest;
 use crate::host::Errno;
+use crate::proc_fs;
 use crate::table::host as nr;
 use crate::task::Task;
 
@@ -43,15 +44,25 @@ impl Path {
 
 /// The name to give to the kernel for the guest's name at `addr`, relative to `dirfd`.
 /// `follow` says whether a symbolic link at its end will be followed.
-pub fn translate(task: &mut Task, _dirfd: i32, addr: u64, _follow: bool) -> Result<Path, Errno> {
-    let Some(root) = SYSROOT.get() else {
-        return Ok(Path::Guest(addr));
-    };
+pub fn translate(task: &mut Task, _dirfd: i32, addr: u64, follow: bool) -> Result<Path, Errno> {
     if !guest::starts_with(addr, b"/") {
         return Ok(Path::Guest(addr));
     }
+    if follow && guest::starts_with(addr, b"/proc/") {
+        let exe = proc_fs::exe(task, &read(addr)?);
+        return Ok(exe.map_or(Path::Guest(addr), Path::Replaced));
+    }
+    let Some(root) = SYSROOT.get() else {
+        return Ok(Path::Guest(addr));
+    };
     let name = read(addr)?;
     Ok(below(task, root, &name).map_or(Path::Guest(addr), Path::Replaced))
+}
+
+/// The name to give to the kernel for a name of the guest's world that the translator came to know.
+pub fn of_translator(task: &mut Task, name: &CStr) -> CString {
+    let root = SYSROOT.get().filter(|_| name.to_bytes().starts_with(b"/"));
+    root.and_then(|root| below(task, root, name)).unwrap_or_else(|| name.to_owned())
 }
 
 /// Reads a file name with the kernel's limit on its length.

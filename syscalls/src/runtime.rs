@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{guest, log, paths, strace, table, thread};
+use crate::{exec, guest, log, paths, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +193,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     });
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
+    exec::start(&runtime.options);
     let mut task = Task::new(cpu, Actions::inherited().into());
     if let Err(error) = runtime.engine.attach(&mut task.cpu).and_then(|()| thread::start()) {
         log::line(format_args!("no memory for the first thread: {error}"));

@@ -8,6 +8,7 @@ use translator::state::{Fault, reg};
 use crate::guest;
 use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, SigInfo};
+use crate::memmap::EXEC;
 use crate::sigframe::{Frame, Setup, Stack, Trap, XState};
 use crate::table::host as nr;
 use crate::task::Task;
@@ -247,21 +248,46 @@ fn install_own(table: &[Action; NSIG as usize]) {
 
 /// Delivers what has arrived.
 pub(crate) fn deliver(task: &mut Task) {
-    while task.inbox.attention() {
+    loop {
         while let Some(page) = task.inbox.take_stale() {
             task.runtime().memory.unwatch(page..page + 1);
         }
-        let Some(info) = task.inbox.take(task.mask) else {
-            break;
-        };
-        handle(task, &info);
-        // Others have waited on the host until this one had its place.
-        set_host_mask(task.mask.for_host());
+        while let Some(info) = task.inbox.take(task.mask) {
+            handle(task, &info);
+        }
+        if let Some(mask) = task.saved_mask.take() {
+            task.mask = mask;
+        }
+        // Others have waited on the host until these had their place.
+        if open_host_mask(task).is_ok() {
+            return;
+        }
     }
-    if let Some(mask) = task.saved_mask.take() {
-        task.mask = mask;
-        set_host_mask(mask.for_host());
+}
+
+/// Gives the host's thread the guest's mask, unless a signal has arrived: then `deliver` will.
+fn open_host_mask(task: &Task) -> SysResult {
+    let host = task.mask.for_host();
+    let args = [libc::SIG_SETMASK as u64, &raw const host as u64, 0, 8, 0, 0];
+    interrupt::call(&task.inbox, nr::rt_sigprocmask, args)
+}
+
+/// Makes the host's mask and dispositions those that the next program inherits, unless a signal came before.
+pub(crate) fn before_exec(task: &mut Task) -> Result<(), Errno> {
+    let args = [libc::SIG_SETMASK as u64, &raw const task.mask as u64, 0, 8, 0, 0];
+    interrupt::call(&task.inbox, nr::rt_sigprocmask, args)?;
+    for signo in [SIGSEGV, SIGBUS] {
+        if task.actions.get(signo).handler == SIG_IGN {
+            set_host_action(signo, Action { handler: SIG_IGN, ..Action::default() });
+        }
     }
+    Ok(())
+}
+
+/// Takes back what [`before_exec`] did.
+pub(crate) fn after_failed_exec(task: &mut Task) {
+    install_own(&task.actions.lock());
+    let _ = open_host_mask(task);
 }
 
 /// Does what the guest's disposition says.
@@ -364,14 +390,14 @@ pub(crate) fn force(task: &mut Task, info: &SigInfo) {
         die(signo);
     }
     handle(task, info);
-    set_host_mask(task.mask.for_host());
+    let _ = open_host_mask(task);
 }
 
 /// A memory fault of translated code.
 pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     const PAGE_FAULT: u64 = 14;
     const GENERAL_PROTECTION: u64 = 13;
-    let signo = fault.signo as i32;
+    let mut signo = fault.signo as i32;
     // A non-canonical address is #GP, without the address (Intel SDM vol. 1, 3.3.7.1).
     if signo == SIGSEGV && !matches!((fault.addr as i64) >> 47, 0 | -1) {
         task.trap = Trap { number: GENERAL_PROTECTION, error: 0, cr2: task.trap.cr2 };
@@ -379,9 +405,10 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     }
     let fetch = fault.write == 0 && fault.addr == task.cpu.rip;
     let mut code = fault.code;
-    if fetch && code == SEGV_MAPERR && task.runtime().memory.is_mapped(fault.addr) {
-        // There is memory, but it is not executable, which only the guest's map knows.
-        code = SEGV_ACCERR;
+    if fetch && let Some(prot) = task.runtime().memory.protection(fault.addr) {
+        // What stopped the fetch only the guest's map knows.
+        (signo, code) =
+            if prot & EXEC == 0 { (SIGSEGV, SEGV_ACCERR) } else { (SIGBUS, BUS_ADRERR) };
     }
     let protection = signo == SIGSEGV && code == SEGV_ACCERR;
     // Error code of #PF (Intel SDM vol. 3, 4.7): P, W/R, U/S, I/D.
@@ -391,8 +418,8 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     force(task, &SigInfo::new(signo, code).with_addr(fault.addr));
 }
 
-const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
+const BUS_ADRERR: i32 = 2;
 
 /// A processor exception: the signal the kernel makes of it (arch/x86/kernel/traps.c).
 pub(crate) fn exception(task: &mut Task, vector: u8) {
@@ -465,13 +492,11 @@ pub fn rt_sigaction(task: &mut Task, [signo, new, old, size, ..]: [u64; 6]) -> S
 
 /// Changes the guest's mask and the host's with it, unless a signal came before.
 fn set_mask(task: &mut Task, mask: SignalSet) -> Result<(), Errno> {
-    let host = mask.for_host();
-    interrupt::call(
-        &task.inbox,
-        nr::rt_sigprocmask,
-        [libc::SIG_SETMASK as u64, &raw const host as u64, 0, 8, 0, 0],
-    )?;
-    task.mask = mask;
+    let before = std::mem::replace(&mut task.mask, mask);
+    if let Err(error) = open_host_mask(task) {
+        task.mask = before;
+        return Err(error);
+    }
     task.inbox.recheck();
     Ok(())
 }

@@ -34,7 +34,15 @@ pub fn init(file: Option<&Path>) -> io::Result<()> {
         }
     };
     FD.store(kept.ok_or_else(io::Error::last_os_error)?, Ordering::Relaxed);
+    SEVERAL.store(parent_is_translated(), Ordering::Relaxed);
     Ok(())
+}
+
+/// Whether the parent runs the same translator: its lines go where this process's go.
+fn parent_is_translated() -> bool {
+    let program = |process: &str| std::fs::read_link(format!("/proc/{process}/exe")).ok();
+    let own = program("self");
+    own.is_some() && own == program(&std::os::unix::process::parent_id().to_string())
 }
 
 /// Whether calls are printed.
@@ -50,8 +58,9 @@ pub fn set_several() {
 /// Makes a call and prints it.
 pub(crate) fn traced(task: &mut Task, call: &Call, args: [u64; 6]) -> SysResult {
     let tid = task.tid;
+    let shown = format::count(call, &args);
     let mut texts: Vec<Option<String>> =
-        (0..call.args.len()).map(|i| format::entering(call, &args, i)).collect();
+        (0..shown).map(|i| format::entering(call, &args, i)).collect();
     let forks = matches!(u64::from(call.number), nr::clone | nr::clone3 | nr::fork | nr::vfork);
     if forks {
         set_several();
@@ -116,8 +125,14 @@ fn outcome(call: &Call, args: &[u64; 6], result: SysResult) -> String {
         _ if u64::from(call.number) == nr::fcntl && args[1] == F_GETFL => {
             format!("{value:#x} (flags {})", format::plain(names::OPEN, value))
         }
+        _ if value == 0 && waits_for_descriptors(call) => "0 (Timeout)".into(),
         _ => (value as i64).to_string(),
     }
+}
+
+/// Calls whose result counts descriptors, and is zero when the time is over.
+fn waits_for_descriptors(call: &Call) -> bool {
+    matches!(u64::from(call.number), nr::poll | nr::ppoll | nr::select | nr::pselect6)
 }
 
 fn failure(error: Errno) -> String {
@@ -153,6 +168,7 @@ mod tests {
             results(nr::open, none, Err(errno::ENOENT)),
             "-1 ENOENT (No such file or directory)"
         );
+        assert_eq!(results(nr::poll, none, Ok(0)), "0 (Timeout)");
         let args = [3, 3, 0, 0, 0, 0];
         assert_eq!(results(nr::fcntl, args, Ok(0x8002)), "0x8002 (flags O_RDWR|O_LARGEFILE)");
     }

@@ -7,6 +7,7 @@ use crate::facts;
 use crate::helpers;
 use crate::lower::exits::{UNIMPLEMENTED, table_offset};
 use crate::lower::{FlagState, Lower};
+use crate::mxcsr;
 use crate::region::{MAX_INSTRUCTIONS, Region};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
@@ -348,10 +349,12 @@ impl Engine {
             cpu.entering = 0;
             return None;
         }
+        mxcsr::apply(cpu, self.config.host.afp);
         // SAFETY: `host` is the entry of a translation in the live cache: a flush waits for
         // `entering` to become 0. The state was prepared by `attach`.
         unsafe { tramp::enter(self.trampoline(Trampoline::Enter), cpu, host) };
         cpu.entering = 0;
+        mxcsr::collect(cpu);
         Some(match cpu.exit {
             0 => ExitCode::Direct,
             1 => ExitCode::Indirect,

@@ -6,7 +6,9 @@
 //! that executing the instruction again would not repeat, and holds no resources at that
 //! moment: a fault abandons its frame.
 
+use crate::mxcsr;
 use crate::state::{CpuState, MAX_HELPERS};
+use crate::vector;
 use crate::x87::helpers as x87;
 
 /// Two result registers (x20 and x21 in translated code).
@@ -56,6 +58,20 @@ helpers! {
     GetFlags = get_flags;
     /// POPF: new RFLAGS, mask of the bits to change.
     SetFlags = set_flags;
+    /// SHA, see [`crate::vector`].
+    Sha1Rnds4 = vector::sha1rnds4;
+    Sha1Nexte = vector::sha1nexte;
+    Sha1Msg1 = vector::sha1msg1;
+    Sha1Msg2 = vector::sha1msg2;
+    Sha256Rnds2 = vector::sha256rnds2;
+    Sha256Msg1 = vector::sha256msg1;
+    Sha256Msg2 = vector::sha256msg2;
+    /// PCMPESTRI and its relatives.
+    CompareStrings = vector::compare_strings;
+    /// LDMXCSR.
+    LoadMxcsr = mxcsr::load;
+    /// STMXCSR.
+    StoreMxcsr = mxcsr::store;
     /// The x87 instructions, see [`crate::x87::helpers`].
     X87ArithSt = x87::arith_st;
     X87ArithM = x87::arith_m;
@@ -65,6 +81,7 @@ helpers! {
     X87LoadSt = x87::load_st;
     X87LoadConstant = x87::load_constant;
     X87StoreSt = x87::store_st;
+    X87StoreUnchecked = x87::store_unchecked;
     X87Store = x87::store;
     X87CompareSt = x87::compare_st;
     X87CompareM = x87::compare_m;
@@ -88,8 +105,6 @@ helpers! {
     FxRstor = x87::fxrstor;
     /// MASKMOVQ.
     MaskedStore = x87::masked_store;
-    /// MASKMOVDQU: address, number of the source register plus 256 times the mask's.
-    StoreMasked = crate::vector::store_masked;
 }
 
 /// Writes the helpers' addresses into a state.

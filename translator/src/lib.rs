@@ -11,6 +11,7 @@ pub mod facts;
 pub mod flags;
 pub mod helpers;
 pub mod lower;
+pub mod mxcsr;
 pub mod region;
 pub mod repeat;
 pub mod split;

@@ -2,9 +2,9 @@
 
 use crate::abi::{AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW};
 use crate::host::SysResult;
-use crate::paths;
 use crate::table::host as nr;
 use crate::task::Task;
+use crate::{guest, paths, proc_fs};
 
 /// The current directory, as an argument.
 const HERE: u64 = AT_FDCWD as u64;
@@ -88,6 +88,15 @@ pub fn readlink(task: &mut Task, [path, buf, size, ..]: [u64; 6]) -> SysResult {
 
 /// readlinkat(2)
 pub fn readlinkat(task: &mut Task, [dirfd, path, buf, size, ..]: [u64; 6]) -> SysResult {
+    if guest::starts_with(path, b"/proc/")
+        && let Some(exe) = proc_fs::exe(task, &paths::read(path)?)
+    {
+        let bytes = exe.to_bytes();
+        // Cut off without a word, as readlink(2) does.
+        let len = bytes.len().min(size as i32 as usize);
+        guest::write_bytes(buf, &bytes[..len])?;
+        return Ok(len as u64);
+    }
     let path = paths::translate(task, dirfd as i32, path, false)?;
     task.host_call(nr::readlinkat, [dirfd, path.addr(), buf, size, 0, 0])
 }

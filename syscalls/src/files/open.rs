@@ -5,7 +5,7 @@ use crate::guest;
 use crate::host::SysResult;
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{abi::errno, paths};
+use crate::{abi::errno, paths, proc_fs};
 
 const O_WRONLY: u64 = 0o1;
 const O_CREAT: u64 = 0o100;
@@ -35,6 +35,11 @@ pub fn creat(task: &mut Task, [path, mode, ..]: [u64; 6]) -> SysResult {
 
 /// openat(2)
 pub fn openat(task: &mut Task, [dirfd, path, flags, mode, ..]: [u64; 6]) -> SysResult {
+    if guest::starts_with(path, b"/proc/")
+        && let Some(result) = proc_fs::open(task, &paths::read(path)?, flags)
+    {
+        return result;
+    }
     let path = paths::translate(task, dirfd as i32, path, flags & O_NOFOLLOW == 0)?;
     task.host_call(nr::openat, [dirfd, path.addr(), open_flags::to_host(flags), mode, 0, 0])
 }
@@ -42,6 +47,11 @@ pub fn openat(task: &mut Task, [dirfd, path, flags, mode, ..]: [u64; 6]) -> SysR
 /// openat2(2)
 pub fn openat2(task: &mut Task, [dirfd, path, how, size, ..]: [u64; 6]) -> SysResult {
     let mut how = read_how(how, size)?;
+    if guest::starts_with(path, b"/proc/")
+        && let Some(result) = proc_fs::open(task, &paths::read(path)?, how.flags)
+    {
+        return result;
+    }
     let path = paths::translate(task, dirfd as i32, path, how.flags & O_NOFOLLOW == 0)?;
     how.flags = open_flags::to_host(how.flags);
     let size = size_of::<OpenHow>() as u64;

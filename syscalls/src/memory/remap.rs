@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::space::{EINVAL, ENOMEM, Map, Memory, State, fixed_range, raw, user_range};
+use super::raw;
+use super::space::{EINVAL, ENOMEM, Map, Memory, State, fixed_range, user_range};
 use crate::host::{Errno, SysResult};
 use crate::memmap::{Mapping, PAGE, READ, Source, WRITE};
 

@@ -1,10 +1,10 @@
 //! System V shared memory segments in the address space.
 
-use std::io;
 use std::sync::Arc;
 
-use super::space::{EINVAL, Memory, fixed_range, last_errno, raw};
-use crate::host::{Errno, SysResult};
+use super::raw::{self, last_errno};
+use super::space::{EINVAL, Memory, fixed_range};
+use crate::host::SysResult;
 use crate::memmap::{EXEC, File, Mapping, PAGE, READ, Source, WRITE};
 
 const SHM_RDONLY: u32 = 0o10000;
@@ -65,7 +65,7 @@ impl Memory {
         };
         // SAFETY: a segment of the guest.
         if unsafe { libc::shmdt(addr as *const _) } != 0 {
-            return Err(Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)));
+            return Err(last_errno());
         }
         let held_code = self.holds_code(&state, &(addr..end));
         parts.into_iter().for_each(|part| state.map.remove(part));

@@ -4,12 +4,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use translator::engine::{Engine, GuestMemory};
+use translator::engine::Engine;
 
 use super::page_set::PageSet;
+use super::raw::{self, host_prot};
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 
@@ -57,7 +58,7 @@ pub struct Map {
 }
 
 impl Map {
-    fn is_anonymous(&self) -> bool {
+    pub(super) fn is_anonymous(&self) -> bool {
         self.flags & MAP_ANONYMOUS != 0
     }
 
@@ -71,7 +72,7 @@ impl Map {
     }
 
     /// The flags as the host knows them, without those that say where.
-    fn host_flags(&self) -> u32 {
+    pub(super) fn host_flags(&self) -> u32 {
         self.flags & !(MAP_32BIT | MAP_ABOVE4G | MAP_FIXED | MAP_FIXED_NOREPLACE)
     }
 }
@@ -88,9 +89,9 @@ pub(crate) struct State {
 pub struct Memory {
     state: Mutex<State>,
     /// Host pages that the guest may write, but that are write-protected since they hold translated code.
-    watched: PageSet,
+    pub(super) watched: PageSet,
     /// Whether a page was ever watched.
-    any_watched: AtomicBool,
+    pub(super) any_watched: AtomicBool,
     engine: OnceLock<&'static Engine>,
     pub(super) host_page: u64,
     stack_top: u64,
@@ -102,115 +103,9 @@ pub fn host_page_size() -> u64 {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
-pub(super) fn last_errno() -> Errno {
-    Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
-}
-
 pub(super) const EINVAL: Errno = Errno(libc::EINVAL);
 pub(super) const ENOMEM: Errno = Errno(libc::ENOMEM);
 const EEXIST: Errno = Errno(libc::EEXIST);
-
-/// The protection the host's page gets for the guest's: the guest's code is only ever read, and
-/// on x86 what may be written or executed may be read.
-pub(super) fn host_prot(prot: u32) -> u32 {
-    if prot & (READ | WRITE | EXEC) == 0 { 0 } else { prot & WRITE | READ }
-}
-
-pub(super) mod raw {
-    //! The host's memory calls on the guest's memory. Each of them is sound because the ranges
-    //! are the guest's by the interval map, or are not mapped at all.
-    use super::{Errno, MAP_FIXED_NOREPLACE, last_errno};
-
-    pub fn mmap(
-        addr: u64,
-        len: u64,
-        prot: u32,
-        flags: u32,
-        fd: i32,
-        offset: u64,
-    ) -> Result<u64, Errno> {
-        // SAFETY: see the module.
-        let at = unsafe {
-            libc::mmap(addr as *mut _, len as usize, prot as i32, flags as i32, fd, offset as i64)
-        };
-        if at == libc::MAP_FAILED {
-            return Err(last_errno());
-        }
-        if flags & MAP_FIXED_NOREPLACE != 0 && at as u64 != addr {
-            // A kernel before 4.17 takes the address as a hint.
-            munmap(at as u64, len)?;
-            return Err(super::EEXIST);
-        }
-        Ok(at as u64)
-    }
-
-    pub fn munmap(addr: u64, len: u64) -> Result<(), Errno> {
-        // SAFETY: see the module.
-        check(unsafe { libc::munmap(addr as *mut _, len as usize) })
-    }
-
-    pub fn mprotect(addr: u64, len: u64, prot: u32) -> Result<(), Errno> {
-        // SAFETY: see the module.
-        check(unsafe { libc::mprotect(addr as *mut _, len as usize, prot as i32) })
-    }
-
-    pub fn mremap(addr: u64, len: u64, new_len: u64, flags: u32, to: u64) -> Result<u64, Errno> {
-        // SAFETY: see the module.
-        let at = unsafe {
-            libc::mremap(
-                addr as *mut _,
-                len as usize,
-                new_len as usize,
-                flags as i32,
-                to as *mut libc::c_void,
-            )
-        };
-        if at == libc::MAP_FAILED { Err(last_errno()) } else { Ok(at as u64) }
-    }
-
-    pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
-        // SAFETY: see the module.
-        check(unsafe { libc::madvise(addr as *mut _, len as usize, advice) })
-    }
-
-    /// Writes zeros, and a file's bytes over them as far as it reaches.
-    pub fn fill(addr: u64, len: u64, fd: Option<(i32, u64)>) -> Result<(), Errno> {
-        // SAFETY: see the module; the caller made the range writable.
-        unsafe { std::ptr::write_bytes(addr as *mut u8, 0, len as usize) };
-        let Some((fd, offset)) = fd else {
-            return Ok(());
-        };
-        let mut done = 0;
-        while done < len {
-            // SAFETY: as above.
-            let n = unsafe {
-                libc::pread(
-                    fd,
-                    (addr + done) as *mut _,
-                    (len - done) as usize,
-                    (offset + done) as i64,
-                )
-            };
-            match n {
-                0 => break,
-                n if n > 0 => done += n as u64,
-                _ if last_errno() == Errno(libc::EINTR) => {}
-                _ => return Err(last_errno()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies memory of the guest that the caller made accessible.
-    pub fn copy(from: u64, to: u64, len: u64) {
-        // SAFETY: see the module.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, len as usize) };
-    }
-
-    fn check(result: i32) -> Result<(), Errno> {
-        if result == 0 { Ok(()) } else { Err(last_errno()) }
-    }
-}
 
 /// The address ranges in the text of a `/proc/PID/maps`.
 fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
@@ -294,6 +189,13 @@ impl Memory {
         }
     }
 
+    /// Throws the translations of some pages away.
+    fn forget_code(&self, pages: Vec<u64>) {
+        for page in pages {
+            self.invalidate(page..page + PAGE, true);
+        }
+    }
+
     /// Whether code may have been translated from a range.
     pub(super) fn holds_code(&self, state: &State, range: &Range<u64>) -> bool {
         state.map.any(self.widen(range), |m| m.prot & EXEC != 0)
@@ -315,12 +217,17 @@ impl Memory {
         if request.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) == 0 {
             let addr = self.map_anywhere(&mut state, request, len, &mapping)?;
             state.map.insert(addr..addr + len, mapping);
+            let twins = self.executable_twins(&state, &(addr..addr + len));
+            drop(state);
+            self.forget_code(twins);
             return Ok(addr);
         }
         let range = fixed_range(request.addr, len)?;
         let held_code = self.holds_code(&state, &range);
         self.map_fixed(&mut state, request, range.clone(), mapping)?;
+        let twins = self.executable_twins(&state, &range);
         self.finish(state, range, held_code);
+        self.forget_code(twins);
         Ok(request.addr)
     }
 
@@ -436,133 +343,6 @@ impl Memory {
         Ok(taken)
     }
 
-    /// Maps a claimed range on the host. Host pages that the range shares with other mappings are
-    /// filled by copying, and so is everything if the file's offset does not fit the address.
-    pub(super) fn install(
-        &self,
-        state: &State,
-        request: &Map,
-        range: &Range<u64>,
-        mapping: &Mapping,
-    ) -> Result<(), Errno> {
-        let neighbours = |page: u64| {
-            let mut parts = state.map.overlapping(page..page + self.host_page);
-            parts.any(|(r, _)| r.start < range.start || r.end > range.end)
-        };
-        let fits = request.is_anonymous()
-            || request.offset % self.host_page == range.start % self.host_page;
-        let wide = self.widen(range);
-        let head = range.start != wide.start && (neighbours(wide.start) || !fits);
-        let last = wide.end - self.host_page;
-        let tail = range.end != wide.end && neighbours(last);
-        let inner_start = if head { wide.start + self.host_page } else { wide.start };
-        let inner_end = if tail { last } else { wide.end };
-        if (head || tail || !fits) && mapping.shared {
-            return Err(EINVAL);
-        }
-        if inner_start < inner_end {
-            let len = inner_end - inner_start;
-            if fits {
-                let offset = if request.is_anonymous() {
-                    0
-                } else {
-                    request.offset + inner_start - range.start
-                };
-                let flags = request.host_flags() | MAP_FIXED;
-                raw::mmap(inner_start, len, host_prot(mapping.prot), flags, request.fd, offset)?;
-            } else {
-                self.copy_in(request, range, inner_start..inner_end, mapping.prot)?;
-            }
-        }
-        if head {
-            self.copy_into_shared_page(state, request, range, wide.start)?;
-        }
-        if tail && (last != wide.start || !head) {
-            self.copy_into_shared_page(state, request, range, last)?;
-        }
-        Ok(())
-    }
-
-    /// Stands in for a private file mapping whose offset does not fit the host's pages.
-    fn copy_in(
-        &self,
-        request: &Map,
-        range: &Range<u64>,
-        inner: Range<u64>,
-        prot: u32,
-    ) -> Result<(), Errno> {
-        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        raw::mmap(inner.start, inner.end - inner.start, READ | WRITE, flags, -1, 0)?;
-        let (start, end) = (inner.start.max(range.start), inner.end.min(range.end));
-        raw::fill(start, end - start, Some((request.fd, request.offset + start - range.start)))?;
-        raw::mprotect(inner.start, inner.end - inner.start, host_prot(prot))
-    }
-
-    /// Puts a part of a new mapping into a host page that holds other mappings too.
-    fn copy_into_shared_page(
-        &self,
-        state: &State,
-        request: &Map,
-        range: &Range<u64>,
-        page: u64,
-    ) -> Result<(), Errno> {
-        let whole = page..page + self.host_page;
-        if state.map.any(whole.clone(), |m| m.shared) {
-            return Err(EINVAL);
-        }
-        raw::mprotect(page, self.host_page, READ | WRITE)?;
-        let (start, end) = (whole.start.max(range.start), whole.end.min(range.end));
-        let file =
-            (!request.is_anonymous()).then(|| (request.fd, request.offset + start - range.start));
-        raw::fill(start, end - start, file)
-    }
-
-    /// The pages of a range are no longer watched: they were replaced, or get another protection.
-    fn forget_watch(&self, range: &Range<u64>) {
-        self.watched.for_each(range.clone(), |page| {
-            self.watched.remove(page);
-        });
-    }
-
-    /// Gives the host pages of a range the protection that the map says, and ends their watch.
-    pub(super) fn settle(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
-        let wide = self.widen(range);
-        self.forget_watch(&wide);
-        let mut at = wide.start;
-        while at < wide.end {
-            let (prot, end) = self.uniform(state, at, wide.end);
-            if let Some(prot) = prot {
-                raw::mprotect(at, end - at, host_prot(prot))?;
-            }
-            at = end;
-        }
-        Ok(())
-    }
-
-    /// After the host has mapped or unmapped a range: the host pages that only partly belong to it.
-    pub(super) fn settle_edges(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
-        self.forget_watch(&self.widen(range));
-        for edge in [range.start, range.end] {
-            if edge != self.floor(edge) {
-                self.settle(state, &(edge..edge + 1))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The protection of the host page at `at` (None: not mapped), and how far it goes on unchanged.
-    fn uniform(&self, state: &State, at: u64, limit: u64) -> (Option<u32>, u64) {
-        if let Some((r, m)) = state.map.get(at) {
-            let end = self.floor(r.end).min(limit);
-            if end > at {
-                return (Some(m.prot), end);
-            }
-        }
-        let page = at..at + self.host_page;
-        let prot = state.map.overlapping(page.clone()).map(|(_, m)| m.prot).reduce(|a, b| a | b);
-        (prot, page.end)
-    }
-
     /// munmap(2).
     pub fn unmap(&self, addr: u64, len: u64) -> Result<(), Errno> {
         let range = user_range(addr, len).ok_or(EINVAL)?;
@@ -621,8 +401,20 @@ impl Memory {
             self.settle(&state, &range)?;
         }
         let held_code = held_code || self.holds_code(&state, &range);
+        let twins = self.executable_twins(&state, &range);
         self.finish(state, range, held_code);
+        self.forget_code(twins);
         result
+    }
+
+    /// Whether a page is the guest's.
+    pub fn is_mapped(&self, addr: u64) -> bool {
+        self.lock().map.is_mapped(addr..addr + 1)
+    }
+
+    /// The guest's protection of a page that is mapped.
+    pub fn protection(&self, addr: u64) -> Option<u32> {
+        self.lock().map.get(addr).filter(|(_, m)| !m.is_reserved()).map(|(_, m)| m.prot)
     }
 
     /// Names the anonymous mapping at an address.
@@ -677,91 +469,6 @@ impl Memory {
     pub fn proc_maps(&self) -> String {
         self.lock().map.proc_maps()
     }
-
-    /// Whether a write fault at an address is one that [`unwatch`](Self::unwatch) resolves. Async-signal-safe.
-    pub fn is_watched(&self, addr: u64) -> bool {
-        self.watched.contains(addr)
-    }
-
-    /// Makes the host page of an address writable for the guest again. The translations of the page are
-    /// still there. Async-signal-safe; returns false if the page is not watched.
-    pub fn open_watched(&self, addr: u64) -> bool {
-        self.is_watched(addr)
-            && raw::mprotect(self.floor(addr), self.host_page, READ | WRITE).is_ok()
-    }
-
-    /// Whether a page is the guest's.
-    pub fn is_mapped(&self, addr: u64) -> bool {
-        self.lock().map.is_mapped(addr..addr + 1)
-    }
-
-    /// Makes the watched pages of a range writable again, before they are moved.
-    pub(super) fn open_all(&self, range: &Range<u64>) {
-        self.watched.for_each(self.widen(range), |page| {
-            if self.open_watched(page) {
-                self.watched.remove(page);
-            }
-        });
-    }
-
-    /// Ends every watch; whether there was any.
-    pub fn unwatch_all(&self) -> bool {
-        self.any_watched.load(Ordering::Relaxed) && self.unwatch(0..1 << 47)
-    }
-
-    /// Ends the watch of the host pages in a range and forgets the code translated from them;
-    /// whether there was any.
-    pub fn unwatch(&self, range: Range<u64>) -> bool {
-        let state = self.lock();
-        let mut pages = Vec::new();
-        self.watched.for_each(self.widen(&range), |page| {
-            if self.watched.remove(page) {
-                pages.push(page);
-            }
-        });
-        for &page in &pages {
-            // The guest may write here, or the page would not have been watched.
-            let _ = raw::mprotect(self.floor(page), self.host_page, READ | WRITE);
-        }
-        drop(state);
-        if let Some(engine) = self.engine.get() {
-            for &page in &pages {
-                engine.invalidate(self.floor(page), self.floor(page) + self.host_page);
-            }
-        }
-        !pages.is_empty()
-    }
-}
-
-impl GuestMemory for &'static Memory {
-    fn executable_from(&self, addr: u64) -> u64 {
-        let state = self.lock();
-        let mut end = addr;
-        while end - addr < 2 * PAGE {
-            match state.map.get(end) {
-                Some((r, m)) if m.prot & EXEC != 0 => end = r.end,
-                _ => break,
-            }
-        }
-        end - addr
-    }
-
-    fn watch(&self, start: u64, end: u64) {
-        let state = self.lock();
-        let mut page = self.floor(start);
-        while page < end {
-            let range = page..page + self.host_page;
-            if !self.watched.contains(page)
-                && state.map.any(range.clone(), |m| m.prot & WRITE != 0)
-                && range.step_by(PAGE as usize).all(|p| self.watched.insert(p))
-            {
-                self.any_watched.store(true, Ordering::Relaxed);
-                // A failure leaves the page writable: self-modifying code there goes unnoticed.
-                let _ = raw::mprotect(page, self.host_page, READ);
-            }
-            page += self.host_page;
-        }
-    }
 }
 
 fn check_request(request: &Map) -> Result<(), Errno> {
@@ -808,10 +515,12 @@ fn source(request: &Map) -> Result<Source, Errno> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::raw::last_errno;
     use super::*;
     use proptest::prelude::*;
     use std::io::Write;
     use std::os::fd::AsRawFd;
+    use translator::engine::GuestMemory;
 
     const PAGES: u64 = 24;
     const FILE_PAGES: u64 = 12;
@@ -999,6 +708,32 @@ pub(super) mod tests {
         memory.watch(at, at + PAGE);
         assert!(!memory.is_watched(at));
         memory.unmap(at, 4 * PAGE).unwrap();
+    }
+
+    #[test]
+    fn a_page_that_is_mapped_twice_is_watched_twice() {
+        let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
+        let file = numbered_file();
+        let request = |prot| Map {
+            addr: 0,
+            len: 4 * PAGE,
+            prot,
+            flags: MAP_SHARED,
+            fd: file.as_raw_fd(),
+            offset: 0,
+            name: None,
+        };
+        let code = memory.map(&request(READ | EXEC)).unwrap();
+        let data = memory.map(&request(READ | WRITE)).unwrap();
+        memory.watch(code + PAGE, code + PAGE + 1);
+        assert!(memory.is_watched(data + PAGE));
+        assert!(!memory.is_watched(data + 2 * PAGE) && !memory.is_watched(code + PAGE));
+        let range = data..data + 4 * PAGE;
+        let twins: Vec<u64> = (0..4).map(|i| code + i * PAGE).collect();
+        assert_eq!(memory.executable_twins(&memory.lock(), &range), twins);
+        assert!(memory.unwatch(data + PAGE..data + PAGE + 1));
+        memory.unmap(code, 4 * PAGE).unwrap();
+        memory.unmap(data, 4 * PAGE).unwrap();
     }
 
     #[test]

@@ -7,22 +7,50 @@ use crate::abi::time::{Itimerspec, Itimerval, Timespec, Timeval};
 use crate::abi::{AT_FDCWD, PATH_MAX};
 use crate::guest;
 use crate::host::{Errno, SysResult};
-use crate::table::{Call, Names, Shape, Type};
+use crate::table::{Call, Names, Shape, Type, guest as nr};
 
 mod shapes;
 
 /// Bytes of a string or buffer that are shown, as strace(1)'s `-s 32`.
 const SHOWN: usize = 32;
 
+/// How many arguments the kernel looks at: some depend on others.
+pub fn count(call: &Call, args: &[u64; 6]) -> usize {
+    /// O_CREAT and O_TMPFILE without O_DIRECTORY.
+    const CREATES: u64 = 0o20000100;
+    const MREMAP_FIXED: u64 = 2;
+    let all = call.args.len();
+    match u64::from(call.number) {
+        nr::open if args[1] & CREATES == 0 => 2,
+        nr::openat if args[2] & CREATES == 0 => 3,
+        nr::mq_open if args[1] & CREATES == 0 => 2,
+        nr::mremap if args[3] & MREMAP_FIXED == 0 => 4,
+        // PR_SET_PDEATHSIG PR_GET_DUMPABLE PR_SET_DUMPABLE PR_SET_NAME PR_GET_NAME PR_GET_SECCOMP
+        nr::prctl if matches!(args[0], 1 | 4 | 15 | 16) => 2,
+        nr::prctl if matches!(args[0], 3 | 21) => 1,
+        // F_GETFD F_GETFL F_GETOWN F_GETSIG F_GETLEASE F_GETPIPE_SZ F_GET_SEALS
+        nr::fcntl if matches!(args[1], 1 | 3 | 9 | 11 | 1025 | 1032 | 1034) => 2,
+        nr::futex => match args[1] & 0x7f {
+            // Those that wait, then the bit sets, then wake and unlock.
+            0 | 6 | 13 => 4,
+            9 | 10 => 6,
+            1 | 7 | 8 => 3,
+            _ => all,
+        },
+        _ => all,
+    }
+}
+
 /// The text of argument `i` before the call; None if it is only known after it.
 pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
     let value = args[i];
     let text = match call.args[i].ty {
         Type::Out(_) => return None,
-        Type::In(shape) => pointed(value, shapes::before(shape, args, i)),
-        Type::Path | Type::LinkPath => pointed(value, string(value, PATH_MAX)),
-        Type::Str => pointed(value, string(value, SHOWN)),
+        Type::In(shape) => pointed(value, || shapes::before(shape, args, i)),
+        Type::Path | Type::LinkPath => pointed(value, || string(value, PATH_MAX)),
+        Type::Str => pointed(value, || string(value, SHOWN)),
         Type::FcntlArg => fcntl_arg(args[i - 1], value),
+        Type::PrctlArg => prctl_arg(args[i - 1], value),
         Type::FutexArg => futex_arg(args[i - 2], value),
         other => plain(other, value),
     };
@@ -32,17 +60,15 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
 /// The text of an argument that the kernel wrote to.
 pub fn leaving(call: &Call, args: &[u64; 6], i: usize, result: SysResult) -> String {
     match (call.args[i].ty, result) {
-        (Type::Out(shape), Ok(value)) => pointed(args[i], shapes::after(shape, args, i, value)),
+        (Type::Out(shape), Ok(value)) => pointed(args[i], || shapes::after(shape, args, i, value)),
         _ => pointer(args[i]),
     }
 }
 
 /// What is behind a pointer, or the pointer itself where that cannot be read.
-fn pointed(addr: u64, text: Result<String, Errno>) -> String {
-    match text {
-        Ok(text) if addr != 0 => text,
-        _ => pointer(addr),
-    }
+fn pointed(addr: u64, text: impl FnOnce() -> Result<String, Errno>) -> String {
+    let text = if addr == 0 { None } else { text().ok() };
+    text.unwrap_or_else(|| pointer(addr))
 }
 
 fn pointer(addr: u64) -> String {
@@ -54,6 +80,7 @@ pub fn plain(ty: Type, value: u64) -> String {
     match ty {
         Type::Named(_, names) => named(names, value),
         Type::AtFlags => plain(names::AT, value),
+        Type::Hex | Type::Hex32 if value == 0 => "0".into(),
         Type::Signal => signal(value),
         Type::DirFd if value as i32 == AT_FDCWD => "AT_FDCWD".into(),
         Type::Mode => format!("0{value:02o}"),
@@ -150,10 +177,133 @@ fn fcntl_arg(command: u64, value: u64) -> String {
     }
 }
 
+/// prctl(2): the thread's name, or a number.
+fn prctl_arg(option: u64, value: u64) -> String {
+    const PR_SET_NAME: u64 = 15;
+    match option {
+        PR_SET_NAME => pointed(value, || string(value, 15)),
+        _ => plain(Type::Hex, value),
+    }
+}
+
 /// futex(2): a timeout where the call waits, a number where it requeues.
 fn futex_arg(operation: u64, value: u64) -> String {
     match operation & 0x7f {
-        0 | 6 | 9 | 11 | 13 => pointed(value, shapes::timespec(value)),
+        0 | 6 | 9 | 11 | 13 => pointed(value, || shapes::timespec(value)),
         _ => pointer(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::errno;
+    use crate::table::lookup;
+
+    /// A call's arguments as they are printed.
+    fn text(number: u64, args: [u64; 6], result: SysResult) -> String {
+        let call = lookup(number as u32).unwrap();
+        let texts = (0..count(call, &args))
+            .map(|i| entering(call, &args, i).unwrap_or_else(|| leaving(call, &args, i, result)));
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
+    fn at<T>(value: &T) -> u64 {
+        (&raw const *value) as u64
+    }
+
+    #[test]
+    fn names_of_files_and_flags() {
+        let path = at(b"/etc/x\n\x01\0");
+        let here = AT_FDCWD as u64;
+        assert_eq!(
+            text(nr::openat, [here, path, 0o2200000, 0, 0, 0], Ok(3)),
+            r#"AT_FDCWD, "/etc/x\n\1", O_RDONLY|O_DIRECTORY|O_CLOEXEC"#
+        );
+        assert_eq!(
+            text(nr::open, [path, 0o102, 0o644, 0, 0, 0], Ok(3)),
+            r#""/etc/x\n\1", O_RDWR|O_CREAT, 0644"#
+        );
+        assert_eq!(text(nr::open, [0, 0, 0, 0, 0, 0], Ok(3)), "NULL, O_RDONLY");
+        assert_eq!(text(nr::access, [path, 6, 0, 0, 0, 0], Ok(0)), r#""/etc/x\n\1", R_OK|W_OK"#);
+        assert_eq!(
+            text(nr::newfstatat, [3, path, 0x1000, 0x1100, 0, 0], Err(errno::ENOENT)),
+            r#"3, "/etc/x\n\1", 0x1000, AT_SYMLINK_NOFOLLOW|AT_EMPTY_PATH"#
+        );
+    }
+
+    #[test]
+    fn buffers_are_as_long_as_was_read_or_is_to_be_written() {
+        let bytes = b"0123456789abcdef0123456789abcdefXYZ";
+        assert_eq!(text(nr::write, [1, at(bytes), 3, 0, 0, 0], Ok(3)), r#"1, "012", 3"#);
+        assert_eq!(text(nr::read, [0, at(bytes), 100, 0, 0, 0], Ok(2)), r#"0, "01", 100"#);
+        let cut = r#"1, "0123456789abcdef0123456789abcdef"..., 35"#;
+        assert_eq!(text(nr::write, [1, at(bytes), 35, 0, 0, 0], Ok(35)), cut);
+        assert_eq!(text(nr::read, [0, 0x1000, 5, 0, 0, 0], Err(errno::EFAULT)), "0, 0x1000, 5");
+    }
+
+    #[test]
+    fn what_is_printed_depends_on_the_command() {
+        assert_eq!(text(nr::fcntl, [3, 1, 0xdead, 0, 0, 0], Ok(0)), "3, F_GETFD");
+        assert_eq!(text(nr::fcntl, [3, 2, 1, 0, 0, 0], Ok(0)), "3, F_SETFD, FD_CLOEXEC");
+        assert_eq!(text(nr::fcntl, [3, 1030, 10, 0, 0, 0], Ok(0)), "3, F_DUPFD_CLOEXEC, 10");
+        assert_eq!(
+            text(nr::futex, [0x1000, 129, 1, 0, 0, 0], Ok(0)),
+            "0x1000, FUTEX_WAKE_PRIVATE, 1"
+        );
+        assert_eq!(text(nr::futex, [0x1000, 0, 2, 0, 0, 0], Ok(0)), "0x1000, FUTEX_WAIT, 2, NULL");
+    }
+
+    #[test]
+    fn values_flags_and_what_has_no_name() {
+        let mmap = [0, 4096, 3, 0x22, u64::MAX, 0];
+        let text_of_mmap = "NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0";
+        assert_eq!(text(nr::mmap, mmap, Ok(0x1000)), text_of_mmap);
+        assert_eq!(plain(names::PROT, 0), "PROT_NONE");
+        assert_eq!(plain(names::PROT, 0x85), "PROT_READ|PROT_EXEC|0x80");
+        assert_eq!(plain(names::AT, 0), "0");
+        assert_eq!(plain(names::WHENCE, 9), "0x9");
+        assert_eq!(plain(names::SOCK, 0o2000001), "SOCK_STREAM|SOCK_CLOEXEC");
+        assert_eq!(signal(9), "SIGKILL");
+        assert_eq!(signal(34), "SIGRT_2");
+        assert_eq!(signal(0), "0");
+        assert_eq!(text(nr::chown, [0, 0xffff_ffff, 5, 0, 0, 0], Ok(0)), "NULL, -1, 5");
+    }
+
+    #[test]
+    fn structures() {
+        let time = Timespec { sec: 1, nsec: 500 };
+        assert_eq!(
+            text(nr::nanosleep, [at(&time), 0, 0, 0, 0, 0], Ok(0)),
+            "{tv_sec=1, tv_nsec=500}, NULL"
+        );
+        let set = 1u64 << 1 | 1 << 16;
+        assert_eq!(
+            text(nr::rt_sigprocmask, [0, at(&set), 0, 8, 0, 0], Ok(0)),
+            "SIG_BLOCK, [INT CHLD], NULL, 8"
+        );
+        let nearly_all = !(1u64 << 8);
+        assert_eq!(
+            text(nr::rt_sigprocmask, [2, at(&nearly_all), 0, 8, 0, 0], Ok(0)),
+            "SIG_SETMASK, ~[KILL], NULL, 8"
+        );
+        let pipe = [3i32, 4];
+        assert_eq!(text(nr::pipe, [at(&pipe), 0, 0, 0, 0, 0], Ok(0)), "[3, 4]");
+        let status = 0x0100u32;
+        assert_eq!(
+            text(nr::wait4, [u64::MAX, at(&status), 1, 0, 0, 0], Ok(7)),
+            "-1, [{WIFEXITED(s) && WEXITSTATUS(s) == 1}], WNOHANG, NULL"
+        );
+        let address = *b"\x02\0\0\x50\x7f\0\0\x01\0\0\0\0\0\0\0\0";
+        assert_eq!(
+            text(nr::connect, [3, at(&address), 16, 0, 0, 0], Ok(0)),
+            r#"3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16"#
+        );
+        let [first, second] = [*b"a\0", *b"b\0"];
+        let argv = [at(&first), at(&second), 0];
+        assert_eq!(
+            text(nr::execve, [at(&first), at(&argv), 0, 0, 0, 0], Ok(0)),
+            r#""a", ["a", "b"], NULL"#
+        );
     }
 }

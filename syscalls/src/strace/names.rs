@@ -20,6 +20,10 @@ pub const OPEN: Type = Type::Named(
     },
 );
 
+/// Flags of pipe2(2) and dup3(2): those of open(2), without an access mode.
+pub const DESCRIPTOR: Type =
+    Type::Named(Width::I32, &Names { mask: 0, values: &[], flags: &OPEN_FLAGS });
+
 /// The flags of [`open_flags::TABLE`], without the access modes at its beginning.
 const OPEN_FLAGS: [(u64, &str); open_flags::TABLE.len() - 2] = {
     let mut flags = [(0, ""); open_flags::TABLE.len() - 2];
@@ -184,9 +188,9 @@ values! {
 flags! {
     /// access(2)
     ACCESS(I32) { F_OK = 0; R_OK = 4, W_OK = 2, X_OK = 1 }
-    /// `flags` of the calls that take a directory descriptor
+    /// `flags` of the calls that take a directory descriptor; but for unlinkat(2), 0x200 is AT_EACCESS
     AT(I32) {;
-        AT_SYMLINK_NOFOLLOW = 0x100, AT_REMOVEDIR = 0x200, AT_SYMLINK_FOLLOW = 0x400,
+        AT_SYMLINK_NOFOLLOW = 0x100, AT_EACCESS = 0x200, AT_SYMLINK_FOLLOW = 0x400,
         AT_NO_AUTOMOUNT = 0x800, AT_EMPTY_PATH = 0x1000, AT_STATX_FORCE_SYNC = 0x2000,
         AT_STATX_DONT_SYNC = 0x4000, AT_RECURSIVE = 0x8000,
     }

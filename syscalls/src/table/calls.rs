@@ -11,7 +11,7 @@ use super::{Arg, Call, Handling};
 use crate::abi::errno;
 use crate::strace::names::*;
 use crate::{
-    clone, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
+    clone, exec, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
 };
 
 calls! {
@@ -74,7 +74,7 @@ calls! {
      56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) convert(clone::clone) "order of the arguments; the thread's own memory";
      57   - fork() convert(clone::fork);
      58   - vfork() convert(clone::vfork);
-     59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) missing "process::execve";
+     59 221 execve(pathname: Path, argv: In(Argv), envp: In(Envp)) emulate(exec::execve) "the translator is executed on the program";
      60  93 exit(status: Int) emulate(thread::exit);
      61 260 wait4(pid: Pid, wstatus: Out(Wstatus), options: WAIT, rusage: Ptr) pass;
      62 129 kill(pid: Pid, sig: Signal) pass;
@@ -147,7 +147,7 @@ calls! {
     129 138 rt_sigqueueinfo(pid: Pid, sig: Signal, info: Ptr) pass;
     130 133 rt_sigsuspend(mask: In(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigsuspend);
     131 132 sigaltstack(ss: In(Stack), old_ss: Out(Stack)) emulate(signal::sigaltstack);
-    132   - utime(path: Path, times: Ptr) convert(files::utime);
+    132   - utime(path: Path, times: In(Utimbuf)) convert(files::utime);
     133   - mknod(path: LinkPath, mode: Mode, dev: Dev) convert(files::mknod);
     134   - uselib(library: Path) refuse(errno::ENOSYS) "not in current kernels";
     135  92 personality(persona: Hex32) pass;
@@ -172,7 +172,7 @@ calls! {
     154   - modify_ldt(func: Int, ptr: Ptr, bytecount: Ulong) refuse(errno::ENOSYS) "as without CONFIG_MODIFY_LDT_SYSCALL";
     155  41 pivot_root(new_root: Path, put_old: Path) pass;
     156   - _sysctl(args: Ptr) refuse(errno::ENOSYS) "not in current kernels";
-    157 167 prctl(option: PRCTL, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) emulate(process_info::prctl) "options of the host's architecture are refused";
+    157 167 prctl(option: PRCTL, arg2: PrctlArg, arg3: Hex, arg4: Hex, arg5: Hex) emulate(process_info::prctl) "options of the host's architecture are refused";
     158   - arch_prctl(code: ARCH, addr: Hex) emulate(misc::arch_prctl);
     159 171 adjtimex(txc_p: Ptr) pass;
     160 164 setrlimit(resource: RLIMIT, rlim: In(Rlimit)) emulate(limits::setrlimit) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
@@ -307,8 +307,8 @@ calls! {
     289  74 signalfd4(fd: Fd, mask: In(Sigset), sizemask: Ulong, flags: SFD) pass;
     290  19 eventfd2(initval: Uint, flags: EFD) pass;
     291  20 epoll_create1(flags: EPOLL) pass;
-    292  24 dup3(oldfd: Fd, newfd: Fd, flags: OPEN) convert(files::dup3);
-    293  59 pipe2(pipefd: Out(FdPair), flags: OPEN) convert(files::pipe2) "open flags";
+    292  24 dup3(oldfd: Fd, newfd: Fd, flags: DESCRIPTOR) convert(files::dup3);
+    293  59 pipe2(pipefd: Out(FdPair), flags: DESCRIPTOR) convert(files::pipe2) "open flags";
     294  26 inotify_init1(flags: INOTIFY) pass;
     295  69 preadv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
     296  70 pwritev(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
@@ -337,7 +337,7 @@ calls! {
     319 279 memfd_create(name: Str, flags: MFD) pass;
     320 294 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Ulong, cmdline: Str, flags: Hex) pass;
     321 280 bpf(cmd: Int, attr: Ptr, size: Uint) pass;
-    322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) missing "process::execveat";
+    322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) emulate(exec::execveat) "the translator is executed on the program";
     323 282 userfaultfd(flags: Hex32) pass;
     324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) pass;
     325 284 mlock2(addr: Ptr, len: Ulong, flags: Hex32) convert(memory::mlock2) "pages of 4 KiB";

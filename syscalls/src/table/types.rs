@@ -76,6 +76,8 @@ pub enum Type {
     Str,
     /// Argument of fcntl(2), by its command.
     FcntlArg,
+    /// Second argument of prctl(2), by its option.
+    PrctlArg,
     /// Fourth argument of futex(2), by its operation.
     FutexArg,
     /// A value, flags, or both, with names.
@@ -130,6 +132,7 @@ pub enum Shape {
     /// Access and modification time.
     TimespecPair,
     Timeval,
+    Utimbuf,
     /// Access and modification time.
     TimevalPair,
     Itimerval,

@@ -340,6 +340,8 @@ impl Lower<'_> {
             let ip = self.current().ip();
             self.raise(r.vector as u8, ip);
         }
+        self.emit_nan_fixes();
+        self.emit_indefinites();
         for i in 0..self.stubs.len() {
             let stub = self.stubs[i];
             self.exit_stub(&stub);

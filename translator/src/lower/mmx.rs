@@ -2,7 +2,7 @@
 //! registers R0..R7 (Intel SDM vol. 1, chapter 9).
 //!
 //! An operation loads its operands into the temporaries v16 and v17, works there and stores the
-//! result. Every MMX instruction but EMMS makes TOP zero and all tags valid, and a write sets the
+//! result. Every MMX instruction makes TOP zero and, but for EMMS, all tags valid, and a write sets the
 //! exponent of the aliased register to all ones (9.5.1); this comes last, behind any fault.
 //!
 //! Most mnemonics are shared with SSE2: the table sends an instruction here if one of its first
@@ -155,6 +155,7 @@ fn source(l: &mut Lower, ins: &Instruction, op: u32) {
         let m = l.address(ins, size);
         l.vload(size, S, m);
     }
+    l.free_temps();
 }
 
 impl Lower<'_> {
@@ -177,6 +178,7 @@ impl Lower<'_> {
 
     /// The exponent of a written register becomes all ones.
     fn complete_mm(&mut self, reg: Register) {
+        self.free_temps();
         let t = self.constant(Width::W, 0xffff);
         dynasm!(self.a; .arch aarch64; strh W(t.0), [x28, mm_offset(reg) + 8]);
         self.enter_mmx();
@@ -190,10 +192,10 @@ impl Lower<'_> {
     }
 }
 
+/// All registers become empty, and TOP zero.
 fn emms(l: &mut Lower, _ins: &Instruction) -> Lowered {
     l.raise_pending_x87();
-    let at = offset::X87 + offset_of!(X87State, tag) as u32;
-    dynasm!(l.a; .arch aarch64; strh wzr, [x28, at]);
+    l.a.str_w(R::ZR, STATE, offset::X87 + offset_of!(X87State, top) as u32);
     Ok(())
 }
 
@@ -273,7 +275,7 @@ fn maskmovq(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// The address in RDI (or EDI), with a segment override's base.
-    fn string_destination(&mut self, ins: &Instruction) -> R {
+    pub(super) fn string_destination(&mut self, ins: &Instruction) -> R {
         let rdi = R(7);
         let base = match ins.memory_segment() {
             Register::FS => super::FS,
@@ -449,6 +451,7 @@ fn cvtps2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.raise_pending_x87();
     let source = l.vread(ins, 1, 8);
     l.vmov(S, source);
+    l.free_temps();
     if ins.mnemonic() == M::Cvtps2pi {
         dynasm!(l.a; .arch aarch64; frintx v17.s2, v17.s2);
     }
@@ -470,6 +473,7 @@ fn cvtpd2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.raise_pending_x87();
     let source = l.vread(ins, 1, 16);
     l.vmov(S, source);
+    l.free_temps();
     if ins.mnemonic() == M::Cvtpd2pi {
         dynasm!(l.a; .arch aarch64; frintx v17.d2, v17.d2);
     }

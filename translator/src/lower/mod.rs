@@ -29,6 +29,7 @@ pub mod arith;
 pub mod atomics;
 pub mod bits;
 pub mod control;
+pub mod crypto;
 pub mod exits;
 pub mod flagstate;
 pub mod mmx;
@@ -36,8 +37,11 @@ pub mod moves;
 pub mod muldiv;
 pub mod operands;
 pub mod shifts;
+pub mod sse_convert;
+pub mod sse_float;
 pub mod sse_int;
 pub mod sse_moves;
+pub mod sse_nan;
 pub mod sse_shuffle;
 pub mod strings;
 pub mod system;
@@ -131,6 +135,8 @@ pub struct Lower<'a> {
     /// Branch instructions that are patched: linked, or stopped for an interrupt.
     pub sites: Vec<Site>,
     raises: Vec<Raise>,
+    nan_fixes: Vec<sse_nan::NanFix>,
+    indefinites: Vec<sse_convert::Indefinite>,
     /// Where control comes in from outside: offset of the first instruction and its re-entry stub.
     pub entries: Vec<(u32, Label)>,
     /// Guest instruction of each piece of host code, ascending in `host`.
@@ -166,6 +172,8 @@ impl<'a> Lower<'a> {
             stubs: Vec::new(),
             sites: Vec::new(),
             raises: Vec::new(),
+            nan_fixes: Vec::new(),
+            indefinites: Vec::new(),
             entries: Vec::new(),
             map: Vec::with_capacity(region.insns.len() + 8),
             indirect_stub: None,

@@ -19,8 +19,8 @@ const DE: u8 = 0;
 pub(super) const ROWS: Rows = &[
     row(M::Mul, mul, Flags::NONE, Flags::ALL),
     row(M::Imul, imul, Flags::NONE, Flags::ALL),
-    row(M::Div, div, Flags::NONE, Flags::ALL),
-    row(M::Idiv, div, Flags::NONE, Flags::ALL),
+    row(M::Div, div, Flags::ALL, Flags::ALL),
+    row(M::Idiv, div, Flags::ALL, Flags::ALL),
     plain(M::Mulx, mulx),
     row(M::Adcx, adcx, Flags::C, Flags::C),
     row(M::Adox, adox, Flags::O, Flags::O),

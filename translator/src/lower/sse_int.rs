@@ -150,6 +150,7 @@ pub(super) const SHIFT_ROWS: Rows = &[
     plain(M::Pabsb, absolute),
     plain(M::Pabsw, absolute),
     plain(M::Pabsd, absolute),
+    plain(M::Mpsadbw, mpsadbw),
     plain(M::Phminposuw, phminposuw),
     row(M::Ptest, ptest, Flags::NONE, Flags::ALL),
 ];
@@ -345,6 +346,26 @@ fn absolute(l: &mut Lower, ins: &Instruction) -> Lowered {
         M::Pabsw => dynasm!(l.a; .arch aarch64; abs V(d.0).h8, V(m.0).h8),
         _ => dynasm!(l.a; .arch aarch64; abs V(d.0).s4, V(m.0).s4),
     }
+    Ok(())
+}
+
+/// Eight sums of four absolute differences: a block of the second operand against each position in the
+/// first from an offset on.
+fn mpsadbw(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let imm = u32::from(ins.immediate8());
+    let (offset, block) = (imm & 4, 4 * (imm & 3));
+    let (sum, bytes, one) = (l.vtmp(), l.vtmp(), l.vtmp());
+    l.vzero(sum);
+    for i in 0..4 {
+        dynasm!(l.a; .arch aarch64
+            ; ext V(bytes.0).b16, V(d.0).b16, V(d.0).b16, offset + i
+            ; dup V(one.0).b8, V(m.0).b[block + i]
+            ; uabal V(sum.0).h8, V(bytes.0).b8, V(one.0).b8
+        );
+    }
+    l.vmov(d, sum);
     Ok(())
 }
 

@@ -4,12 +4,11 @@
 
 use super::operands::{host_of, vec_of};
 use super::table::{Rows, plain};
-use super::{FS, Lower, Lowered, STATE, Unimplemented};
+use super::{Lower, Lowered, Unimplemented};
 use crate::asm::{R, V, Width};
 use crate::helpers::Helper;
-use crate::state::offset;
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic as M, OpKind};
 
 pub(super) const ROWS: Rows = &[
     plain(M::Movaps, whole),
@@ -264,22 +263,15 @@ fn insert(l: &mut Lower, ins: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// Stores the bytes whose mask bit is set to [rdi]; rare, so a helper does it.
+/// Stores the bytes whose mask bit is set to [rdi], in two halves; rare, so a helper does it.
 fn maskmovdqu(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let rdi = host_of(Register::RDI);
-    let (address, registers) = (R(20), R(21));
-    let w = if ins.op_kind(0) == OpKind::MemorySegEDI { Width::W } else { Width::X };
-    l.a.mov(w, address, rdi);
-    match ins.segment_prefix() {
-        Register::FS => l.a.add(Width::X, address, address, FS),
-        Register::GS => {
-            l.a.ldr(registers, STATE, offset::GS_BASE);
-            l.a.add(Width::X, address, address, registers);
-        }
-        _ => {}
-    }
     let (src, mask) = (vec_of(ins.op1_register()), vec_of(ins.op2_register()));
-    l.a.mov_imm(Width::W, registers, u64::from(src.n() | mask.n() << 8));
-    l.call_helper(Helper::StoreMasked);
+    for half in 0..2u32 {
+        let address = l.string_destination(ins);
+        l.a.add_imm(Width::X, R(20), address, u64::from(8 * half));
+        dynasm!(l.a; .arch aarch64; umov x21, V(src.0).d[half]; umov x22, V(mask.0).d[half]);
+        l.call_helper(Helper::MaskedStore);
+        l.free_temps();
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use super::{Lower, Lowered};
 use super::{arith, atomics, bits, control, mmx, moves, muldiv, shifts, strings, system, x87};
-use super::{sse_int, sse_moves, sse_shuffle};
+use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -66,6 +66,7 @@ const FAMILIES: &[Rows] = &[
     atomics::ROWS,
     bits::ROWS,
     control::ROWS,
+    crypto::ROWS,
     mmx::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
@@ -75,6 +76,9 @@ const FAMILIES: &[Rows] = &[
     system::ROWS,
     x87::CONDITIONAL_ROWS,
     x87::ROWS,
+    sse_convert::ROWS,
+    sse_float::ROWS,
+    sse_float::OTHER_ROWS,
     sse_int::ROWS,
     sse_int::SHIFT_ROWS,
     sse_moves::ROWS,

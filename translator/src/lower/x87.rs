@@ -28,13 +28,14 @@ pub(super) const ROWS: Rows = rows! {
         Fdiv Fdivp Fidiv Fdivr Fdivrp Fidivr;
     load: Fld Fild Fbld;
     constant: Fld1 Fldl2t Fldl2e Fldpi Fldlg2 Fldln2 Fldz;
-    store: Fst Fstp Fist Fistp Fisttp Fbstp;
+    store: Fst Fstp Fstpnce Fist Fistp Fisttp Fbstp;
     compare: Fcom Fcomp Fcompp Fucom Fucomp Fucompp Ficom Ficomp;
     operation: Ftst Fxam Fchs Fabs Fsqrt Frndint F2xm1 Fsin Fcos Fyl2x Fyl2xp1 Fpatan Fscale Fprem
         Fprem1 Fxtract Fptan Fsincos Fincstp Fdecstp;
     exchange: Fxch;
     free: Ffree Ffreep;
     wait: Wait Fnop;
+    nothing: Fneni Fndisi Fnsetpm;
     store_status: Fnstsw;
     store_control: Fnstcw;
     load_control: Fldcw;
@@ -73,12 +74,13 @@ const ES: u32 = 7;
 
 impl Lower<'_> {
     /// Raises #MF if an unmasked exception of an earlier instruction is pending: what every
-    /// waiting x87 instruction and every MMX instruction begins with.
+    /// waiting x87 instruction and every MMX instruction begins with. Gives back all temporaries.
     pub fn raise_pending_x87(&mut self) {
         let raise = self.cold_raise(16);
         let t = self.tmp();
         dynasm!(self.a; .arch aarch64; ldrh W(t.0), [x28, SW]);
         self.a.tbnz(t, ES, raise);
+        self.free_temps();
     }
 
     /// Calls a helper with constant arguments.
@@ -220,18 +222,22 @@ fn store(l: &mut Lower, ins: &Instruction) -> Lowered {
     let pop = !matches!(ins.mnemonic(), M::Fst | M::Fist);
     l.raise_pending_x87();
     if ins.op0_kind() == OpKind::Register {
-        l.call_with(Helper::X87StoreSt, [st(ins.op0_register()).into(), pop.into(), 0]);
+        let helper = match ins.mnemonic() {
+            M::Fstpnce => Helper::X87StoreUnchecked,
+            _ => Helper::X87StoreSt,
+        };
+        l.call_with(helper, [st(ins.op0_register()).into(), pop.into(), 0]);
         return Ok(());
     }
     let (target, size) = target(ins)?;
     l.call_with(Helper::X87Store, [target, 0, 0]);
     let suppressed = l.a.label();
     l.a.tbnz(ARG1, STORE_SUPPRESSED, suppressed);
-    let m = l.address(ins, size.min(8));
-    l.store(size.min(8), ARG0, m);
     if size == 10 {
-        let m = l.displaced(m, 8, 2);
-        l.store(2, ARG1, m);
+        store_ten_bytes(l, ins);
+    } else {
+        let m = l.address(ins, size);
+        l.store(size, ARG0, m);
     }
     if pop {
         l.pop_x87();
@@ -242,6 +248,16 @@ fn store(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.a.lsr(Width::X, t, ARG1, STORE_STATUS);
     dynasm!(l.a; .arch aarch64; strh W(t.0), [x28, SW]);
     Ok(())
+}
+
+/// Stores the value of ten bytes. Nothing is written if either part faults on a missing page: the
+/// lower part is read first and written last.
+fn store_ten_bytes(l: &mut Lower, ins: &Instruction) {
+    let m = l.address(ins, 8);
+    l.load(8, R(30), m);
+    let high = l.displaced(m, 8, 2);
+    l.store(2, ARG1, high);
+    l.store(8, ARG0, m);
 }
 
 impl Lower<'_> {
@@ -359,6 +375,11 @@ fn wait(l: &mut Lower, _ins: &Instruction) -> Lowered {
     Ok(())
 }
 
+/// Instructions of the 8087 and 80287 that later processors ignore (SDM vol. 3, 24.18.8).
+fn nothing(_: &mut Lower, _: &Instruction) -> Lowered {
+    Ok(())
+}
+
 fn store_status(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (sw, top) = (l.tmp(), l.tmp());
     dynasm!(l.a; .arch aarch64; ldrh W(sw.0), [x28, SW]; ldrh W(top.0), [x28, TOP]);
@@ -416,10 +437,9 @@ fn environment(l: &mut Lower, ins: &Instruction) -> Lowered {
     if matches!(ins.mnemonic(), M::Fldenv | M::Frstor) {
         l.raise_pending_x87();
     }
-    if !matches!(ins.memory_size(), MemorySize::FpuEnv28 | MemorySize::FpuState108) {
-        return Err(Unimplemented); // the 16-bit formats
-    }
+    let short = matches!(ins.memory_size(), MemorySize::FpuEnv14 | MemorySize::FpuState94);
     l.address_argument(ins);
+    l.a.mov_imm(Width::W, ARG1, short.into());
     l.call(helper);
     Ok(())
 }

@@ -10,7 +10,9 @@ use super::f80::F80;
 use super::image;
 use super::ops::{self, Binary, Pair as Two, Target, Unary};
 use crate::helpers::Pair;
+use crate::mxcsr;
 use crate::state::CpuState;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What a helper without a result returns.
 const DONE: Pair = Pair(0, 0);
@@ -96,6 +98,13 @@ pub extern "C" fn load_constant(cpu: &mut CpuState, index: u64, _: u64, _: u64) 
 pub extern "C" fn store_st(cpu: &mut CpuState, i: u64, pop: u64, _: u64) -> Pair {
     note(cpu);
     ops::store_st(&mut cpu.x87, i as u8, pop != 0);
+    DONE
+}
+
+/// FSTPNCE ST(i): i.
+pub extern "C" fn store_unchecked(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> Pair {
+    note(cpu);
+    ops::store_unchecked(&mut cpu.x87, i as u8);
     DONE
 }
 
@@ -230,9 +239,16 @@ pub extern "C" fn load_control(cpu: &mut CpuState, control: u64, _: u64, _: u64)
 
 /// Writes to guest memory. A fault abandons the caller, which has changed nothing yet.
 fn write_guest<const N: usize>(address: u64, image: &[u8; N]) {
+    let p = address as *mut u8;
     // SAFETY: a guest address is the same host address; the guest's fault handling answers for
     // what is not mapped, and nothing of ours lies where the guest has memory.
-    unsafe { (address as *mut [u8; N]).write_unaligned(*image) };
+    unsafe {
+        // Both pages fault before either changes.
+        for end in [p, p.wrapping_add(N - 1)] {
+            AtomicU8::from_ptr(end).fetch_or(0, Ordering::Relaxed);
+        }
+        p.cast::<[u8; N]>().write_unaligned(*image);
+    }
 }
 
 /// Reads guest memory, see [`write_guest`].
@@ -241,29 +257,41 @@ fn read_guest<const N: usize>(address: u64) -> [u8; N] {
     unsafe { (address as *const [u8; N]).read_unaligned() }
 }
 
-/// FNSTENV: address.
-pub extern "C" fn store_env(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> Pair {
-    write_guest(address, &image::store_env(&cpu.x87));
+/// FNSTENV: address, whether in 16-bit format.
+pub extern "C" fn store_env(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
+    match short {
+        0 => write_guest(address, &image::store_env(&cpu.x87)),
+        _ => write_guest(address, &image::store_short_env(&cpu.x87)),
+    }
     image::mask_all(&mut cpu.x87);
     DONE
 }
 
-/// FLDENV: address.
-pub extern "C" fn load_env(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> Pair {
-    image::load_env(&mut cpu.x87, &read_guest(address));
+/// FLDENV: address, whether in 16-bit format.
+pub extern "C" fn load_env(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
+    match short {
+        0 => image::load_env(&mut cpu.x87, &read_guest(address)),
+        _ => image::load_short_env(&mut cpu.x87, &read_guest(address)),
+    }
     DONE
 }
 
-/// FNSAVE: address.
-pub extern "C" fn save(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> Pair {
-    write_guest(address, &image::save(&cpu.x87));
+/// FNSAVE: address, whether in 16-bit format.
+pub extern "C" fn save(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
+    match short {
+        0 => write_guest(address, &image::save(&cpu.x87)),
+        _ => write_guest(address, &image::short_save(&cpu.x87)),
+    }
     ops::init(&mut cpu.x87);
     DONE
 }
 
-/// FRSTOR: address.
-pub extern "C" fn restore(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> Pair {
-    image::restore(&mut cpu.x87, &read_guest(address));
+/// FRSTOR: address, whether in 16-bit format.
+pub extern "C" fn restore(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
+    match short {
+        0 => image::restore(&mut cpu.x87, &read_guest(address)),
+        _ => image::short_restore(&mut cpu.x87, &read_guest(address)),
+    }
     DONE
 }
 
@@ -273,6 +301,7 @@ pub extern "C" fn fxsave(cpu: &mut CpuState, address: u64, wide: u64, _: u64) ->
         return Pair(1, 0);
     }
     let mut image = read_guest(address);
+    mxcsr::collect(cpu);
     image::fxsave(cpu, &mut image, wide != 0);
     write_guest(address, &image);
     DONE

@@ -2,12 +2,17 @@
 
 use super::f80::status::TOP;
 use super::f80::{Class, F80};
+use crate::mxcsr;
 use crate::state::{CpuState, X87State};
 
 /// Size of the environment in 32-bit protected-mode format, which 64-bit mode uses.
 pub const ENV_SIZE: usize = 28;
 /// Size of the image of FNSAVE.
 pub const SAVE_SIZE: usize = 108;
+/// Size of the environment in 16-bit format.
+pub const SHORT_ENV_SIZE: usize = 14;
+/// Size of the image of FNSAVE in 16-bit format.
+pub const SHORT_SAVE_SIZE: usize = 94;
 /// Size of the image of FXSAVE.
 pub const FXSAVE_SIZE: usize = 512;
 
@@ -103,6 +108,43 @@ pub fn restore(x: &mut X87State, image: &[u8; SAVE_SIZE]) {
     }
 }
 
+/// The 16-bit format of an environment: the low half of each field.
+fn shorten(env: &[u8]) -> [u8; SHORT_ENV_SIZE] {
+    std::array::from_fn(|i| env[i / 2 * 4 + i % 2])
+}
+
+/// The 32-bit format of a 16-bit environment.
+fn lengthen(env: &[u8]) -> [u8; ENV_SIZE] {
+    std::array::from_fn(|i| if i % 4 < 2 { env[i / 4 * 2 + i % 4] } else { 0 })
+}
+
+/// FNSTENV's image with an operand-size prefix.
+pub fn store_short_env(x: &X87State) -> [u8; SHORT_ENV_SIZE] {
+    shorten(&store_env(x))
+}
+
+/// FLDENV with an operand-size prefix.
+pub fn load_short_env(x: &mut X87State, image: &[u8; SHORT_ENV_SIZE]) {
+    load_env(x, &lengthen(image));
+}
+
+/// FNSAVE's image with an operand-size prefix.
+pub fn short_save(x: &X87State) -> [u8; SHORT_SAVE_SIZE] {
+    let image = save(x);
+    let mut short = [0; SHORT_SAVE_SIZE];
+    put(&mut short, 0, shorten(&image));
+    put::<80>(&mut short, SHORT_ENV_SIZE, get(&image, ENV_SIZE));
+    short
+}
+
+/// FRSTOR with an operand-size prefix.
+pub fn short_restore(x: &mut X87State, image: &[u8; SHORT_SAVE_SIZE]) {
+    let mut long = [0; SAVE_SIZE];
+    put(&mut long, 0, lengthen(image));
+    put::<80>(&mut long, ENV_SIZE, get(image, SHORT_ENV_SIZE));
+    restore(x, &long);
+}
+
 /// Ten bytes of an image as a register.
 fn get_f80(image: &[u8], at: usize) -> u128 {
     let mut bytes = [0; 16];
@@ -134,11 +176,11 @@ pub fn fxsave(cpu: &CpuState, image: &mut [u8; FXSAVE_SIZE], wide: bool) {
 
 /// FXRSTOR; `false` (#GP) if the image sets reserved bits of MXCSR, with nothing changed.
 pub fn fxrstor(cpu: &mut CpuState, image: &[u8; FXSAVE_SIZE], wide: bool) -> bool {
-    let mxcsr = u32::from_le_bytes(get(image, 24));
-    if mxcsr & !MXCSR_MASK != 0 {
+    let value = u32::from_le_bytes(get(image, 24));
+    if value & !MXCSR_MASK != 0 {
         return false;
     }
-    cpu.mxcsr = mxcsr;
+    mxcsr::write(cpu, value);
     let x = &mut cpu.x87;
     let status = u16::from_le_bytes(get(image, 2));
     x.cw = control_word(u16::from_le_bytes(get(image, 0)));

@@ -127,6 +127,7 @@ impl Random {
             _ => u128::from(self.below(20)).wrapping_sub(10),
         };
         memory[..16].copy_from_slice(&word.to_le_bytes());
+        memory[16..].fill_with(|| self.next() as u8);
         memory
     }
 }
@@ -345,6 +346,7 @@ tests! {
     fstp_st 20000 Exact: "fstp st(2)", |x, _m| plain!(ops::store_st(x, 2, true));
     fst_m32 300000 Exact: "fst dword ptr [rdi]", |x, m| plain!(store(x, m, Target::F32, 4, false));
     fstp_m64 300000 Exact: "fstp qword ptr [rdi]", |x, m| plain!(store(x, m, Target::F64, 8, true));
+    fstpnce 20000 Exact: ".byte 0xd9, 0xda", |x, _m| plain!(ops::store_unchecked(x, 2));
     fstp_m80 20000 Exact: "fstp tbyte ptr [rdi]", |x, m| plain!(store(x, m, Target::F80, 10, true));
     fist_m16 100000 Exact: "fist word ptr [rdi]", |x, m| plain!(store(x, m, Target::I16, 2, false));
     fistp_m32 100000 Exact: "fistp dword ptr [rdi]", |x, m| plain!(store(x, m, Target::I32, 4, true));
@@ -363,6 +365,9 @@ tests! {
     fnclex 1000 Exact: "fnclex", |x, _m| plain!(ops::clear_exceptions(x));
     fldcw 20000 Exact: "fldcw word ptr [rdi]", |x, m| plain!(ops::load_control(x, operand(m) as u16));
     fldenv 20000 Exact: "fldenv [rdi]", |x, m| plain!(image::load_env(x, m[..28].try_into().expect("28 bytes")));
+    short_fldenv 20000 Exact: ".byte 0x66\nfldenv [rdi]", |x, m| plain!(image::load_short_env(x, m[..14].try_into().expect("14 bytes")));
+    short_frstor 20000 Exact: ".byte 0x66\nfrstor [rdi]", |x, m| plain!(image::short_restore(x, m[..94].try_into().expect("94 bytes")));
+    frstor 20000 Exact: "frstor [rdi]", |x, m| plain!(image::restore(x, m[..108].try_into().expect("108 bytes")));
     f2xm1 200000 OneUlp: "f2xm1", |x, _m| plain!(ops::unary(x, Unary::F2xm1));
     fsin 200000 OneUlp: "fsin", |x, _m| plain!(ops::unary(x, Unary::Sin));
     fcos 200000 OneUlp: "fcos", |x, _m| plain!(ops::unary(x, Unary::Cos));

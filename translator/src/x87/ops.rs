@@ -168,6 +168,15 @@ pub fn store_st(x: &mut X87State, i: u8, pop: bool) {
     }
 }
 
+/// FSTPNCE, an undocumented FSTP that only pops when ST(0) is empty.
+pub fn store_unchecked(x: &mut X87State, i: u8) {
+    if let Some(value) = x.get(0) {
+        x.set(i, value);
+    }
+    x.sw &= !C1;
+    x.pop();
+}
+
 /// What a store instruction does to its memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -21,6 +21,10 @@ pub struct Counter {
     pub options: String,
 }
 
+/// What every run finds in its environment; Python's hashes are not to differ from run to run.
+const ENVIRONMENT: [(&str, &str); 3] =
+    [("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("PYTHONHASHSEED", "0")];
+
 /// A counted run.
 pub struct Counted {
     /// The executed arm64 instructions of all processes.
@@ -54,7 +58,7 @@ impl Counter {
         let _ = fs::remove_file(&lines);
         let runner = self.runner(&lines)?;
         let mut command = command(&runner);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", home);
+        command.env_clear().envs(ENVIRONMENT).env("HOME", home);
         let prefix = self.folder.join("native");
         if command.get_args().next().is_some_and(|program| Path::new(program).starts_with(&prefix))
         {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::abi::epoll::GuestEpollEvent;
 use crate::abi::stat::GuestStat;
+use crate::abi::time::Utimbuf;
 use crate::files::OpenHow;
 use crate::limits::Rlimit;
 
@@ -52,6 +53,10 @@ fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
         Shape::Timespec => timespec(addr)?,
         Shape::TimespecPair => pair(timespec(addr)?, timespec(addr + 16)?),
         Shape::Timeval => timeval(addr)?,
+        Shape::Utimbuf => {
+            let Utimbuf { actime, modtime } = guest::read(addr)?;
+            format!("{{actime={actime}, modtime={modtime}}}")
+        }
         Shape::TimevalPair => pair(timeval(addr)?, timeval(addr + 16)?),
         Shape::Itimerval => {
             let Itimerval { interval, value } = guest::read(addr)?;
@@ -135,8 +140,8 @@ fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
     let [name, name_length, iov, iov_count, control, control_length, flags] =
         guest::read::<[u64; 7]>(addr)?;
     let name_length = name_length as u32;
-    let name = pointed(name, sockaddr(name, name_length.into()));
-    let iov = pointed(iov, iovec(iov, iov_count, total));
+    let name = pointed(name, || sockaddr(name, name_length.into()));
+    let iov = pointed(iov, || iovec(iov, iov_count, total));
     let control =
         if control_length == 0 { String::new() } else { format!("msg_control={control:#x}, ") };
     let flags = plain(names::MSG, flags & 0xffff_ffff);
@@ -181,7 +186,7 @@ fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
 
 fn argv(addr: u64) -> Result<String, Errno> {
     let all = pointers(addr)?;
-    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, string(arg, SHOWN)));
+    let shown = all.iter().take(SHOWN).map(|&arg| pointed(arg, || string(arg, SHOWN)));
     let mut texts: Vec<String> = shown.collect();
     if all.len() > SHOWN {
         texts.push("...".into());
@@ -292,18 +297,19 @@ fn sigset(set: u64) -> String {
 
 /// The kernel's `struct sigaction`: handler, flags, restorer, mask.
 fn sigaction(addr: u64) -> Result<String, Errno> {
+    const SA_RESTORER: u64 = 0x0400_0000;
     let [handler, flags, restorer, mask] = guest::read::<[u64; 4]>(addr)?;
     let handler = match handler {
         0 => "SIG_DFL".into(),
         1 => "SIG_IGN".into(),
         handler => format!("{handler:#x}"),
     };
-    let flags = plain(names::SA, flags);
-    let mask = sigset(mask);
-    Ok(format!(
-        "{{sa_handler={handler}, sa_mask={mask}, sa_flags={flags}, sa_restorer={}}}",
-        pointer(restorer)
-    ))
+    let restorer = match flags & SA_RESTORER {
+        0 => String::new(),
+        _ => format!(", sa_restorer={}", pointer(restorer)),
+    };
+    let (flags, mask) = (plain(names::SA, flags), sigset(mask));
+    Ok(format!("{{sa_handler={handler}, sa_mask={mask}, sa_flags={flags}{restorer}}}"))
 }
 
 /// `struct clone_args`, its first version.

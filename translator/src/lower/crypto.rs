@@ -1,0 +1,174 @@
+//! AES, PCLMULQDQ, SHA, CRC32 and the string comparisons of SSE4.2.
+//!
+//! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. Arm's SHA instructions do
+//! four rounds where x86's do two or leave the sums to others, so those go to helpers.
+
+use super::operands::vec_of;
+use super::table::{Rows, plain, row};
+use super::{Lower, Lowered, Unimplemented};
+use crate::asm::{R, V, Width};
+use crate::flags::Flags;
+use crate::helpers::Helper;
+use crate::vector::string_form;
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Instruction, Mnemonic as M};
+
+pub(super) const ROWS: Rows = &[
+    plain(M::Aesenc, aes_round),
+    plain(M::Aesenclast, aes_round),
+    plain(M::Aesdec, aes_round),
+    plain(M::Aesdeclast, aes_round),
+    plain(M::Aesimc, aesimc),
+    plain(M::Aeskeygenassist, aeskeygenassist),
+    plain(M::Pclmulqdq, pclmulqdq),
+    plain(M::Sha1rnds4, |l, i| sha(l, i, Helper::Sha1Rnds4)),
+    plain(M::Sha1nexte, |l, i| sha(l, i, Helper::Sha1Nexte)),
+    plain(M::Sha1msg1, |l, i| sha(l, i, Helper::Sha1Msg1)),
+    plain(M::Sha1msg2, |l, i| sha(l, i, Helper::Sha1Msg2)),
+    plain(M::Sha256rnds2, |l, i| sha(l, i, Helper::Sha256Rnds2)),
+    plain(M::Sha256msg1, |l, i| sha(l, i, Helper::Sha256Msg1)),
+    plain(M::Sha256msg2, |l, i| sha(l, i, Helper::Sha256Msg2)),
+    row(M::Pcmpestri, compare_strings, Flags::NONE, Flags::ALL),
+    row(M::Pcmpestri64, compare_strings, Flags::NONE, Flags::ALL),
+    row(M::Pcmpestrm, compare_strings, Flags::NONE, Flags::ALL),
+    row(M::Pcmpestrm64, compare_strings, Flags::NONE, Flags::ALL),
+    row(M::Pcmpistri, compare_strings, Flags::NONE, Flags::ALL),
+    row(M::Pcmpistrm, compare_strings, Flags::NONE, Flags::ALL),
+];
+
+/// x86 adds the round key last, Arm first: Arm's round of the state as the key of zero, then the key.
+fn aes_round(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.aes {
+        return Err(Unimplemented);
+    }
+    let d = vec_of(ins.op0_register());
+    let key = l.vread(ins, 1, 16);
+    let t = l.vtmp();
+    l.vzero(t);
+    match ins.mnemonic() {
+        M::Aesenc => dynasm!(l.a; .arch aarch64
+            ; aese V(t.0).b16, V(d.0).b16
+            ; aesmc V(t.0).b16, V(t.0).b16),
+        M::Aesenclast => dynasm!(l.a; .arch aarch64; aese V(t.0).b16, V(d.0).b16),
+        M::Aesdec => dynasm!(l.a; .arch aarch64
+            ; aesd V(t.0).b16, V(d.0).b16
+            ; aesimc V(t.0).b16, V(t.0).b16),
+        _ => dynasm!(l.a; .arch aarch64; aesd V(t.0).b16, V(d.0).b16),
+    }
+    dynasm!(l.a; .arch aarch64; eor V(d.0).b16, V(t.0).b16, V(key.0).b16);
+    Ok(())
+}
+
+fn aesimc(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.aes {
+        return Err(Unimplemented);
+    }
+    let n = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    dynasm!(l.a; .arch aarch64; aesimc V(d.0).b16, V(n.0).b16);
+    Ok(())
+}
+
+/// The bytes of AESKEYGENASSIST's result in the substituted state behind AESE, which has also shifted
+/// the rows: row r of column c has come from column c + r.
+fn key_assist_indices() -> u128 {
+    let substituted = |row: u32, column: u32| row + 4 * ((column + 4 - row) % 4);
+    (0..16).rev().fold(0, |v, i| {
+        let (word, byte) = (i / 4, i % 4);
+        let column = if word < 2 { 1 } else { 3 };
+        let row = (byte + word % 2) % 4; // RotWord in the odd words
+        v << 8 | u128::from(substituted(row, column))
+    })
+}
+
+fn aeskeygenassist(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.aes {
+        return Err(Unimplemented);
+    }
+    let n = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let (t, indices) = (l.vtmp(), l.vtmp());
+    let constant = u128::from(ins.immediate8());
+    l.vzero(t);
+    l.a.ldr_literal_q(indices, key_assist_indices());
+    dynasm!(l.a; .arch aarch64
+        ; aese V(t.0).b16, V(n.0).b16
+        ; tbl V(d.0).b16, {V(t.0).b16 * 1}, V(indices.0).b16
+    );
+    if constant != 0 {
+        l.a.ldr_literal_q(t, constant << 32 | constant << 96);
+        dynasm!(l.a; .arch aarch64; eor V(d.0).b16, V(d.0).b16, V(t.0).b16);
+    }
+    Ok(())
+}
+
+/// Carry-less product of the halves that the immediate's bits 0 and 4 select.
+fn pclmulqdq(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.pmull {
+        return Err(Unimplemented);
+    }
+    let d = vec_of(ins.op0_register());
+    let m = l.vread(ins, 1, 16);
+    let imm = ins.immediate8();
+    match (imm & 1 != 0, imm & 16 != 0) {
+        (false, false) => dynasm!(l.a; .arch aarch64; pmull V(d.0).q1, V(d.0).d1, V(m.0).d1),
+        (true, true) => dynasm!(l.a; .arch aarch64; pmull2 V(d.0).q1, V(d.0).d2, V(m.0).d2),
+        (first_high, _) => {
+            // The high half of the one against the low half of the other.
+            let (high, low) = if first_high { (d, m) } else { (m, d) };
+            let t = l.vtmp();
+            dynasm!(l.a; .arch aarch64
+                ; dup V(t.0).d2, V(high.0).d[1]
+                ; pmull V(d.0).q1, V(t.0).d1, V(low.0).d1);
+        }
+    }
+    Ok(())
+}
+
+impl Lower<'_> {
+    /// Calls a helper with a vector operand by value and further arguments in a constant.
+    fn call_with_vector(&mut self, h: Helper, m: V, third: u64) {
+        dynasm!(self.a; .arch aarch64; fmov x20, D(m.0); umov x21, V(m.0).d[1]);
+        self.a.mov_imm(Width::X, R(22), third);
+        self.call_helper(h);
+    }
+}
+
+fn sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let imm = if ins.mnemonic() == M::Sha1rnds4 { u64::from(ins.immediate8()) } else { 0 };
+    l.call_with_vector(helper, m, u64::from(d.n()) | imm << 8);
+    Ok(())
+}
+
+fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
+    use string_form::*;
+    let m = l.vread(ins, 1, 16);
+    let n = vec_of(ins.op0_register());
+    let form = match ins.mnemonic() {
+        M::Pcmpestri => EXPLICIT,
+        M::Pcmpestri64 => EXPLICIT | WIDE,
+        M::Pcmpestrm => EXPLICIT | MASK,
+        M::Pcmpestrm64 => EXPLICIT | WIDE | MASK,
+        M::Pcmpistrm => MASK,
+        _ => 0,
+    };
+    let third = u64::from(n.n()) | u64::from(ins.immediate8()) << 8 | form;
+    l.call_with_vector(Helper::CompareStrings, m, third);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_assist_undoes_the_shift_of_rows() {
+        // Row 0 is not shifted: words 0 and 2 begin with the bytes 4 and 12.
+        let bytes = key_assist_indices().to_le_bytes();
+        assert_eq!((bytes[0], bytes[8]), (4, 12));
+        assert_eq!(bytes[7], bytes[0]); // rotated
+        assert!(bytes.iter().all(|b| *b < 16));
+    }
+}

@@ -1,0 +1,131 @@
+//! MXCSR (Intel SDM vol. 1, 10.2.3) on the host's FPCR and FPSR.
+//!
+//! While translated code runs, FPCR holds MXCSR's rounding and flush modes and FPSR collects the
+//! exception flags that [`CpuState::mxcsr`] does not have yet.
+//!
+//! With FEAT_AFP the host's FPCR.AH makes NaNs, tininess and denormal operands those of x86, NEP keeps
+//! the upper lanes of scalar results, and FIZ is DAZ. Without it two things are inexact: DE is never set,
+//! and FTZ and DAZ come only together, as FPCR.FZ, if either is set.
+//!
+//! Exceptions are always masked: a host processor need not have traps, and few have. A guest that
+//! unmasks one gets the masked response and the flag.
+
+use crate::helpers::Pair;
+use crate::state::CpuState;
+
+/// Bits that may be set in MXCSR.
+pub const MASK: u32 = 0xffff;
+
+#[allow(missing_docs)] // names are the Intel SDM's
+pub mod bits {
+    pub const IE: u32 = 1 << 0;
+    pub const DE: u32 = 1 << 1;
+    pub const ZE: u32 = 1 << 2;
+    pub const OE: u32 = 1 << 3;
+    pub const UE: u32 = 1 << 4;
+    pub const PE: u32 = 1 << 5;
+    pub const DAZ: u32 = 1 << 6;
+    pub const FTZ: u32 = 1 << 15;
+}
+use bits::*;
+
+/// Bits of FPCR (Arm ARM C5.2.8).
+const FIZ: u32 = 1 << 0;
+const AH: u32 = 1 << 1;
+const NEP: u32 = 1 << 2;
+const RMODE: u32 = 22;
+/// FPCR.FZ, flush to zero.
+pub const FZ: u32 = 1 << 24;
+
+/// Each cumulative flag of FPSR (IOC DZC OFC UFC IXC) with its flag of MXCSR.
+const FLAGS: [(u32, u32); 5] = [(0, IE), (1, ZE), (2, OE), (3, UE), (4, PE)];
+/// FPSR.IDC.
+const IDC: u32 = 1 << 7;
+
+/// FPCR for an MXCSR; `afp` says whether the host has FEAT_AFP.
+pub fn fpcr(mxcsr: u32, afp: bool) -> u32 {
+    // Both count nearest as 0 and truncation as 3; up and down are exchanged.
+    let rounding = match mxcsr >> 13 & 3 {
+        1 => 2,
+        2 => 1,
+        same => same,
+    };
+    let modes = if afp {
+        let daz = if mxcsr & DAZ != 0 { FIZ } else { 0 };
+        let ftz = if mxcsr & FTZ != 0 { FZ } else { 0 };
+        AH | NEP | daz | ftz
+    } else if mxcsr & (FTZ | DAZ) != 0 {
+        FZ
+    } else {
+        0
+    };
+    modes | rounding << RMODE
+}
+
+/// Takes the flags that FPSR has collected over to `mxcsr`.
+pub fn collect(cpu: &mut CpuState) {
+    let mut flags =
+        FLAGS.iter().filter(|(bit, _)| cpu.fpsr >> bit & 1 != 0).fold(0, |m, (_, flag)| m | flag);
+    if cpu.fpcr & AH != 0 && cpu.fpsr & IDC != 0 {
+        flags |= DE;
+    }
+    if flags & UE != 0 && cpu.mxcsr & FTZ != 0 {
+        flags |= PE; // a flushed result is inexact
+    }
+    cpu.mxcsr |= flags;
+    cpu.fpsr = 0;
+}
+
+/// Makes FPCR follow `mxcsr`, which holds all flags.
+pub fn apply(cpu: &mut CpuState, afp: bool) {
+    cpu.fpcr = fpcr(cpu.mxcsr, afp);
+    cpu.fpsr = 0;
+}
+
+/// Changes MXCSR in a run-time helper.
+pub fn write(cpu: &mut CpuState, value: u32) {
+    cpu.mxcsr = value;
+    let afp = cpu.fpcr & AH != 0;
+    apply(cpu, afp);
+}
+
+/// LDMXCSR, with a valid value.
+pub extern "C" fn load(cpu: &mut CpuState, value: u64, _: u64, _: u64) -> Pair {
+    write(cpu, value as u32);
+    Pair(0, 0)
+}
+
+/// STMXCSR.
+pub extern "C" fn store(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> Pair {
+    collect(cpu);
+    Pair(u64::from(cpu.mxcsr), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_modes_have_their_arm_numbers() {
+        let modes = [0, 1, 2, 3].map(|rc| fpcr(0x1f80 | rc << 13, false) >> RMODE);
+        assert_eq!(modes, [0b00, 0b10, 0b01, 0b11]);
+    }
+
+    #[test]
+    fn flags_stick_until_they_are_cleared() {
+        let mut cpu = CpuState::new();
+        cpu.fpsr = 0b11;
+        assert_eq!(store(&mut cpu, 0, 0, 0).0, 0x1f80 | 0b101);
+        assert_eq!((cpu.fpsr, store(&mut cpu, 0, 0, 0).0), (0, 0x1f80 | 0b101));
+        cpu.fpsr = 1 << 4;
+        load(&mut cpu, 0x1f80, 0, 0);
+        assert_eq!(store(&mut cpu, 0, 0, 0).0, 0x1f80);
+    }
+
+    #[test]
+    fn flushing_follows_both_bits() {
+        assert_eq!(fpcr(0x9f80, false), FZ);
+        assert_eq!(fpcr(0x9f80, true), FZ | AH | NEP);
+        assert_eq!(fpcr(0x1fc0, true), FIZ | AH | NEP);
+    }
+}

@@ -1,0 +1,240 @@
+//! SSE on the host, with and without its optional instruction sets: NaNs, rounding, exception flags.
+//! (arm64 only: translated code must execute. Whole forms are compared with a real processor elsewhere.)
+#![cfg(target_arch = "aarch64")]
+
+use iced_x86::code_asm::*;
+use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder};
+use translator::state::{CpuState, MXCSR_DEFAULT};
+
+/// Everything is executable.
+struct Open;
+
+impl GuestMemory for Open {
+    fn executable_from(&self, _addr: u64) -> u64 {
+        4096
+    }
+    fn watch(&self, _start: u64, _end: u64) {}
+}
+
+/// Whether the host has FEAT_AFP. An emulator may have it without announcing it in HWCAP2.
+fn has_afp(caps: u64) -> bool {
+    const CPUID: u64 = 1 << 11;
+    if caps & CPUID == 0 {
+        return false;
+    }
+    let mmfr1: u64;
+    // SAFETY: HWCAP says that ID registers may be read.
+    unsafe { std::arch::asm!("mrs {}, ID_AA64MMFR1_EL1", out(reg) mmfr1) };
+    mmfr1 >> 44 & 15 != 0
+}
+
+/// What this host has of what SSE can use, by HWCAP and HWCAP2 of asm/hwcap.h.
+fn features() -> Vec<HostFeatures> {
+    // SAFETY: reads the auxiliary vector.
+    let (caps, caps2) =
+        unsafe { (libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2)) };
+    let baseline = HostFeatures::default();
+    let all = HostFeatures {
+        flagm: caps & 1 << 27 != 0,
+        flagm2: caps2 & 1 << 7 != 0,
+        frint: caps2 & 1 << 8 != 0,
+        afp: has_afp(caps),
+        ..baseline
+    };
+    vec![baseline, all, HostFeatures { afp: false, ..all }]
+}
+
+/// Runs code up to its `syscall` (or fault) from given vector registers.
+fn run(
+    host: HostFeatures,
+    xmm: &[u128],
+    build: impl Fn(&mut CodeAssembler),
+) -> (Exit, Box<CpuState>) {
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    build(&mut a);
+    a.syscall().expect("encodable");
+    let code: &'static mut [u8] = Box::leak(vec![0u8; 65536].into_boxed_slice());
+    let base = code.as_ptr() as u64;
+    let bytes = a.assemble(base).expect("assembles");
+    code[..bytes.len()].copy_from_slice(&bytes);
+    let config = Config {
+        order: MemoryOrder::Plain,
+        host,
+        cache_size: 16 << 20,
+        dump_asm: std::env::var_os("DUMP").is_some(),
+        flags_live_at_return: true,
+    };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let mut cpu = CpuState::new();
+    engine.attach(&mut cpu).expect("memory");
+    cpu.rip = base;
+    cpu.gpr[4] = base + 60000 & !15;
+    cpu.xmm[..xmm.len()].copy_from_slice(xmm);
+    let exit = engine.run(&mut cpu);
+    engine.detach(&mut cpu);
+    (exit, cpu)
+}
+
+/// The same on each set of host features, with a check of the state behind it.
+fn each(xmm: &[u128], build: impl Fn(&mut CodeAssembler), check: impl Fn(&CpuState)) {
+    for host in features() {
+        let (exit, cpu) = run(host, xmm, &build);
+        assert_eq!(exit, Exit::Syscall, "{host:?}");
+        check(&cpu);
+    }
+}
+
+const QUIET: u64 = 0x7ff8_0000_0000_0001;
+const SIGNALLING: u64 = 0xfff0_0000_0000_0002;
+const DEFAULT: u64 = 0xfff8_0000_0000_0000;
+
+fn pair(low: u64, high: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+#[test]
+fn nans_are_those_of_x86() {
+    let inf = f64::INFINITY.to_bits();
+    let one = 1f64.to_bits();
+    // First and second operand, sum.
+    for (a, b, sum) in [
+        (QUIET, SIGNALLING, QUIET),
+        (SIGNALLING, QUIET, SIGNALLING | 1 << 51),
+        (one, SIGNALLING, SIGNALLING | 1 << 51),
+        (QUIET, one, QUIET),
+        (inf, inf | 1 << 63, DEFAULT),
+        (one, one, 2f64.to_bits()),
+    ] {
+        let start = [pair(a, 7), pair(b, 8), pair(one, a), pair(one, b)];
+        each(
+            &start,
+            |a| {
+                a.addsd(xmm0, xmm1).unwrap();
+                a.addpd(xmm2, xmm3).unwrap();
+            },
+            |cpu| {
+                assert_eq!(cpu.xmm[0], pair(sum, 7));
+                assert_eq!(cpu.xmm[2], pair(2f64.to_bits(), sum));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_nan_does_not_disturb_live_flags() {
+    each(
+        &[pair(QUIET, 0), pair(SIGNALLING, 0)],
+        |a| {
+            a.mov(eax, 1u32).unwrap();
+            a.cmp(eax, 2).unwrap();
+            a.addsd(xmm0, xmm1).unwrap();
+            a.cvttsd2si(ecx, xmm0).unwrap();
+            a.setb(al).unwrap();
+        },
+        |cpu| {
+            assert_eq!(cpu.gpr[0] & 0xff, 1);
+            assert_eq!(cpu.gpr[1], 0x8000_0000);
+            assert_eq!(cpu.xmm[0], QUIET.into());
+        },
+    );
+}
+
+#[test]
+fn the_root_of_a_negative_number_is_the_default_nan() {
+    each(
+        &[pair((-4f64).to_bits(), 5), pair(9f64.to_bits(), 6)],
+        |a| {
+            a.sqrtsd(xmm2, xmm0).unwrap();
+            a.sqrtsd(xmm3, xmm1).unwrap();
+        },
+        |cpu| {
+            assert_eq!(cpu.xmm[2], DEFAULT.into());
+            assert_eq!(cpu.xmm[3], 3f64.to_bits().into());
+            assert_eq!(cpu.mxcsr, MXCSR_DEFAULT | 1);
+        },
+    );
+}
+
+#[test]
+fn mxcsr_rounds_and_collects_flags() {
+    each(
+        &[2.5f64.to_bits().into(), (-2.5f64).to_bits().into()],
+        |a| {
+            a.cvtsd2si(eax, xmm0).unwrap();
+            a.cvtsd2si(ecx, xmm1).unwrap();
+            a.push(0x3f80).unwrap(); // down
+            a.ldmxcsr(ptr(rsp)).unwrap();
+            a.cvtsd2si(edx, xmm0).unwrap();
+            a.cvtsd2si(ebx, xmm1).unwrap();
+            a.stmxcsr(ptr(rsp)).unwrap();
+            a.pop(rsi).unwrap();
+            a.push(0x5f80).unwrap(); // up
+            a.ldmxcsr(ptr(rsp)).unwrap();
+            a.stmxcsr(ptr(rsp)).unwrap();
+            a.pop(rdi).unwrap();
+            a.cvtsd2si(r8d, xmm0).unwrap();
+            a.cvtsd2si(r9d, xmm1).unwrap();
+        },
+        |cpu| {
+            let g = |i: usize| cpu.gpr[i] as i32;
+            assert_eq!((g(0), g(1)), (2, -2));
+            assert_eq!((g(2), g(3)), (2, -3));
+            assert_eq!((g(8), g(9)), (3, -2));
+            assert_eq!(cpu.gpr[6], 0x3fa0); // PE
+            assert_eq!(cpu.gpr[7], 0x5f80);
+        },
+    );
+}
+
+#[test]
+fn reserved_bits_of_mxcsr_fault() {
+    let load = |value: i32| {
+        let (exit, cpu) = run(HostFeatures::default(), &[], |a| {
+            a.push(value).unwrap();
+            a.ldmxcsr(ptr(rsp)).unwrap();
+        });
+        (exit, cpu.mxcsr)
+    };
+    assert_eq!(load(0xffff), (Exit::Syscall, 0xffff));
+    assert_eq!(load(0x1_1f80), (Exit::Exception(13), MXCSR_DEFAULT));
+}
+
+#[test]
+fn what_does_not_fit_is_indefinite() {
+    let big = 3e9f64.to_bits();
+    let fits = (-2147483648.9f64).to_bits();
+    each(
+        &[pair(big, fits), pair(fits, 0), pair(1e19f64.to_bits(), 0)],
+        |a| {
+            a.cvttsd2si(eax, xmm0).unwrap();
+            a.cvttsd2si(ecx, xmm1).unwrap();
+            a.cvttsd2si(rdx, xmm2).unwrap();
+            a.cvttsd2si(rbx, xmm0).unwrap();
+            a.cvttpd2dq(xmm3, xmm0).unwrap();
+        },
+        |cpu| {
+            assert_eq!(cpu.gpr[0], 0x8000_0000);
+            assert_eq!(cpu.gpr[1], 0x8000_0000);
+            assert_eq!(cpu.gpr[2], 1 << 63);
+            assert_eq!(cpu.gpr[3], 3_000_000_000);
+            assert_eq!(cpu.xmm[3], 0x8000_0000_8000_0000);
+            assert_eq!(cpu.mxcsr, MXCSR_DEFAULT | 0x21);
+        },
+    );
+}
+
+#[test]
+fn minimum_takes_the_second_of_equals() {
+    let zeros = [pair(0, 1 << 63), pair(1 << 63, 0), pair(QUIET, 1), pair(3, SIGNALLING)];
+    each(
+        &zeros,
+        |a| {
+            a.minpd(xmm0, xmm1).unwrap();
+            a.maxpd(xmm2, xmm3).unwrap();
+        },
+        |cpu| {
+            assert_eq!(cpu.xmm[0], pair(1 << 63, 0));
+            assert_eq!(cpu.xmm[2], pair(3, SIGNALLING));
+        },
+    );
+}
