@@ -2,6 +2,8 @@
 //!
 //! This crate knows nothing of Linux, ELF or system calls.
 
+#![allow(clippy::useless_conversion)] // what dynasm expands to converts register numbers
+
 pub mod asm;
 pub mod cache;
 pub mod cpuid;

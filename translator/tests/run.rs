@@ -128,3 +128,76 @@ fn an_indirect_jump_finds_its_way() {
     });
     assert_eq!(cpu.gpr[3], 300);
 }
+
+#[test]
+fn a_long_repeated_move_ends_with_the_registers_of_a_loop() {
+    let source: Vec<u8> = (0..40_000u32).map(|i| (i * 7 + i / 256) as u8).collect();
+    let mut to = vec![0u8; 40_000];
+    let (from, target) = (source.as_ptr() as u64, to.as_mut_ptr() as u64);
+    let cpu = run(|a| {
+        a.mov(rsi, from).unwrap();
+        a.mov(rdi, target).unwrap();
+        a.mov(ecx, 4999u32).unwrap();
+        a.rep().movsq().unwrap();
+        a.mov(ecx, 7u32).unwrap(); // too short for the helper
+        a.rep().movsb().unwrap();
+        a.mov(rbx, rcx).unwrap();
+    });
+    assert_eq!(to[..39_999], source[..39_999]);
+    assert_eq!(to[39_999], 0);
+    assert_eq!([cpu.gpr[6], cpu.gpr[7], cpu.gpr[3]], [from + 39_999, target + 39_999, 0]);
+}
+
+#[test]
+fn a_scan_of_nothing_keeps_the_flags() {
+    let cpu = run(|a| {
+        a.xor(ecx, ecx).unwrap();
+        a.cmp(ecx, 1).unwrap(); // CF = 1, ZF = 0
+        a.repne().scasb().unwrap();
+        a.setb(al).unwrap();
+        a.sete(ah).unwrap();
+    });
+    assert_eq!(cpu.gpr[0] & 0xffff, 1);
+}
+
+/// Locked operations at every offset of a 16-byte block and across its end.
+#[test]
+fn misaligned_locked_operations_work() {
+    #[repr(align(64))]
+    struct Line([u8; 64]);
+    for at in [0, 1, 4, 9, 13] {
+        let mut line = Line([0; 64]);
+        let p = line.0.as_mut_ptr() as u64 + at;
+        let cpu = run(|a| {
+            a.mov(rdi, p).unwrap();
+            a.mov(eax, 5u32).unwrap();
+            a.lock().xadd(dword_ptr(rdi), eax).unwrap();
+            a.lock().inc(dword_ptr(rdi)).unwrap();
+            a.mov(ecx, 9u32).unwrap();
+            a.mov(eax, 6u32).unwrap();
+            a.lock().cmpxchg(dword_ptr(rdi), ecx).unwrap();
+            a.sete(dl).unwrap();
+            a.mov(eax, 1u32).unwrap();
+            a.lock().cmpxchg(dword_ptr(rdi), ecx).unwrap();
+            a.sete(dh).unwrap();
+        });
+        assert_eq!(cpu.gpr[2] & 0xffff, 1, "at {at}");
+        assert_eq!(cpu.gpr[0], 9, "at {at}");
+        assert_eq!(line.0[at as usize..][..4], [9, 0, 0, 0], "at {at}");
+    }
+}
+
+#[test]
+fn flags_go_through_the_stack_and_ah() {
+    let cpu = run(|a| {
+        a.mov(eax, 0x8d5u32).unwrap(); // OF SF ZF AF PF CF
+        a.push(rax).unwrap();
+        a.popfq().unwrap();
+        a.cmc().unwrap(); // CF = 0
+        a.lahf().unwrap();
+        a.pushfq().unwrap();
+        a.pop(rdx).unwrap();
+    });
+    assert_eq!(cpu.gpr[0] >> 8 & 0xff, 0xd6);
+    assert_eq!(cpu.gpr[2], 0xad6);
+}

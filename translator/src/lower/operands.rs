@@ -399,7 +399,9 @@ impl Lower<'_> {
                 let b = self.constant(Width::X, o as i64 as u64);
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
-            Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
+            Addr::Imm(b, o)
+                if o >= 0 && (o as u32).is_multiple_of(size) && o as u32 / size < 4096 =>
+            {
                 self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) => {
@@ -487,7 +489,9 @@ impl Lower<'_> {
                 let b = self.constant(Width::X, o as i64 as u64);
                 self.a.word(0x3900_0000 | common | b.n() << 5);
             }
-            Addr::Imm(b, o) if o >= 0 && o as u32 % size == 0 && o as u32 / size < 4096 => {
+            Addr::Imm(b, o)
+                if o >= 0 && (o as u32).is_multiple_of(size) && o as u32 / size < 4096 =>
+            {
                 self.a.word(0x3900_0000 | common | (o as u32 / size) << 10 | b.n() << 5);
             }
             Addr::Imm(b, o) if (-256..256).contains(&o) => {

@@ -81,16 +81,15 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let size = destination.size;
     let in_register = destination.memory.is_none();
-    if count == Some(1) && ins.mnemonic() != M::Shr && ins.mnemonic() != M::Sar && size >= 4 {
-        if in_register && l.need.any(Flags::NZCV) {
-            // a + a has all the flags of a shift by one.
-            l.a.adds(width_of(size), a, a, a);
-            if l.wants_pf() {
-                l.a.mov(Width::W, PF, a);
-            }
-            l.flags_are(Carry::Direct);
-            return Ok(());
+    let left = !matches!(ins.mnemonic(), M::Shr | M::Sar);
+    if left && count == Some(1) && in_register && size >= 4 && l.need.any(Flags::NZCV) {
+        // a + a has all the flags of a shift by one.
+        l.a.adds(width_of(size), a, a, a);
+        if l.wants_pf() {
+            l.a.mov(Width::W, PF, a);
         }
+        l.flags_are(Carry::Direct);
+        return Ok(());
     }
     let x = l.extended(ins, a, size, in_register);
     // Narrow operands are shifted in X registers, so that SHL's carry is still there.
