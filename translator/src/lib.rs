@@ -2,6 +2,9 @@
 //!
 //! This crate knows nothing of Linux, ELF or system calls.
 
+// The expansion of dynasm! converts register numbers, whatever their type.
+#![allow(clippy::useless_conversion)]
+
 pub mod asm;
 pub mod cache;
 pub mod cpuid;
