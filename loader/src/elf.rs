@@ -324,7 +324,10 @@ fn steps(loads: &[Segment]) -> Vec<Step> {
         if memory.end == file_end {
             continue;
         }
-        let zero = file_end..page_up(file_end).min(memory.end);
+        // Behind a file's bytes all the rest of the page is zero (padzero in fs/binfmt_elf.c): the
+        // dynamic linker allocates there.
+        let page_end = page_up(file_end);
+        let zero = file_end..if has_file { page_end } else { page_end.min(memory.end) };
         if (has_file || shared) && !zero.is_empty() {
             steps.push(Step::Zero { addr: zero.start, len: zero.end - zero.start, prot });
         }

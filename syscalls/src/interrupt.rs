@@ -146,7 +146,11 @@ impl Inbox {
     /// Notes a page for [`take_stale`](Self::take_stale); false if too many wait.
     fn put_stale(&self, page: u64) -> bool {
         let free = self.stale.iter().find(|s| s.load(Ordering::Relaxed) == 0);
-        free.map(|s| s.store(page, Ordering::Relaxed)).is_some()
+        free.map(|s| s.store(page, Ordering::Relaxed)).is_some_and(|()| {
+            // Before translated code runs again, the main loop has to look.
+            self.attention.store(1, Ordering::SeqCst);
+            true
+        })
     }
 
     /// A page that the translator wrote for the guest while it held translated code.
@@ -440,6 +444,17 @@ mod tests {
         inbox.put(&SigInfo::new(SIGSEGV, -1));
         assert_eq!(inbox.take(SignalSet::default()).map(|i| i.code()), Some(-6));
         assert_eq!(inbox.take(SignalSet::default()), None);
+    }
+
+    #[test]
+    fn stale_pages_demand_attention() {
+        let inbox = Inbox::default();
+        (1..=STALE as u64).for_each(|page| assert!(inbox.put_stale(page << 12)));
+        assert!(!inbox.put_stale(0x100_0000));
+        assert!(inbox.attention());
+        let mut taken: Vec<u64> = std::iter::from_fn(|| inbox.take_stale()).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, (1..=STALE as u64).map(|page| page << 12).collect::<Vec<_>>());
     }
 
     #[test]

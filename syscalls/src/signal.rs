@@ -10,6 +10,7 @@ use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, SigInfo};
 use crate::memmap::EXEC;
 use crate::sigframe::{Frame, Setup, Stack, Trap, XState};
+use crate::strace;
 use crate::table::host as nr;
 use crate::task::Task;
 
@@ -293,6 +294,9 @@ pub(crate) fn after_failed_exec(task: &mut Task) {
 /// Does what the guest's disposition says.
 fn handle(task: &mut Task, info: &SigInfo) {
     let signo = info.signo();
+    if strace::enabled() {
+        strace::signal(task, info);
+    }
     let action = {
         let mut table = task.actions.lock();
         let entry = &mut table[signo as usize - 1];
@@ -387,6 +391,9 @@ const SI_KERNEL: i32 = 0x80;
 pub(crate) fn force(task: &mut Task, info: &SigInfo) {
     let signo = info.signo();
     if task.mask.contains(signo) || task.actions.get(signo).handler <= SIG_IGN {
+        if strace::enabled() {
+            strace::signal(task, info);
+        }
         die(signo);
     }
     handle(task, info);

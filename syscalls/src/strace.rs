@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::abi::errno;
 use crate::host::{Errno, SysResult};
+use crate::interrupt::SigInfo;
 use crate::table::{Call, Type, guest as nr};
 use crate::task::Task;
 use crate::{fds, log};
@@ -92,11 +93,24 @@ fn never_returns(call: &Call) -> bool {
     matches!(u64::from(call.number), nr::exit | nr::exit_group | nr::execve | nr::execveat)
 }
 
+/// Prints a signal that is about to be delivered, and where.
+pub(crate) fn signal(task: &Task, info: &SigInfo) {
+    let name = format::signal(info.signo() as u64);
+    let rip = task.cpu.rip;
+    let (code, addr) = (info.code(), info.addr());
+    let prefix = prefix(task.tid);
+    let line =
+        format!("{prefix}--- {name} {{si_code={code}, si_addr={addr:#x}}} at {rip:#x} ---\n");
+    log::write_all(FD.load(Ordering::Relaxed), line.as_bytes());
+}
+
+/// Says whose line it is, once there are several.
+fn prefix(tid: i32) -> String {
+    if SEVERAL.load(Ordering::Relaxed) { format!("[pid {tid:5}] ") } else { String::new() }
+}
+
 fn print(tid: i32, name: &str, args: &[Option<String>], outcome: &str) {
-    let mut line = String::new();
-    if SEVERAL.load(Ordering::Relaxed) {
-        line += &format!("[pid {tid:5}] ");
-    }
+    let mut line = prefix(tid);
     line += name;
     line.push('(');
     for (i, arg) in args.iter().enumerate() {

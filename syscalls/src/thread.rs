@@ -273,7 +273,7 @@ mod tests {
         let block = Block::new().unwrap();
         assert_eq!(block.stack() % 16, 0);
         let template = template();
-        assert_eq!(block.thread_pointer as usize % template.align.max(16), 0);
+        assert_eq!(block.thread_pointer % template.align.max(16), 0);
         assert!(block.thread_pointer - PRE_TCB_SIZE >= block.stack_top + ALT_STACK_SIZE);
         assert!(block.thread_pointer + TCB_SIZE + template.memory_size <= block.base + block.size);
         let tls =

@@ -249,13 +249,10 @@ impl Memory {
         };
         let hint = self.ceil(request.addr);
         let low = request.flags & MAP_32BIT != 0;
-        if hint >= MIN_ADDRESS
-            && hint.checked_add(span).is_some_and(|end| end <= ADDRESS_LIMIT)
-            && !low
-        {
-            if state.map.is_free(hint..hint + span) && host(hint).is_ok() {
-                return Ok(hint + skew);
-            }
+        let wanted = hint >= MIN_ADDRESS && !low;
+        let end = hint.checked_add(span).filter(|&end| wanted && end <= ADDRESS_LIMIT);
+        if end.is_some_and(|end| state.map.is_free(hint..end)) && host(hint).is_ok() {
+            return Ok(hint + skew);
         }
         let align = if request.flags & MAP_HUGETLB != 0 { 2 << 20 } else { self.host_page };
         let within = if low { LOW_WINDOW } else { MIN_ADDRESS..state.base };
@@ -430,8 +427,9 @@ impl Memory {
         });
     }
 
-    /// Says where the heap begins: behind the program's bss.
+    /// Says where the heap begins: on the first page behind the program's bss, as load_elf_binary has it.
     pub fn set_brk(&self, start: u64) {
+        let start = start.next_multiple_of(PAGE);
         self.lock().brk = start..start;
     }
 
@@ -670,8 +668,8 @@ pub(super) mod tests {
         let memory = memory(4096);
         let room = memory.map(&anonymous(0, 8, 0, 0)).unwrap();
         memory.unmap(room, 8 * PAGE).unwrap();
-        memory.set_brk(room + 100);
-        assert_eq!(memory.brk(0), room + 100);
+        memory.set_brk(room - 100);
+        assert_eq!(memory.brk(0), room);
         assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
         // SAFETY: inside the heap.
         unsafe { *((room + 2 * PAGE) as *mut u8) = 9 };
@@ -679,10 +677,10 @@ pub(super) mod tests {
         assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
         // SAFETY: inside the heap.
         assert_eq!(unsafe { *((room + 2 * PAGE) as *const u8) }, 0);
-        assert_eq!(memory.brk(room + 99), room + 3 * PAGE);
+        assert_eq!(memory.brk(room - 1), room + 3 * PAGE);
         assert_eq!(memory.brk(u64::MAX), room + 3 * PAGE);
         assert!(memory.proc_maps().contains("[heap]"));
-        memory.brk(room + 100);
+        assert_eq!(memory.brk(room), room);
     }
 
     #[test]
