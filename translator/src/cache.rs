@@ -9,6 +9,7 @@
 
 use crate::asm::Asm;
 use crate::lower::exits::{RECORD_SITE, RECORD_STUB, Stop};
+use crate::lower::operands::{LDUR, LDUR_MASK, NOP, relaxed};
 use crate::lower::{Emitted, MapEntry};
 use crate::region::Region;
 use std::io;
@@ -185,6 +186,25 @@ impl CodeCache {
         // by branches while other threads execute them (Arm ARM B2.2.5).
         unsafe { (*(at as *const AtomicU32)).store(word, Ordering::Release) };
         flush_icache(at, 4);
+    }
+
+    /// Makes the ordered access at `at`, which a misaligned address made fault, a plain one with a
+    /// barrier. Returns where to go on; None if there is no ordered access. Async-signal-safe.
+    pub fn relax(&self, at: u64) -> Option<u64> {
+        // SAFETY: aligned words of emitted code; an access is neither the first nor the last one.
+        let word = |at: u64| unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
+        let old = word(at);
+        let Some(instead) = relaxed(old) else {
+            // Perhaps another thread was here first.
+            return (old & LDUR_MASK == LDUR).then_some(at);
+        };
+        let beside = if instead.store { at - 4 } else { at + 4 };
+        let room = word(beside) == NOP;
+        if room {
+            self.patch(beside, instead.barrier);
+        }
+        self.patch(at, instead.word);
+        Some(if room && instead.store { beside } else { at })
     }
 
     /// Makes an exit go straight to a translation.

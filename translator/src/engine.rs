@@ -537,6 +537,13 @@ impl Engine {
             let Some(meta) = self.cache.region_at(context.pc) else {
                 return false;
             };
+            if fault.signo == libc::SIGBUS as u32
+                && fault.code == BUS_ADRALN
+                && let Some(at) = self.cache.relax(context.pc)
+            {
+                context.pc = at;
+                return true;
+            }
             save_context(cpu, context, meta);
         } else if cpu.helper_return != 0 {
             // CallHelper has saved the state, and the helper has not changed it yet.
@@ -582,6 +589,9 @@ impl Engine {
         self.lock().stats
     }
 }
+
+/// `si_code` of a SIGBUS for a misaligned access.
+const BUS_ADRALN: i32 = 1;
 
 /// No executable memory at rip: an instruction fetch fault.
 fn no_code(cpu: &mut CpuState) -> Exit {

@@ -5,7 +5,7 @@
 //! operand is always treated as locked. Misaligned operands, which arm64 does not take, go to a helper.
 
 use super::arith::{Rhs, Sum};
-use super::operands::{host_of, width_of};
+use super::operands::{DMB_ISH, DMB_ISHLD, host_of, width_of};
 use super::table::{Rows, plain, row};
 use super::{Carry, Lower, Lowered, STATE};
 use crate::asm::{Cond, R, Width};
@@ -52,8 +52,6 @@ pub enum Rmw {
     Neg = 6,
 }
 
-const DMB_ISH: u32 = 0xd503_3bbf;
-const DMB_ISHLD: u32 = 0xd503_39bf;
 const DMB_ISHST: u32 = 0xd503_3abf;
 
 impl Lower<'_> {

@@ -17,6 +17,8 @@ pub enum Addr {
 
 /// Scratch of the memory primitives.
 const SCRATCH: R = R(30);
+/// The guest's stack is aligned, and its own.
+const RSP: R = R(4);
 
 /// Host register of a guest integer register of any width (AH..BH give rax..rbx).
 pub fn host_of(reg: Register) -> R {
@@ -410,53 +412,49 @@ impl Lower<'_> {
         }
     }
 
-    /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release.
+    /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release. They do not
+    /// take every misaligned address; a NOP behind the load and before the store gives room for
+    /// the barrier that a plain access needs, see [`relaxed`].
     fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr) {
-        let log2 = size.trailing_zeros();
         let (b, o) = match m {
             Addr::Imm(R::ZR, o) => (self.constant(Width::X, o as i64 as u64), 0),
             Addr::Imm(b, o) => (b, o),
             other => (self.materialize(other), 0),
         };
-        if self.config.host.lrcpc2 && (-256..256).contains(&o) {
-            // LDAPUR, LDAPURS*, STLUR
-            let opc = match access {
-                Access::Store => 0,
-                Access::Load => 1,
-                Access::LoadSx64 => 2,
-                Access::LoadSx32 => 3,
-            };
-            self.a.word(
-                0x1900_0000
-                    | log2 << 30
-                    | opc << 22
-                    | (o as u32 & 0x1ff) << 12
-                    | b.n() << 5
-                    | t.n(),
-            );
-            return;
-        }
-        let b = if o == 0 {
+        let lrcpc2 = self.config.host.lrcpc2 && (-256..256).contains(&o);
+        let b = if o == 0 || lrcpc2 {
             b
         } else {
             self.add_constant(Width::X, SCRATCH, b, i64::from(o));
             SCRATCH
         };
-        match access {
-            // STLR
-            Access::Store => self.a.word(0x089f_fc00 | log2 << 30 | b.n() << 5 | t.n()),
-            _ => {
-                if self.config.host.lrcpc {
-                    self.a.word(0x38bf_c000 | log2 << 30 | b.n() << 5 | t.n()); // LDAPR
-                } else {
-                    self.a.word(0x08df_fc00 | log2 << 30 | b.n() << 5 | t.n()); // LDAR
-                }
-                match access {
-                    Access::LoadSx64 => self.a.sbfx(Width::X, t, t, 0, size * 8),
-                    Access::LoadSx32 => self.a.sbfx(Width::W, t, t, 0, size * 8),
-                    _ => {}
-                }
+        let common = size.trailing_zeros() << 30 | b.n() << 5 | t.n();
+        let room = size > 1 && b != RSP;
+        if room && access == Access::Store {
+            self.a.word(NOP);
+        }
+        self.a.word(match access {
+            // STLUR, LDAPUR, LDAPURS*
+            _ if lrcpc2 => {
+                let opc = match access {
+                    Access::Store => 0,
+                    Access::Load => 1,
+                    Access::LoadSx64 => 2,
+                    Access::LoadSx32 => 3,
+                };
+                LDAPUR | common | opc << 22 | (o as u32 & 0x1ff) << 12
             }
+            Access::Store => STLR | common,
+            _ if self.config.host.lrcpc => LDAPR | common,
+            _ => LDAR | common,
+        });
+        if room && access != Access::Store {
+            self.a.word(NOP);
+        }
+        match access {
+            Access::LoadSx64 if !lrcpc2 => self.a.sbfx(Width::X, t, t, 0, size * 8),
+            Access::LoadSx32 if !lrcpc2 => self.a.sbfx(Width::W, t, t, 0, size * 8),
+            _ => {}
         }
     }
 
@@ -464,14 +462,14 @@ impl Lower<'_> {
     pub fn vload(&mut self, size: u32, v: V, m: Addr) {
         self.vector_access(true, size, v, m);
         if self.ordered() {
-            self.a.word(0xd503_39bf); // DMB ISHLD
+            self.a.word(DMB_ISHLD);
         }
     }
 
     /// Stores the low 4, 8 or 16 bytes of a vector register.
     pub fn vstore(&mut self, size: u32, v: V, m: Addr) {
         if self.ordered() {
-            self.a.word(0xd503_3bbf); // DMB ISH
+            self.a.word(DMB_ISH);
         }
         self.vector_access(false, size, v, m);
     }
@@ -524,10 +522,78 @@ impl Lower<'_> {
     }
 }
 
+/// LDAPUR, STLUR and their kin (FEAT_LRCPC2): opc in 23:22.
+const LDAPUR: u32 = 0x1900_0000;
+const LDAPR: u32 = 0x38bf_c000;
+const LDAR: u32 = 0x08df_fc00;
+const STLR: u32 = 0x089f_fc00;
+/// LDUR and STUR, with the fields of [`LDAPUR`].
+pub const LDUR: u32 = 0x3800_0000;
+/// The bits of [`LDUR`] and [`LDAPUR`] that are not fields.
+pub const LDUR_MASK: u32 = 0x3f20_0c00;
+/// The room for a barrier at an ordered access.
+pub const NOP: u32 = 0xd503_201f;
+/// Orders a load before everything behind it.
+pub const DMB_ISHLD: u32 = 0xd503_39bf;
+/// Orders everything before a store.
+pub const DMB_ISH: u32 = 0xd503_3bbf;
+
+/// A plain access in place of an ordered one that faulted on a misaligned address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relaxed {
+    /// The instruction instead.
+    pub word: u32,
+    /// The barrier instead of the NOP beside it.
+    pub barrier: u32,
+    /// A store: the NOP is before it.
+    pub store: bool,
+}
+
+/// What an ordered access is to be replaced with; None for any other instruction.
+pub fn relaxed(word: u32) -> Option<Relaxed> {
+    let fields = word & 0xc000_03ff;
+    let (word, store) = if word & LDUR_MASK == LDAPUR {
+        (word ^ LDAPUR ^ LDUR, word >> 22 & 3 == 0)
+    } else if [LDAPR, LDAR].contains(&(word & 0x3fff_fc00)) {
+        (LDUR | 1 << 22 | fields, false)
+    } else if word & 0x3fff_fc00 == STLR {
+        (LDUR | fields, true)
+    } else {
+        return None;
+    };
+    Some(Relaxed { word, barrier: if store { DMB_ISH } else { DMB_ISHLD }, store })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Load,
     LoadSx32,
     LoadSx64,
     Store,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_accesses_in_place_of_ordered_ones() {
+        // LDAPUR x1, [x2, #-8]: LDUR; STLUR w1, [x2, #4]: STUR; LDAPURSH x1, [x2]: LDURSH.
+        for (ordered, plain, store) in [
+            (0xd95f_8041, 0xf85f_8041, false),
+            (0x9900_4041, 0xb800_4041, true),
+            (0x5980_0041, 0x7880_0041, false),
+            // LDAPR x1, [x2]; LDAR w1, [x2]; STLR x1, [x2]
+            (0xf8bf_c041, 0xf840_0041, false),
+            (0x88df_fc41, 0xb840_0041, false),
+            (0xc89f_fc41, 0xf800_0041, true),
+        ] {
+            let r = relaxed(ordered).map(|r| (r.word, r.store));
+            assert_eq!(r, Some((plain, store)), "{ordered:#x}");
+        }
+        // LDUR; LDADDAL; CASAL; LDAXR
+        for other in [0xf85f_8041, 0xf8e1_0041, 0xc8e1_fc41, 0xc85f_fc41] {
+            assert_eq!(relaxed(other), None, "{other:#x}");
+        }
+    }
 }
