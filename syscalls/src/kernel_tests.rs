@@ -14,7 +14,7 @@ use crate::abi::{AT_FDCWD, errno};
 use crate::host::SysResult;
 use crate::table::guest as nr;
 use crate::task::Task;
-use crate::{fds, guest, table};
+use crate::{fds, guest, paths, table};
 
 /// x86_64's values.
 const O_RDWR: u64 = 0o2;
@@ -150,6 +150,23 @@ fn names_are_made_moved_and_removed() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     assert_eq!(guest.call(nr::access, &[two, 0]), Err(errno::ENOENT));
+}
+
+#[test]
+fn absolute_names_below_the_sysroot_come_first() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("only-in-the-sysroot")).unwrap();
+    // The other tests' files are not below it, so that they find what they did before.
+    paths::set_sysroot(format!("{}/", root.path().display()).as_bytes());
+    let mut guest = Guest::new();
+    let there = guest.path(0, Path::new("/only-in-the-sysroot"));
+    let not_there = guest.path(0x1000, Path::new("/only-in-the-sysroot/none"));
+    let buf = guest.memory + 0x2000;
+    guest.call(nr::stat, &[there, buf]).unwrap();
+    guest.call(nr::statx, &[AT_FDCWD as u64, there, 0, 0x7ff, buf]).unwrap();
+    assert_eq!(guest.call(nr::stat, &[not_there, buf]), Err(errno::ENOENT));
+    guest.call(nr::rmdir, &[there]).unwrap();
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Part {
         match self {
             Self::Format => {
                 let mut fmt = cargo();
-                fmt.args(["fmt", "--all", "--check"]);
+                fmt.args(["fmt", "--all", "--check", "--", "-l"]);
                 vec![check("format", Ok(fmt))]
             }
             Self::Clippy => {

@@ -126,8 +126,8 @@ fn packed_program() {
 }
 
 #[test]
-fn bss_within_one_page_needs_no_more_pages() {
-    let data = Phdr { memsz: 0x210, ..DATA };
+fn bss_within_one_page_zeroes_the_rest_of_it() {
+    let data = Phdr { memsz: 0x1020, ..DATA };
     let plan = plan_of(ET_EXEC, &[data]).unwrap();
     assert_eq!(plan.steps[1..], [Step::Zero { addr: 0x40_3010, len: 0xff0, prot: RW }]);
 }

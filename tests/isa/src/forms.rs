@@ -102,6 +102,13 @@ fn untested(code: Code) -> Option<&'static str> {
         .or_else(|| unusual_operands(code))
 }
 
+/// Prefetches of a register: #UD on AMD's processors, nothing on Intel's.
+const RESERVED_0F0D: [Code; 3] = [
+    Code::Reservednop_rm16_r16_0F0D,
+    Code::Reservednop_rm32_r32_0F0D,
+    Code::Reservednop_rm64_r64_0F0D,
+];
+
 fn unusual_operands(code: Code) -> Option<&'static str> {
     let op = code.op_code();
     match code.mnemonic() {
@@ -113,6 +120,7 @@ fn unusual_operands(code: Code) -> Option<&'static str> {
         Ret | Call | Jmp if op.operand_size() == 16 => {
             Some("branch of 16 bits, which Intel's processors ignore")
         }
+        _ if RESERVED_0F0D.contains(&code) => Some("processors differ"),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     operands::{self, Place},
     rng::{Lane, Rng, hash},
     state::{DATA, OPERANDS_SIZE, Program, RSP, State},
-    undefined::{self, Approximation, flag_effect},
+    undefined::{self, Approximation, STATUS, flag_effect},
 };
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, FlowControl, Instruction, InstructionBlock,
@@ -390,10 +390,15 @@ impl Sequence {
         let result =
             BlockEncoder::encode(64, block, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)
                 .expect("every instruction was encoded before");
-        let addresses =
-            result.new_instruction_offsets.iter().map(|&o| self.state.rip + u64::from(o));
+        let addresses: Vec<u64> = result
+            .new_instruction_offsets
+            .iter()
+            .map(|&offset| self.state.rip + u64::from(offset))
+            .collect();
+        let at_addresses = |flags: Vec<u32>| addresses.iter().copied().zip(flags).collect();
         let tolerance = Tolerance {
-            flags: addresses.zip(flat.undefined_flags()).collect(),
+            flags: at_addresses(flat.undefined_flags()),
+            dead: at_addresses(flat.dead_flags()),
             ..Tolerance::default()
         };
         let program = Program {
@@ -462,6 +467,14 @@ fn label(id: u32) -> u64 {
     0x4000_0000_0000 + u64::from(id) * 64
 }
 
+/// The flags an instruction reads, those of the x87 status word among them.
+fn reads(instruction: &Instruction) -> u32 {
+    match instruction.mnemonic() {
+        Mnemonic::Fnstsw => RflagsBits::C0 | RflagsBits::C1 | RflagsBits::C2 | RflagsBits::C3,
+        _ => instruction.rflags_read(),
+    }
+}
+
 /// A sequence as plain instructions whose branches name labels.
 struct Flat {
     instructions: Vec<Instruction>,
@@ -488,13 +501,30 @@ impl Flat {
         }
     }
 
+    /// For every instruction, the status flags that no path reads before writing them again.
+    fn dead_flags(&self) -> Vec<u32> {
+        let last = self.instructions.len() - 1;
+        let mut live = vec![0; self.instructions.len()];
+        live[last] = STATUS;
+        loop {
+            let mut changed = false;
+            for i in (0..last).rev() {
+                let effect = flag_effect(&self.instructions[i], None);
+                let after = self.successors(i).iter().fold(0, |flags, &next| flags | live[next]);
+                let before =
+                    (after & !effect.defined & !effect.undefined) | reads(&self.instructions[i]);
+                changed |= before & !live[i] != 0;
+                live[i] |= before;
+            }
+            if !changed {
+                return live.iter().map(|flags| STATUS & !flags).collect();
+            }
+        }
+    }
+
     /// The item that reads an undefined flag, if one does.
     fn reader_of_undefined(&self) -> Option<usize> {
         let before = self.undefined_flags();
-        let reads = |instruction: &Instruction| match instruction.mnemonic() {
-            Mnemonic::Fnstsw => RflagsBits::C0 | RflagsBits::C1 | RflagsBits::C2 | RflagsBits::C3,
-            _ => instruction.rflags_read(),
-        };
         let reader = (0..before.len()).find(|&i| reads(&self.instructions[i]) & before[i] != 0)?;
         Some(self.item_of[reader])
     }

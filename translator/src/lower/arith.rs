@@ -8,6 +8,9 @@ use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
 use crate::flags::Flags;
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
 
+/// Scratch for constants that one instruction takes.
+const SCRATCH: R = R(30);
+
 pub(super) const ROWS: Rows = &[
     row(M::Add, add, Flags::NONE, Flags::ALL),
     row(M::Sub, sub, Flags::NONE, Flags::ALL),
@@ -71,7 +74,11 @@ impl Lower<'_> {
         if ins.op_kind(0) == OpKind::Register {
             return (self.read(ins, 0), Destination { memory: None, size });
         }
-        let m = self.address(ins, size);
+        // Both accesses use the address: it shall not hold two temporaries.
+        let m = match self.address(ins, size) {
+            m @ Addr::Index(..) => Addr::Imm(self.single_address(m), 0),
+            m => m,
+        };
         let t = self.tmp();
         self.load(size, t, m);
         (t, Destination { memory: Some(m), size })
@@ -105,6 +112,18 @@ impl Lower<'_> {
             Rhs::Reg(r) => r,
             Rhs::Imm(0) => R::ZR,
             Rhs::Imm(v) => self.constant(w, v),
+        }
+    }
+
+    /// The second operand for the one instruction that is emitted next.
+    fn rhs_scratch(&mut self, w: Width, rhs: Rhs) -> R {
+        match rhs {
+            Rhs::Reg(r) => r,
+            Rhs::Imm(0) => R::ZR,
+            Rhs::Imm(v) => {
+                self.a.mov_imm(w, SCRATCH, v);
+                SCRATCH
+            }
         }
     }
 
@@ -155,7 +174,7 @@ impl Lower<'_> {
                 return;
             }
         }
-        let b = self.rhs_register(w, rhs);
+        let b = self.rhs_scratch(w, rhs);
         match (op, flags) {
             (Sum::Add, false) => self.a.add(w, d, a, b),
             (Sum::Add, true) => self.a.adds(w, d, a, b),
@@ -507,7 +526,7 @@ impl Lower<'_> {
             (Logic::And, Rhs::Imm(v)) if v == all => return self.a.mov(w, d, a),
             _ => {}
         }
-        let b = self.rhs_register(w, rhs);
+        let b = self.rhs_scratch(w, rhs);
         match op {
             Logic::And => self.a.and(w, d, a, b),
             Logic::Or => self.a.orr(w, d, a, b),
@@ -604,7 +623,7 @@ impl Lower<'_> {
         match rhs {
             Rhs::Imm(v) if fits_logical_imm(w, v) => self.a.ands_imm(w, d, a, v),
             _ => {
-                let b = self.rhs_register(w, rhs);
+                let b = self.rhs_scratch(w, rhs);
                 self.a.ands(w, d, a, b);
             }
         }
@@ -707,9 +726,11 @@ fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
         }
         return Ok(());
     }
-    // A copy, as the result may be written over the operand.
-    let old = l.tmp();
-    l.a.mov(Width::X, old, a);
+    // A copy, if the result may be written over the operand.
+    let old = if destination.memory.is_some() { a } else { l.tmp() };
+    if old != a {
+        l.a.mov(Width::X, old, a);
+    }
     l.emit_sum(op, w, d, old, one, false);
     if destination.memory.is_some() || size < 4 {
         l.write_destination(ins, &destination, d);

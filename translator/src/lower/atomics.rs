@@ -5,7 +5,7 @@
 //! operand is always treated as locked. Misaligned operands, which arm64 does not take, go to a helper.
 
 use super::arith::{Rhs, Sum};
-use super::operands::width_of;
+use super::operands::{host_of, width_of};
 use super::table::{Rows, plain, row};
 use super::{Carry, Lower, Lowered, STATE};
 use crate::asm::{Cond, R, Width};
@@ -229,7 +229,13 @@ fn cmpxchg(l: &mut Lower, ins: &Instruction) -> Lowered {
     } else {
         let src = l.read_register(ins.op1_register());
         let d = l.tmp();
-        l.a.csel(width_of(size), d, src, old, Cond::Eq);
+        if size >= 4 {
+            // If not equal, the whole destination stays.
+            l.a.mov(width_of(size), d, src);
+            l.a.csel(Width::X, d, d, host_of(ins.op0_register()), Cond::Eq);
+        } else {
+            l.a.csel(Width::W, d, src, old, Cond::Eq);
+        }
         Some(d)
     };
     // If equal, a 32-bit accumulator keeps its upper half.
@@ -242,7 +248,11 @@ fn cmpxchg(l: &mut Lower, ins: &Instruction) -> Lowered {
         l.write_register(accumulator, accumulated);
     }
     if let Some(d) = new {
-        l.write_register(ins.op0_register(), d);
+        if size >= 4 {
+            l.a.mov(Width::X, host_of(ins.op0_register()), d);
+        } else {
+            l.write_register(ins.op0_register(), d);
+        }
     }
     Ok(())
 }

@@ -215,7 +215,7 @@ impl Lower<'_> {
             self.a.cfinv();
             return;
         }
-        let (zero, carry) = (self.tmp(), self.tmp());
+        let (zero, carry) = (R(29), R(30));
         self.a.cset(zero, Cond::Eq);
         self.a.csinc(Width::W, zero, zero, R::ZR, Cond::Vc);
         self.a.cset(carry, Cond::Lt);

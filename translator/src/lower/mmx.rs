@@ -111,8 +111,7 @@ pub(super) fn lower(l: &mut Lower, ins: &Instruction) -> Lowered {
         M::Movdq2q => return movdq2q(l, ins),
         M::Movntq => return movntq(l, ins),
         M::Maskmovq => return maskmovq(l, ins),
-        M::Cvtpi2ps => return cvtpi2ps(l, ins),
-        M::Cvtpi2pd => return cvtpi2pd(l, ins),
+        M::Cvtpi2ps | M::Cvtpi2pd => return cvtpi2p(l, ins),
         M::Cvtps2pi | M::Cvttps2pi => return cvtps2pi(l, ins),
         M::Cvtpd2pi | M::Cvttpd2pi => return cvtpd2pi(l, ins),
         M::Pextrw => return pextrw(l, ins),
@@ -421,24 +420,19 @@ fn shift_by_register(a: &mut Asm, m: M) {
     }
 }
 
-fn cvtpi2ps(l: &mut Lower, ins: &Instruction) -> Lowered {
-    l.raise_pending_x87();
-    source(l, ins, 1);
-    let d = vec_of(ins.op0_register());
-    dynasm!(l.a; .arch aarch64; scvtf v17.s2, v17.s2; mov V(d.0).d[0], v17.d[0]);
-    l.enter_mmx();
-    Ok(())
-}
-
-/// With a memory operand CVTPI2PD has nothing to do with MMX (SDM vol. 2).
-fn cvtpi2pd(l: &mut Lower, ins: &Instruction) -> Lowered {
+/// CVTPI2PS and CVTPI2PD. With a memory operand they have nothing to do with MMX.
+fn cvtpi2p(l: &mut Lower, ins: &Instruction) -> Lowered {
     let memory = ins.op1_kind() == OpKind::Memory;
     if !memory {
         l.raise_pending_x87();
     }
     source(l, ins, 1);
     let d = vec_of(ins.op0_register());
-    dynasm!(l.a; .arch aarch64; sshll v17.d2, v17.s2, 0; scvtf V(d.0).d2, v17.d2);
+    if ins.mnemonic() == M::Cvtpi2ps {
+        dynasm!(l.a; .arch aarch64; scvtf v17.s2, v17.s2; mov V(d.0).d[0], v17.d[0]);
+    } else {
+        dynasm!(l.a; .arch aarch64; sshll v17.d2, v17.s2, 0; scvtf V(d.0).d2, v17.d2);
+    }
     if !memory {
         l.enter_mmx();
     }

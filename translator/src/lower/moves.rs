@@ -6,7 +6,7 @@ use super::table::{Rows, plain, row};
 use super::{Lower, Lowered};
 use crate::asm::{R, Reloc, Width};
 use crate::flags::Flags;
-use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 
 const RAX: R = R(0);
 const RDX: R = R(2);
@@ -301,7 +301,7 @@ fn pop(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 fn leave(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let size = if ins.stack_pointer_increment() == 2 { 2 } else { 8 };
+    let size = if ins.code() == Code::Leavew { 2 } else { 8 };
     let t = l.tmp();
     l.load(size, t, Addr::Imm(RBP, 0));
     l.a.add_imm(Width::X, RSP, RBP, u64::from(size));
@@ -311,7 +311,7 @@ fn leave(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 /// ENTER alloc, level (Intel SDM vol. 2): push rbp, copy `level - 1` frame pointers, push the new one.
 fn enter(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.code() != iced_x86::Code::Enterq_imm16_imm8 {
+    if ins.code() != Code::Enterq_imm16_imm8 {
         return Err(super::Unimplemented);
     }
     let level = ins.immediate8_2nd() as i32 & 31;

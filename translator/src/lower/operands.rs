@@ -255,7 +255,7 @@ impl Lower<'_> {
             return Addr::Imm(base, displacement as i32);
         }
         if fits_add_imm(displacement.unsigned_abs()) {
-            let t = self.tmp();
+            let t = if base.0 < 16 { self.tmp() } else { base };
             self.add_constant(Width::X, t, base, displacement);
             return Addr::Imm(t, 0);
         }

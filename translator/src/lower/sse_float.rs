@@ -8,7 +8,7 @@
 use super::operands::vec_of;
 use super::sse_nan::*;
 use super::table::{Rows, plain, row};
-use super::{Lower, Lowered, Unimplemented};
+use super::{Lower, Lowered};
 use crate::asm::{R, V, Width};
 use crate::flags::Flags;
 use crate::helpers::Helper;
@@ -123,9 +123,6 @@ fn extremum(l: &mut Lower, ins: &Instruction, shape: Shape, op: FloatOp) -> Lowe
 /// CMPPS and its relatives: EQ LT LE UNORD, and their opposites from 4 on. LT and LE signal for quiet
 /// NaNs, as FCMGT and FCMGE do.
 fn compare(l: &mut Lower, ins: &Instruction, shape: Shape) -> Lowered {
-    if ins.is_string_instruction() {
-        return Err(Unimplemented);
-    }
     let d = vec_of(ins.op0_register());
     let m = l.vread(ins, 1, shape.size());
     let predicate = ins.immediate8() & 7;

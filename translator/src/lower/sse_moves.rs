@@ -4,7 +4,7 @@
 
 use super::operands::{host_of, vec_of};
 use super::table::{Rows, plain};
-use super::{Lower, Lowered, Unimplemented};
+use super::{Lower, Lowered};
 use crate::asm::{R, V, Width};
 use crate::helpers::Helper;
 use dynasmrt::{DynasmApi, dynasm};
@@ -123,11 +123,7 @@ fn movss(l: &mut Lower, ins: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// MOVSD of SSE2; the string instruction has the same mnemonic.
 fn movsd(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.is_string_instruction() {
-        return Err(Unimplemented);
-    }
     if ins.op_kind(0) == OpKind::Register && ins.op_kind(1) == OpKind::Register {
         let (d, n) = (vec_of(ins.op0_register()), vec_of(ins.op1_register()));
         dynasm!(l.a; .arch aarch64; ins V(d.0).d[0], V(n.0).d[0]);

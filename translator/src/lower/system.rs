@@ -8,7 +8,7 @@ use crate::asm::{Cond, R, Width};
 use crate::flags::Flags;
 use crate::helpers::Helper;
 use crate::state::offset;
-use iced_x86::{Code, Instruction, Mnemonic as M};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind};
 
 const RAX: R = R(0);
 const RCX: R = R(1);
@@ -16,6 +16,8 @@ const RDX: R = R(2);
 const RSP: R = R(4);
 /// General protection.
 const GP: u8 = 13;
+/// Invalid opcode.
+const UD: u8 = 6;
 
 const ALL_BUT_O: Flags = Flags::ALL.without(Flags::O);
 
@@ -54,6 +56,9 @@ pub(super) const ROWS: Rows = &[
     plain(M::Prefetcht0, hint),
     plain(M::Prefetcht1, hint),
     plain(M::Prefetcht2, hint),
+    plain(M::Prefetchit0, hint),
+    plain(M::Prefetchit1, hint),
+    plain(M::Cldemote, hint),
     plain(M::Reservednop, hint),
     // Without shadow stacks these are NOPs too (Intel SDM vol. 1, 17.3).
     plain(M::Rdsspd, hint),
@@ -294,7 +299,17 @@ fn pause(l: &mut Lower, _: &Instruction) -> Lowered {
 }
 
 /// Instructions that may do nothing.
-fn hint(_: &mut Lower, _: &Instruction) -> Lowered {
+fn hint(l: &mut Lower, ins: &Instruction) -> Lowered {
+    // 0F 0D is for prefetches from memory only.
+    let prefetch = matches!(
+        ins.code(),
+        Code::Reservednop_rm16_r16_0F0D
+            | Code::Reservednop_rm32_r32_0F0D
+            | Code::Reservednop_rm64_r64_0F0D
+    );
+    if prefetch && ins.op_kind(0) == OpKind::Register {
+        l.raise(UD, ins.ip());
+    }
     Ok(())
 }
 

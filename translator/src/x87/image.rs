@@ -20,8 +20,6 @@ pub const FXSAVE_SIZE: usize = 512;
 const CONTROL_BITS: u16 = 0x1f3f;
 /// Bit 6 of the control word reads as one.
 const CONTROL_FIXED: u16 = 0x40;
-/// Bits of MXCSR that exist (the MXCSR_MASK field of FXSAVE).
-const MXCSR_MASK: u32 = 0xffff;
 
 /// A control word as the processor keeps it.
 pub fn control_word(value: u16) -> u16 {
@@ -164,7 +162,7 @@ pub fn fxsave(cpu: &CpuState, image: &mut [u8; FXSAVE_SIZE], wide: bool) {
     put(image, 8, address(x.fip).to_le_bytes());
     put(image, 16, address(x.fdp).to_le_bytes());
     put(image, 24, cpu.mxcsr.to_le_bytes());
-    put(image, 28, MXCSR_MASK.to_le_bytes());
+    put(image, 28, mxcsr::MASK.to_le_bytes());
     for i in 0..8 {
         let st = x.st[usize::from((x.top + i) & 7)] & ((1 << 80) - 1);
         put(image, 32 + 16 * usize::from(i), st.to_le_bytes());
@@ -177,7 +175,7 @@ pub fn fxsave(cpu: &CpuState, image: &mut [u8; FXSAVE_SIZE], wide: bool) {
 /// FXRSTOR; `false` (#GP) if the image sets reserved bits of MXCSR, with nothing changed.
 pub fn fxrstor(cpu: &mut CpuState, image: &[u8; FXSAVE_SIZE], wide: bool) -> bool {
     let value = u32::from_le_bytes(get(image, 24));
-    if value & !MXCSR_MASK != 0 {
+    if value & !mxcsr::MASK != 0 {
         return false;
     }
     mxcsr::write(cpu, value);
