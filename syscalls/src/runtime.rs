@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exec, guest, log, paths, strace, table, thread};
+use crate::{exec, guest, log, paths, process, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +201,9 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     }
     task.inbox.adopt(&mut task.cpu);
     signal::start(&mut task);
-    crate::process::set_name(&runtime.image.path);
+    process::set_name(&runtime.image.path);
+    // Without it others see the translator's command line; the guest itself sees its own (proc_fs).
+    process::set_command_line(&runtime.image.argv, &runtime.image.envp);
     run(&mut task)
 }
 
