@@ -225,6 +225,8 @@ pub(crate) fn run(task: &mut Task) -> ! {
         match exit {
             Exit::Syscall => system_call(task),
             Exit::Exception(vector) => signal::exception(task, vector),
+            Exit::MemoryFault
+                if is_alignment_fault(task) && engine.tolerate_misaligned(task.cpu.rip) => {}
             Exit::MemoryFault => {
                 let fault = task.cpu.fault;
                 signal::memory_fault(task, fault);
@@ -255,6 +257,13 @@ fn unimplemented_instruction(task: &mut Task) {
 fn opens_watched_page(task: &Task) -> bool {
     let addr = task.cpu.fault.addr;
     task.runtime().memory.unwatch(addr..addr + 1)
+}
+
+/// Whether the host found an address misaligned.
+fn is_alignment_fault(task: &Task) -> bool {
+    const BUS_ADRALN: i32 = 1;
+    let fault = task.cpu.fault;
+    fault.signo == signal::SIGBUS as u32 && fault.code == BUS_ADRALN
 }
 
 fn system_call(task: &mut Task) {

@@ -57,6 +57,19 @@ static void many_threads(void) {
   CHECK(counter == 58000 && atomic_counter == 58000);
 }
 
+// Ordered accesses at addresses that are not aligned, across 16 bytes, a cache line and a page.
+static void misaligned(void) {
+  static char memory[3 * 4096] __attribute__((aligned(4096)));
+  static const int places[] = {10, 60, 4093};
+  for (int i = 0; i < 3; i++) {
+    volatile unsigned long *p = (volatile unsigned long *)(memory + places[i]);
+    *p = 0x1122334455667788 + i;
+    CHECK(*p == 0x1122334455667788 + i && memory[places[i] + 7] == 0x11);
+    *p += 1;
+    CHECK(*p == 0x1122334455667789 + i);
+  }
+}
+
 static void one_is_signalled(void) {
   pthread_t t; struct sigaction a = {.sa_handler = note_thread};
   sigaction(SIGUSR1, &a, 0);
@@ -94,6 +107,7 @@ static void programs(void) {
 
 int main(void) {
   many_threads();
+  misaligned();
   one_is_signalled();
   forks();
   programs();
