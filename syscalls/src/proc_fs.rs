@@ -6,6 +6,8 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
+use translator::cpuid::leaf;
+
 use crate::abi::errno;
 use crate::guest;
 use crate::host::{Errno, SysResult};
@@ -110,26 +112,79 @@ fn open_text(task: &mut Task, text: &[u8], cloexec: bool) -> SysResult {
     Ok(fd)
 }
 
-/// Instruction sets of the processor that CPUID describes, by the names of
-/// arch/x86/include/asm/cpufeatures.h.
-const FLAGS: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse \
-                     sse2 ht syscall nx lm constant_tsc rep_good nopl cpuid cx16";
+/// Registers of CPUID's answers, by their index in [`leaf`]'s.
+const EAX: usize = 0;
+const EBX: usize = 1;
+const ECX: usize = 2;
+const EDX: usize = 3;
+
+/// Names of feature bits (arch/x86/include/asm/cpufeatures.h): leaf, register, and what its bits
+/// are called, from bit 0 on; "" where there is no name.
+#[rustfmt::skip]
+const FEATURES: &[(u32, usize, [&str; 32])] = &[
+    (1, EDX, ["fpu", "vme", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "", "sep", "mtrr", "pge", "mca",
+              "cmov", "pat", "pse36", "pn", "clflush", "", "dts", "acpi", "mmx", "fxsr", "sse", "sse2", "ss", "ht",
+              "tm", "ia64", "pbe"]),
+    (0x8000_0001, EDX, ["", "", "", "", "", "", "", "", "", "", "", "syscall", "", "", "", "", "", "", "", "mp", "nx",
+                        "", "mmxext", "", "", "fxsr_opt", "pdpe1gb", "rdtscp", "", "lm", "3dnowext", "3dnow"]),
+    (1, ECX, ["pni", "pclmulqdq", "dtes64", "monitor", "ds_cpl", "vmx", "smx", "est", "tm2", "ssse3", "cid", "sdbg",
+              "fma", "cx16", "xtpr", "pdcm", "", "pcid", "dca", "sse4_1", "sse4_2", "x2apic", "movbe", "popcnt",
+              "tsc_deadline_timer", "aes", "xsave", "", "avx", "f16c", "rdrand", "hypervisor"]),
+    (0x8000_0001, ECX, ["lahf_lm", "cmp_legacy", "svm", "extapic", "cr8_legacy", "abm", "sse4a", "misalignsse",
+                        "3dnowprefetch", "osvw", "ibs", "xop", "skinit", "wdt", "", "lwp", "fma4", "tce", "",
+                        "nodeid_msr", "", "tbm", "topoext", "", "", "", "", "", "", "", "", ""]),
+    (7, EBX, ["fsgsbase", "tsc_adjust", "sgx", "bmi1", "hle", "avx2", "", "smep", "bmi2", "erms", "invpcid", "rtm",
+              "cqm", "", "mpx", "rdt_a", "avx512f", "avx512dq", "rdseed", "adx", "smap", "avx512ifma", "", "clflushopt",
+              "clwb", "intel_pt", "avx512pf", "avx512er", "avx512cd", "sha_ni", "avx512bw", "avx512vl"]),
+];
+
+/// The processor's features as the kernel would list them.
+fn flags() -> String {
+    let of = |(number, register, names): &(u32, usize, [&'static str; 32])| {
+        let bits = leaf(*number, 0)[*register];
+        let names = *names;
+        (0..32).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| names[bit as usize])
+    };
+    let names: Vec<&str> = FEATURES.iter().flat_map(of).filter(|name| !name.is_empty()).collect();
+    names.join(" ")
+}
+
+/// Family, model and stepping (Intel SDM vol. 2, CPUID, figure 3-6).
+fn signature() -> [u32; 3] {
+    let eax = leaf(1, 0)[EAX];
+    let family = (eax >> 8 & 0xf) + (eax >> 20 & 0xff);
+    [family, eax >> 4 & 0xf | eax >> 12 & 0xf0, eax & 0xf]
+}
+
+/// The vendor and the brand string.
+fn names() -> [String; 2] {
+    let text = |words: &[u32]| {
+        let bytes: Vec<u8> =
+            words.iter().flat_map(|w| w.to_le_bytes()).take_while(|&b| b != 0).collect();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    };
+    let first = leaf(0, 0);
+    let brand: Vec<u32> = (0x8000_0002..=0x8000_0004).flat_map(|number| leaf(number, 0)).collect();
+    [text(&[first[EBX], first[EDX], first[ECX]]), text(&brand)]
+}
 
 /// `/proc/cpuinfo`: one block for each processor this process may run on.
 fn cpu_info() -> String {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let ([vendor, brand], [family, model, stepping], flags) = (names(), signature(), flags());
+    let level = leaf(0, 0)[EAX];
     let mut text = String::new();
     for processor in 0..count {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "processor\t: {processor}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 15\n\
-             model name\t: Demotic x86_64 translator\nstepping\t: 1\nmicrocode\t: 0x1\ncpu MHz\t\t: 1000.000\n\
+            "processor\t: {processor}\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\
+             model name\t: {brand}\nstepping\t: {stepping}\nmicrocode\t: 0x1\ncpu MHz\t\t: 1000.000\n\
              cache size\t: 4096 KB\nphysical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {processor}\n\
              cpu cores\t: {count}\napicid\t\t: {processor}\ninitial apicid\t: {processor}\nfpu\t\t: yes\n\
-             fpu_exception\t: yes\ncpuid level\t: 13\nwp\t\t: yes\nflags\t\t: {FLAGS}\nbugs\t\t:\n\
+             fpu_exception\t: yes\ncpuid level\t: {level}\nwp\t\t: yes\nflags\t\t: {flags}\nbugs\t\t:\n\
              bogomips\t: 2000.00\nclflush size\t: 64\ncache_alignment\t: 64\n\
-             address sizes\t: 46 bits physical, 48 bits virtual\npower management:\n\n"
+             address sizes\t: 39 bits physical, 48 bits virtual\npower management:\n\n"
         );
     }
     text
@@ -166,7 +221,9 @@ mod tests {
         let text = cpu_info();
         let count = std::thread::available_parallelism().unwrap().get();
         assert_eq!(text.matches("processor\t: ").count(), count);
-        assert!(text.contains("flags\t\t: fpu "));
+        assert!(text.contains("vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 158\n"));
+        assert!(text.contains("\nflags\t\t: "));
+        assert!(flags().split(' ').any(|flag| flag == "lm") && !flags().contains("avx512"));
         assert!(text.ends_with("power management:\n\n"));
     }
 

@@ -1,15 +1,105 @@
-//! What a process is to others: its name and its settings.
+//! What a process is to others: its name, its command line and its environment.
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Names the thread after the program, as execve(2) does.
 pub(crate) fn set_name(path: &Path) {
     let name = path.file_name().unwrap_or_default();
-    let Ok(name) = CString::new(name.as_bytes()) else {
-        return;
-    };
+    let Ok(name) = CString::new(name.as_bytes()) else { return };
     // SAFETY: the kernel copies up to 16 bytes of a string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// `struct prctl_mm_map` of linux/prctl.h.
+#[repr(C)]
+struct MemoryMap {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: i32,
+}
+
+/// Makes `/proc/PID/cmdline` and `environ` show the guest's strings to everyone (PR_SET_MM_MAP, which needs no
+/// privilege). Whether it worked: some kernels are built without.
+pub(crate) fn set_command_line(argv: &Range<u64>, envp: &Range<u64>) -> bool {
+    let Some(mut map) = std::fs::read_to_string("/proc/self/stat").ok().and_then(|s| parse(&s))
+    else {
+        return false;
+    };
+    // SAFETY: brk(2) with 0 only asks; the C library's own sbrk state is not touched.
+    map.brk = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
+    (map.arg_start, map.arg_end) = (argv.start, argv.end);
+    (map.env_start, map.env_end) = (envp.start, envp.end);
+    let size = size_of::<MemoryMap>();
+    // SAFETY: the kernel reads one struct.
+    unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) == 0 }
+}
+
+/// The kernel's present values, from proc_pid_stat(5).
+fn parse(stat: &str) -> Option<MemoryMap> {
+    // The second field is a name in parentheses, and may hold anything; the third comes behind it.
+    let rest = &stat[stat.rfind(')')? + 1..];
+    let fields: Vec<u64> =
+        rest.split_whitespace().skip(1).map(|f| f.parse().unwrap_or_default()).collect();
+    let field = |number: usize| fields.get(number - 4).copied();
+    Some(MemoryMap {
+        start_code: field(26)?,
+        end_code: field(27)?,
+        start_stack: field(28)?,
+        start_data: field(45)?,
+        end_data: field(46)?,
+        start_brk: field(47)?,
+        brk: 0,
+        arg_start: field(48)?,
+        arg_end: field(49)?,
+        env_start: field(50)?,
+        env_end: field(51)?,
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: -1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_see_the_command_line() {
+        assert_eq!(size_of::<MemoryMap>(), 104);
+        let strings = *b"prog\0-x y\0A=1\0";
+        let start = strings.as_ptr() as u64;
+        if set_command_line(&(start..start + 10), &(start + 10..start + 14)) {
+            let pid = std::process::id();
+            assert_eq!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"prog\0-x y\0");
+            assert_eq!(std::fs::read(format!("/proc/{pid}/environ")).unwrap(), b"A=1\0");
+        } else {
+            // A kernel without CONFIG_CHECKPOINT_RESTORE leaves everything as it was.
+            assert!(!std::fs::read("/proc/self/cmdline").unwrap().starts_with(b"prog\0"));
+        }
+    }
+
+    #[test]
+    fn fields_behind_an_odd_name() {
+        let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let map = parse(&format!("7 (a) b) S {}", numbers.join(" "))).unwrap();
+        assert_eq!(
+            (map.start_code, map.start_stack, map.start_data, map.env_end),
+            (26, 28, 45, 51)
+        );
+        assert!(parse("7 (a) S 1 2").is_none());
+    }
 }

@@ -17,7 +17,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exec, guest, log, paths, strace, table, thread};
+use crate::{exec, guest, log, paths, process, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +201,9 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     }
     task.inbox.adopt(&mut task.cpu);
     signal::start(&mut task);
-    crate::process::set_name(&runtime.image.path);
+    process::set_name(&runtime.image.path);
+    // Without it others see the translator's command line; the guest itself sees its own (proc_fs).
+    process::set_command_line(&runtime.image.argv, &runtime.image.envp);
     run(&mut task)
 }
 
@@ -223,6 +225,8 @@ pub(crate) fn run(task: &mut Task) -> ! {
         match exit {
             Exit::Syscall => system_call(task),
             Exit::Exception(vector) => signal::exception(task, vector),
+            Exit::MemoryFault
+                if is_alignment_fault(task) && engine.tolerate_misaligned(task.cpu.rip) => {}
             Exit::MemoryFault => {
                 let fault = task.cpu.fault;
                 signal::memory_fault(task, fault);
@@ -253,6 +257,13 @@ fn unimplemented_instruction(task: &mut Task) {
 fn opens_watched_page(task: &Task) -> bool {
     let addr = task.cpu.fault.addr;
     task.runtime().memory.unwatch(addr..addr + 1)
+}
+
+/// Whether the host found an address misaligned.
+fn is_alignment_fault(task: &Task) -> bool {
+    const BUS_ADRALN: i32 = 1;
+    let fault = task.cpu.fault;
+    fault.signo == signal::SIGBUS as u32 && fault.code == BUS_ADRALN
 }
 
 fn system_call(task: &mut Task) {

@@ -230,29 +230,25 @@ extern "C" fn first_steps(task: *mut Task) -> ! {
 pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
     let runtime = task.runtime();
     signal::set_host_mask(SignalSet::ALL);
-    match task.block.take() {
-        Some(block) if !task.borrowed => {
-            runtime.engine.detach(&mut task.cpu);
-            let (base, size) = (block.base, block.size);
-            // The stack this runs on is given back by the last instructions of the thread.
-            std::mem::forget(block);
-            // SAFETY: made by Box::into_raw in `clone`; nothing refers to it any more.
-            drop(unsafe { Box::from_raw(std::ptr::from_mut(task)) });
-            // SAFETY: the block is this thread's own.
-            unsafe { entry::demotic_leave(base, size, status) }
+    // The first thread's stack is the process's; a vfork(2) child's is its parent's to give back.
+    let own = if task.borrowed { None } else { task.block.take() };
+    let Some(block) = own else {
+        if task.pid == task.tid {
+            runtime.report();
         }
-        // The first thread's stack is the process's; a vfork(2) child's is its parent's to give back.
-        block => {
-            std::mem::forget(block);
-            if task.pid == task.tid {
-                runtime.report();
-            }
-            loop {
-                // SAFETY: the thread ends here.
-                unsafe { host::syscall(nr::exit, [status, 0, 0, 0, 0, 0]) };
-            }
+        loop {
+            // SAFETY: the thread ends here.
+            unsafe { host::syscall(nr::exit, [status, 0, 0, 0, 0, 0]) };
         }
-    }
+    };
+    runtime.engine.detach(&mut task.cpu);
+    let (base, size) = (block.base, block.size);
+    // The stack this runs on is given back by the last instructions of the thread.
+    std::mem::forget(block);
+    // SAFETY: made by Box::into_raw in `clone`; nothing refers to it any more.
+    drop(unsafe { Box::from_raw(std::ptr::from_mut(task)) });
+    // SAFETY: the block is this thread's own.
+    unsafe { entry::demotic_leave(base, size, status) }
 }
 
 /// exit_group(2).

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -71,7 +72,7 @@ impl Setting {
             }
             None => {}
         }
-        verdict.problems.extend(not_translated(program, &record));
+        verdict.problems.extend(not_translated(program, &record, &self.sysroot));
         if !verdict.problems.is_empty() {
             verdict.problems.push(complaints(&translated)?);
         }
@@ -144,26 +145,29 @@ impl Setting {
 }
 
 /// The programs that should have been translated and are not in the translator's record of what it loaded.
-fn not_translated(program: &Program, record: &Path) -> Option<String> {
+fn not_translated(program: &Program, record: &Path, sysroot: &Path) -> Option<String> {
     let record = fs::read_to_string(record).unwrap_or_default();
     let paths =
         record.lines().filter_map(|line| line.split_once(' ')).map(|(_pid, path)| Path::new(path));
-    let mut seen = HashSet::new();
-    for path in paths {
-        let names = [Some(path.to_owned()), path.canonicalize().ok()];
-        seen.extend(
-            names
-                .iter()
-                .flatten()
-                .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
-        );
-    }
+    let seen: HashSet<_> = paths.filter_map(Path::file_name).collect();
     let line = program.command_line();
-    let itself = Path::new(&line[0]).file_name().map(|name| name.to_string_lossy().into_owned());
-    let expected = itself.iter().chain(&program.children);
-    let missing: Vec<_> =
-        expected.filter(|name| !seen.contains(*name)).map(String::as_str).collect();
+    let expected = std::iter::once(&line[0]).chain(&program.children);
+    let missing: Vec<_> = expected
+        .filter(|expected| {
+            !names(expected, sysroot).iter().any(|name| seen.contains(name.as_os_str()))
+        })
+        .map(String::as_str)
+        .collect();
     (!missing.is_empty()).then(|| format!("never seen translated: {}", missing.join(", ")))
+}
+
+/// What the file of a program may be called: as the program, or as what links of that name lead to (`sh`, `dash`).
+fn names(program: &str, sysroot: &Path) -> Vec<OsString> {
+    let own = Path::new(program).file_name().unwrap_or_default().to_owned();
+    let links = ["usr/bin", "bin", "usr/sbin"]
+        .map(|folder| sysroot.join(folder).join(&own).canonicalize().ok());
+    let targets = links.into_iter().flatten().filter_map(|path| Some(path.file_name()?.to_owned()));
+    targets.chain([own.clone()]).collect()
 }
 
 /// The last lines of standard error.
@@ -174,4 +178,20 @@ fn complaints(outcome: &Outcome) -> Result<String> {
     let last =
         lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line:.200}\n"));
     Ok(format!("standard error ends with:\n{}", last.collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_program_may_be_recorded_as_what_its_link_leads_to() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("usr/bin")).unwrap();
+        fs::write(root.path().join("usr/bin/dash"), "").unwrap();
+        symlink("dash", root.path().join("usr/bin/sh")).unwrap();
+        assert_eq!(names("/bin/sh", root.path()), ["dash", "sh"]);
+        assert_eq!(names("cc1", root.path()), ["cc1"]);
+    }
 }

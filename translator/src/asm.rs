@@ -447,6 +447,10 @@ impl Asm {
     pub fn axflag(&mut self) {
         self.word(0xd500_405f);
     }
+    /// Full barrier, inner shareable domain.
+    pub fn dmb_ish(&mut self) {
+        dynasm!(self; .arch aarch64; dmb ish);
+    }
     pub fn br(&mut self, n: R) {
         dynasm!(self; .arch aarch64; br X(n.0));
     }

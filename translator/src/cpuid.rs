@@ -148,7 +148,7 @@ fn text(bytes: &[u8]) -> [u32; 4] {
 }
 
 /// EAX EBX ECX EDX of a leaf.
-fn leaf(leaf: u32, subleaf: u32) -> [u32; 4] {
+pub fn leaf(leaf: u32, subleaf: u32) -> [u32; 4] {
     let f = features();
     match leaf {
         0 => {

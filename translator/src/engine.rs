@@ -11,7 +11,7 @@ use crate::mxcsr;
 use crate::region::{MAX_INSTRUCTIONS, Region};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
@@ -135,6 +135,8 @@ pub struct Engine {
 /// What only the holder of the lock touches.
 struct Inner {
     order: MemoryOrder,
+    /// See [`Engine::tolerate_misaligned`].
+    misaligned: HashSet<u64>,
     flags_live_at_return: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
@@ -176,6 +178,7 @@ impl Engine {
             cache,
             inner: Mutex::new(Inner {
                 order: config.order,
+                misaligned: HashSet::new(),
                 flags_live_at_return: config.flags_live_at_return,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
@@ -408,7 +411,7 @@ impl Engine {
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
-        let Inner { region, asm, order, stats, flags_live_at_return, .. } = inner;
+        let Inner { region, asm, order, misaligned, stats, flags_live_at_return, .. } = inner;
         if !region.build(&*self.memory, rip, max) {
             return None;
         }
@@ -424,6 +427,7 @@ impl Engine {
         let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config);
+        lower.misaligned = Some(misaligned);
         lower.run();
         let emitted = lower.into_emitted();
         stats.regions += 1;
@@ -488,6 +492,20 @@ impl Engine {
             inner.order = order;
             self.flush(&mut inner);
         }
+    }
+
+    /// The instruction at `rip` has raised an alignment fault (SIGBUS, BUS_ADRALN), which x86 does
+    /// not know: an ordered access must not cross 16 aligned bytes (Arm ARM, B2.5.2 with FEAT_LSE2). From
+    /// now on it is translated to plain accesses between barriers. False if that is so already:
+    /// then the fault is the guest's.
+    pub fn tolerate_misaligned(&self, rip: u64) -> bool {
+        let mut inner = self.lock();
+        let new = inner.order == MemoryOrder::Ordered && inner.misaligned.insert(rip);
+        drop(inner);
+        if new {
+            self.invalidate(rip, rip + 1);
+        }
+        new
     }
 
     /// Throws all translations away. Every thread comes out of translated code first.

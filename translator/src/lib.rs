@@ -2,7 +2,8 @@
 //!
 //! This crate knows nothing of Linux, ELF or system calls.
 
-#![allow(clippy::useless_conversion)] // what dynasm expands to converts register numbers
+// The expansion of dynasm! converts register numbers, whatever their type.
+#![allow(clippy::useless_conversion)]
 
 pub mod asm;
 pub mod cache;

@@ -5,7 +5,8 @@
 //!
 //! With FEAT_AFP the host's FPCR.AH makes NaNs, tininess and denormal operands those of x86, NEP keeps
 //! the upper lanes of scalar results, and FIZ is DAZ. Without it two things are inexact: DE is never set,
-//! and FTZ and DAZ come only together, as FPCR.FZ, if either is set.
+//! and FTZ and DAZ come only together, as FPCR.FZ, if either is set; MIN and MAX then still pass on a
+//! denormal that DAZ takes for zero.
 //!
 //! Exceptions are always masked: a host processor need not have traps, and few have. A guest that
 //! unmasks one gets the masked response and the flag.

@@ -1,4 +1,4 @@
-//! Run-time helpers of vector instructions: string comparison, SHA rounds, CRC32 for hosts without it.
+//! Run-time helpers of vector instructions: string comparison and SHA rounds.
 //! See [`crate::helpers`] for their contract.
 //!
 //! A two-operand instruction passes its second operand by value in the first two arguments, and in the

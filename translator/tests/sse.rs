@@ -128,12 +128,12 @@ fn a_nan_does_not_disturb_live_flags() {
             a.mov(eax, 1u32).unwrap();
             a.cmp(eax, 2).unwrap();
             a.addsd(xmm0, xmm1).unwrap();
-            a.cvttsd2si(ecx, xmm0).unwrap();
+            a.cvttsd2si(r10d, xmm0).unwrap();
             a.setb(al).unwrap();
         },
         |cpu| {
             assert_eq!(cpu.gpr[0] & 0xff, 1);
-            assert_eq!(cpu.gpr[1], 0x8000_0000);
+            assert_eq!(cpu.gpr[10], 0x8000_0000);
             assert_eq!(cpu.xmm[0], QUIET.into());
         },
     );
@@ -161,7 +161,7 @@ fn mxcsr_rounds_and_collects_flags() {
         &[2.5f64.to_bits().into(), (-2.5f64).to_bits().into()],
         |a| {
             a.cvtsd2si(eax, xmm0).unwrap();
-            a.cvtsd2si(ecx, xmm1).unwrap();
+            a.cvtsd2si(r10d, xmm1).unwrap();
             a.push(0x3f80).unwrap(); // down
             a.ldmxcsr(ptr(rsp)).unwrap();
             a.cvtsd2si(edx, xmm0).unwrap();
@@ -177,7 +177,7 @@ fn mxcsr_rounds_and_collects_flags() {
         },
         |cpu| {
             let g = |i: usize| cpu.gpr[i] as i32;
-            assert_eq!((g(0), g(1)), (2, -2));
+            assert_eq!((g(0), g(10)), (2, -2));
             assert_eq!((g(2), g(3)), (2, -3));
             assert_eq!((g(8), g(9)), (3, -2));
             assert_eq!(cpu.gpr[6], 0x3fa0); // PE
@@ -207,14 +207,14 @@ fn what_does_not_fit_is_indefinite() {
         &[pair(big, fits), pair(fits, 0), pair(1e19f64.to_bits(), 0)],
         |a| {
             a.cvttsd2si(eax, xmm0).unwrap();
-            a.cvttsd2si(ecx, xmm1).unwrap();
+            a.cvttsd2si(r10d, xmm1).unwrap();
             a.cvttsd2si(rdx, xmm2).unwrap();
             a.cvttsd2si(rbx, xmm0).unwrap();
             a.cvttpd2dq(xmm3, xmm0).unwrap();
         },
         |cpu| {
             assert_eq!(cpu.gpr[0], 0x8000_0000);
-            assert_eq!(cpu.gpr[1], 0x8000_0000);
+            assert_eq!(cpu.gpr[10], 0x8000_0000);
             assert_eq!(cpu.gpr[2], 1 << 63);
             assert_eq!(cpu.gpr[3], 3_000_000_000);
             assert_eq!(cpu.xmm[3], 0x8000_0000_8000_0000);

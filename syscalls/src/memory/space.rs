@@ -518,14 +518,19 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use std::io::Write;
     use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use translator::engine::GuestMemory;
 
     const PAGES: u64 = 24;
     const FILE_PAGES: u64 = 12;
 
+    /// A memory of its own for each test: they all run in one process.
     pub fn memory(host_page: u64) -> Memory {
+        static NEXT: AtomicU64 = AtomicU64::new(0x1000_0000_0000);
         let text = std::fs::read_to_string("/proc/self/maps").unwrap();
-        Memory::with_host(parse_maps(&text), host_page).unwrap()
+        let memory = Memory::with_host(parse_maps(&text), host_page).unwrap();
+        memory.lock().base = NEXT.fetch_add(1 << 32, Ordering::Relaxed);
+        memory
     }
 
     pub fn anonymous(addr: u64, pages: u64, prot: u32, flags: u32) -> Map {

@@ -149,7 +149,7 @@ fn partial_store(outcome: &Outcome) -> Option<(u64, u64)> {
     const LARGEST: u64 = 512;
     let page = outcome.stop.address & !0xfff;
     let faulted = outcome.stop.vector == vector::PF && page == DATA + DATA_SIZE as u64;
-    faulted.then_some((page - LARGEST, LARGEST))
+    faulted.then(|| (page - LARGEST, LARGEST))
 }
 
 fn memory(case: &Case, expected: &Outcome, actual: &Outcome, found: &mut Differences) {

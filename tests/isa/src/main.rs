@@ -107,6 +107,7 @@ fn main() -> Result<ExitCode> {
             let report =
                 check::check(&mut translator, &record::load()?, &every, record::FORM_DEPTH)?;
             fs::write(docs::path(), docs::render(&report))?;
+            println!("{report}");
         }
         Command::Case { name, partner } => show_case(host, &name, partner.as_deref())?,
         Command::Serve => {

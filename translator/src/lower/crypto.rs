@@ -1,4 +1,4 @@
-//! AES, PCLMULQDQ, SHA, CRC32 and the string comparisons of SSE4.2.
+//! AES, PCLMULQDQ, SHA and the string comparisons of SSE4.2.
 //!
 //! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. Arm's SHA instructions do
 //! four rounds where x86's do two or leave the sums to others, so those go to helpers.

@@ -58,6 +58,7 @@ use crate::tramp::Trampoline;
 use exits::{ExitStub, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::Instruction;
+use std::collections::HashSet;
 
 /// FS base.
 pub const FS: R = R(23);
@@ -112,6 +113,11 @@ pub struct Lower<'a> {
     pub region: &'a Region,
     /// How the translator is set up.
     pub config: &'a Config,
+    /// Addresses of guest instructions that have been seen to cross the alignment that ordered
+    /// accesses need: plain ones between barriers stand for theirs.
+    pub misaligned: Option<&'a HashSet<u64>>,
+    /// Whether the current instruction is one of those.
+    between_barriers: bool,
     /// Index of the current instruction in the region.
     pub index: usize,
     /// Flags that the current instruction may write and that are read later.
@@ -159,6 +165,8 @@ impl<'a> Lower<'a> {
             a,
             region,
             config,
+            misaligned: None,
+            between_barriers: false,
             index: 0,
             need: Flags::NONE,
             live_out: Flags::NONE,
@@ -203,6 +211,10 @@ impl<'a> Lower<'a> {
             return self.fall_through(i);
         }
         self.mark();
+        self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
+        if self.between_barriers {
+            self.a.dmb_ish();
+        }
         let entry = table::entry(&insn.ins);
         self.need = insn.live_out.and(entry.writes);
         self.live_out = insn.live_out;
@@ -215,7 +227,18 @@ impl<'a> Lower<'a> {
             self.raise_unimplemented();
             return;
         }
+        if self.between_barriers {
+            self.a.dmb_ish();
+        }
         self.fall_through(i);
+    }
+
+    /// Whether an instruction, or the next one that may be lowered together with it, is known to access
+    /// misaligned memory.
+    fn is_misaligned(&self, i: usize) -> bool {
+        let Some(known) = self.misaligned.filter(|known| !known.is_empty()) else { return false };
+        let pair = &self.region.insns[i..(i + 2).min(self.region.insns.len())];
+        pair.iter().any(|insn| known.contains(&insn.ins.ip()))
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
@@ -284,7 +307,7 @@ impl<'a> Lower<'a> {
 
     /// Whether guest accesses must be ordered.
     pub fn ordered(&self) -> bool {
-        self.config.order == MemoryOrder::Ordered
+        self.config.order == MemoryOrder::Ordered && !self.between_barriers
     }
 
     /// Loads a 64-bit constant that is not an address.

@@ -131,12 +131,7 @@ fn compare(l: &mut Lower, ins: &Instruction, shape: Shape) -> Lowered {
         0 => l.float(FCMEQ, shape, t, d, m),
         1 => l.float(FCMGT, shape, t, m, d),
         2 => l.float(FCMGE, shape, t, m, d),
-        _ => {
-            let (first, second) = (l.vtmp(), l.vtmp());
-            l.float(FCMEQ, shape, first, d, d);
-            l.float(FCMEQ, shape, second, m, m);
-            dynasm!(l.a; .arch aarch64; and V(t.0).b16, V(first.0).b16, V(second.0).b16);
-        }
+        _ => l.ordered_lanes(shape, t, d, m),
     }
     // UNORD is the opposite of what was computed, the others from NEQ on are.
     if (predicate >= 4) != (predicate & 3 == 3) {
@@ -146,6 +141,42 @@ fn compare(l: &mut Lower, ins: &Instruction, shape: Shape) -> Lowered {
         l.float_result(shape, d, t);
     }
     Ok(())
+}
+
+impl Lower<'_> {
+    /// t = mask of the lanes where neither operand is a NaN.
+    fn ordered_lanes(&mut self, shape: Shape, t: V, n: V, m: V) {
+        let (first, second) = (self.vtmp(), self.vtmp());
+        if !self.config.host.afp {
+            self.float(FCMEQ, shape, first, n, n);
+            self.float(FCMEQ, shape, second, m, m);
+            dynasm!(self.a; .arch aarch64; and V(t.0).b16, V(first.0).b16, V(second.0).b16);
+            return;
+        }
+        // A NaN beside a denormal must not raise DE, so a comparison of both raises the exceptions, and
+        // the NaNs are found as integers: above infinity, without the sign.
+        let infinity = self.vtmp();
+        self.float(FCMEQ, shape, infinity, n, m);
+        if shape.double() {
+            self.a.mov_imm(Width::X, R(30), 0xffe0 << 48);
+            dynasm!(self.a; .arch aarch64
+                ; dup V(infinity.0).d2, x30
+                ; shl V(first.0).d2, V(n.0).d2, 1
+                ; shl V(second.0).d2, V(m.0).d2, 1
+                ; cmhs V(first.0).d2, V(infinity.0).d2, V(first.0).d2
+                ; cmhs V(second.0).d2, V(infinity.0).d2, V(second.0).d2
+            );
+        } else {
+            dynasm!(self.a; .arch aarch64
+                ; movi V(infinity.0).s4, 0xff, lsl 24
+                ; shl V(first.0).s4, V(n.0).s4, 1
+                ; shl V(second.0).s4, V(m.0).s4, 1
+                ; cmhs V(first.0).s4, V(infinity.0).s4, V(first.0).s4
+                ; cmhs V(second.0).s4, V(infinity.0).s4, V(second.0).s4
+            );
+        }
+        dynasm!(self.a; .arch aarch64; and V(t.0).b16, V(first.0).b16, V(second.0).b16);
+    }
 }
 
 fn comis(l: &mut Lower, ins: &Instruction) -> Lowered {
