@@ -260,7 +260,7 @@ mod tests {
     /// A child sees the same shared options, paths made absolute, and repeating changes nothing.
     #[test]
     fn children_get_the_shared_options() {
-        let all = "--sysroot=root --memory-model=ordered --runner=qemu --strace=calls --log=warn \
+        let all = "--sysroot=root --memory-model=ordered --runner=qemu --strace=calls --log=off \
                    --trace-exec=/t --dump-asm --stats";
         let cli = parse(&format!("demotic {all} -0 x ./a"), None).unwrap();
         let arguments = cli.shared.to_arguments(Path::new("/dir"));

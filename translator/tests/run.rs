@@ -39,7 +39,7 @@ fn run(build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
     let engine = engine(HostFeatures::default());
     engine.attach(&mut cpu).expect("memory");
     cpu.rip = base;
-    cpu.gpr[4] = base + 60000 & !15;
+    cpu.gpr[4] = (base + 60000) & !15;
     assert_eq!(engine.run(&mut cpu), Exit::Syscall);
     assert_eq!(cpu.rip, base + bytes.len() as u64);
     engine.detach(&mut cpu);

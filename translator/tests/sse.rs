@@ -68,7 +68,7 @@ fn run(
     let mut cpu = CpuState::new();
     engine.attach(&mut cpu).expect("memory");
     cpu.rip = base;
-    cpu.gpr[4] = base + 60000 & !15;
+    cpu.gpr[4] = (base + 60000) & !15;
     cpu.xmm[..xmm.len()].copy_from_slice(xmm);
     let exit = engine.run(&mut cpu);
     engine.detach(&mut cpu);

@@ -111,7 +111,7 @@ impl Part {
                 host.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(filter);
                 let on_arm64 = arm64().map(|arm64| {
                     let mut test = arm64.cargo("test");
-                    test.args(["--quiet", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+                    test.args(["--quiet", "--no-fail-fast", "--lib", "--tests"]);
                     test.args(["--package=translator", "--package=syscalls", "--package=demotic"])
                         .args(filter);
                     test
