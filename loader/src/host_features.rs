@@ -10,6 +10,7 @@ mod hwcap {
     pub const SHA2: u64 = 1 << 6;
     pub const CRC32: u64 = 1 << 7;
     pub const ATOMICS: u64 = 1 << 8;
+    pub const CPUID: u64 = 1 << 11;
     pub const LRCPC: u64 = 1 << 15;
     pub const USCAT: u64 = 1 << 25;
     pub const ILRCPC: u64 = 1 << 26;
@@ -40,6 +41,31 @@ pub fn from_hwcaps(caps: u64, caps2: u64) -> HostFeatures {
         afp: caps2 & hwcap2::AFP != 0,
         frint: caps2 & hwcap2::FRINT != 0,
     }
+}
+
+/// What this host has: [`from_hwcaps`], and what the ID registers say beyond it. An emulator may
+/// implement FEAT_AFP without announcing it in HWCAP2.
+pub fn detect(caps: u64, caps2: u64) -> HostFeatures {
+    let mut features = from_hwcaps(caps, caps2);
+    features.afp |= caps & hwcap::CPUID != 0 && alternate_floating_point();
+    features
+}
+
+/// ID_AA64MMFR1_EL1.AFP (Arm ARM D19.2.64). Only to be called if HWCAP_CPUID is set: the kernel
+/// then emulates the read.
+#[cfg(target_arch = "aarch64")]
+fn alternate_floating_point() -> bool {
+    let mmfr1: u64;
+    // SAFETY: reads an ID register, which HWCAP_CPUID allows.
+    unsafe {
+        core::arch::asm!("mrs {}, ID_AA64MMFR1_EL1", out(reg) mmfr1, options(nomem, nostack));
+    }
+    mmfr1 >> 44 & 15 != 0
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn alternate_floating_point() -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ fn config(shared: &SharedOptions) -> Config {
             MemoryModel::Ordered => MemoryOrder::Ordered,
             _ => MemoryOrder::Plain,
         },
-        host: host_features::from_hwcaps(hwcaps[0], hwcaps[1]),
+        host: host_features::detect(hwcaps[0], hwcaps[1]),
         cache_size: CACHE_SIZE,
         dump_asm: shared.dump_asm,
     }

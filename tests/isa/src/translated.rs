@@ -8,7 +8,7 @@ use crate::{
     },
 };
 use anyhow::{Result, bail, ensure};
-use loader::host_features::from_hwcaps;
+use loader::host_features::detect;
 use std::{
     ptr,
     sync::atomic::{AtomicPtr, Ordering},
@@ -54,7 +54,7 @@ impl Translated {
         let host = match host {
             // SAFETY: reads the auxiliary vector.
             Host::Full => unsafe {
-                from_hwcaps(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2))
+                detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2))
             },
             Host::Baseline => HostFeatures::default(),
         };
