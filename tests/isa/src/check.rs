@@ -117,6 +117,10 @@ impl fmt::Display for Report {
                 let count = standing.failures.len();
                 let of = count as u32 + standing.same + standing.missing;
                 writeln!(f, "{kind}: {count} of {of} differ: {} (case {name})", verdict.summary())?;
+                // Each sequence is a case of its own: name them all.
+                for (name, verdict) in standing.failures[1..].iter().filter(|_| kind == SEQUENCE) {
+                    writeln!(f, "  {} (case {name})", verdict.summary())?;
+                }
             } else if standing.missing > 0 && standing.same > 0 && kind != SEQUENCE {
                 writeln!(
                     f,

@@ -448,6 +448,9 @@ fn cvtps2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.free_temps();
     if ins.mnemonic() == M::Cvtps2pi {
         dynasm!(l.a; .arch aarch64; frintx v17.s2, v17.s2);
+    } else if l.config.host.frint {
+        // FCVTZS of a denormal would set IDC with FPCR.AH, but an inexact conversion sets PE alone.
+        l.a.word(0x0e21_ea31); // FRINT32Z v17.2s, v17.2s
     }
     let limit = l.constant(Width::W, 0x4f00_0000); // 2^31
     dynasm!(l.a; .arch aarch64
@@ -470,6 +473,8 @@ fn cvtpd2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.free_temps();
     if ins.mnemonic() == M::Cvtpd2pi {
         dynasm!(l.a; .arch aarch64; frintx v17.d2, v17.d2);
+    } else if l.config.host.frint {
+        l.a.word(0x4e61_ea31); // FRINT32Z v17.2d, v17.2d
     }
     let (low, high) = (l.tmp(), l.tmp());
     let limit = l.constant(Width::X, 0x41e0_0000_0000_0000); // 2^31
