@@ -709,7 +709,7 @@ fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
         let by = if op == Sum::Add { 1 } else { u64::MAX };
         let b = l.constant(Width::X, by);
         let old = l.atomic(Rmw::Add, size, p, b);
-        step_flags(l, op, size, old, keep_carry);
+        step_flags(l, op, size, old);
         return Ok(());
     }
     let (a, destination) = l.read_destination(ins);
@@ -735,12 +735,13 @@ fn step(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     if destination.memory.is_some() || size < 4 {
         l.write_destination(ins, &destination, d);
     }
-    step_flags(l, op, size, old, keep_carry);
+    step_flags(l, op, size, old);
     Ok(())
 }
 
-fn step_flags(l: &mut Lower, op: Sum, size: u32, old: R, keep_carry: bool) {
-    if !keep_carry {
+fn step_flags(l: &mut Lower, op: Sum, size: u32, old: R) {
+    // Also PF alone is computed by an instruction that sets NZCV.
+    if l.need.is_empty() || !l.live_out.any(Flags::C) {
         return l.sum_flags(op, size, old, Rhs::Imm(1));
     }
     l.carry_direct();
