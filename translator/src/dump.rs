@@ -5,7 +5,7 @@ use crate::cache::RegionMeta;
 use crate::engine::{Config, GuestMemory};
 use crate::facts;
 use crate::lower::{Lower, MapEntry};
-use crate::region::{MAX_INSTRUCTIONS, Region};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
 use disarm64::{InsnDisplay, decoder};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
@@ -56,10 +56,11 @@ pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
 /// is no code.
 pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
     let mut region = Region::default();
-    if !region.build(memory, entry, MAX_INSTRUCTIONS) {
+    let code = CodeReader::new(memory);
+    if !region.build(&code, entry, MAX_INSTRUCTIONS) {
         return None;
     }
-    let outside = facts::Outside { memory, flags_live_at_return: config.flags_live_at_return };
+    let outside = facts::Outside { code: &code, flags_live_at_return: config.flags_live_at_return };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();
     let mut lower = Lower::new(&mut asm, &region, config);

@@ -8,7 +8,7 @@ use crate::helpers;
 use crate::lower::exits::{UNIMPLEMENTED, table_offset};
 use crate::lower::{FlagState, Lower};
 use crate::mxcsr;
-use crate::region::{MAX_INSTRUCTIONS, Region};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
 use std::collections::{HashMap, HashSet};
@@ -412,7 +412,8 @@ impl Engine {
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
         let Inner { region, asm, order, misaligned, stats, flags_live_at_return, .. } = inner;
-        if !region.build(&*self.memory, rip, max) {
+        let code = CodeReader::new(&*self.memory);
+        if !region.build(&code, rip, max) {
             return None;
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
@@ -421,8 +422,7 @@ impl Engine {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         }
-        let outside =
-            facts::Outside { memory: &*self.memory, flags_live_at_return: *flags_live_at_return };
+        let outside = facts::Outside { code: &code, flags_live_at_return: *flags_live_at_return };
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();

@@ -1,10 +1,9 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
-use crate::engine::GuestMemory;
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{Fetch, Region, direct_target, fetch};
+use crate::region::{CodeReader, Fetch, Region, direct_target, fetch};
 use iced_x86::{FlowControl, Instruction};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
@@ -14,7 +13,7 @@ const LOOK_AHEAD: usize = 6;
 #[derive(Clone, Copy)]
 pub struct Outside<'a> {
     /// Where code can be read.
-    pub memory: &'a dyn GuestMemory,
+    pub code: &'a CodeReader<'a>,
     /// Whether flags are live at a return. No compiler passes a result in flags, so they are not,
     /// until code is seen that reads flags behind a call (see [`reads_flags_behind_call`]).
     pub flags_live_at_return: bool,
@@ -85,7 +84,7 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
     let mut live = Flags::NONE;
     let mut pos = addr;
     for _ in 0..LOOK_AHEAD {
-        let Fetch::Ok(ins) = fetch(outside.memory, pos) else {
+        let Fetch::Ok(ins) = fetch(outside.code, pos) else {
             break;
         };
         let entry = table::entry(&ins);

@@ -8,6 +8,8 @@
 
 use crate::engine::GuestMemory;
 use crate::flags::Flags;
+use std::cell::Cell;
+
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
 /// Most instructions in a region.
@@ -51,9 +53,34 @@ pub enum Fetch {
     Fault,
 }
 
+/// Guest code as one translation reads it: what the memory map said of the neighbourhood is kept.
+pub struct CodeReader<'a> {
+    memory: &'a dyn GuestMemory,
+    /// Executable bytes: start and end.
+    window: Cell<(u64, u64)>,
+}
+
+impl<'a> CodeReader<'a> {
+    /// Reads through the memory map.
+    pub fn new(memory: &'a dyn GuestMemory) -> Self {
+        CodeReader { memory, window: Cell::new((0, 0)) }
+    }
+
+    /// How many bytes of an instruction at `addr` can be fetched; 15 is enough for any.
+    fn available(&self, addr: u64) -> usize {
+        let (start, end) = self.window.get();
+        if addr >= start && end.saturating_sub(addr) >= 15 {
+            return 15;
+        }
+        let length = self.memory.executable_from(addr);
+        self.window.set((addr, addr + length));
+        length.min(15) as usize
+    }
+}
+
 /// Decodes the instruction at `addr`. An undefined encoding is `Ok` with `Code::INVALID`.
-pub fn fetch(memory: &dyn GuestMemory, addr: u64) -> Fetch {
-    let available = memory.executable_from(addr).min(15) as usize;
+pub fn fetch(code: &CodeReader, addr: u64) -> Fetch {
+    let available = code.available(addr);
     if available == 0 {
         return Fetch::Fault;
     }
@@ -95,13 +122,13 @@ pub fn direct_target(ins: &Instruction) -> Option<u64> {
 impl Region {
     /// Decodes the region at `entry`, at most `max` instructions. Returns false if there is no
     /// executable memory at `entry`.
-    pub fn build(&mut self, memory: &dyn GuestMemory, entry: u64, max: usize) -> bool {
+    pub fn build(&mut self, code: &CodeReader, entry: u64, max: usize) -> bool {
         self.entry = entry;
         self.insns.clear();
         self.open.clear();
         let mut pos = entry;
         while self.insns.len() < max {
-            let Fetch::Ok(ins) = fetch(memory, pos) else {
+            let Fetch::Ok(ins) = fetch(code, pos) else {
                 break;
             };
             self.insns.push(Insn {
