@@ -13,7 +13,7 @@ use std::cell::Cell;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
 /// Most instructions in a region.
-pub const MAX_INSTRUCTIONS: usize = 64;
+pub const MAX_INSTRUCTIONS: usize = 32;
 /// How far (in bytes) behind the entry a region may reach.
 const MAX_SPAN: u64 = 2048;
 
