@@ -129,10 +129,6 @@ pub struct Lower<'a> {
     /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
     /// branch tests the register itself.
     pub bit_test: Option<BitTest>,
-    /// Set by a register move that the next instruction overwrites: it reads this register instead.
-    pub copied: Option<R>,
-    /// The next instruction has been lowered together with the one before.
-    pub skip_next: bool,
     temps_used: usize,
     vtemps_used: u8,
     labels: Vec<Option<Label>>,
@@ -172,8 +168,6 @@ impl<'a> Lower<'a> {
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
             bit_test: None,
-            copied: None,
-            skip_next: false,
             temps_used: 0,
             vtemps_used: 0,
             labels,
@@ -206,9 +200,6 @@ impl<'a> Lower<'a> {
         if let Some(l) = self.labels[i] {
             self.a.bind(l);
             self.flags = FlagState::CANONICAL;
-        }
-        if std::mem::take(&mut self.skip_next) {
-            return self.fall_through(i);
         }
         self.mark();
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
@@ -266,12 +257,6 @@ impl<'a> Lower<'a> {
         let ins = &self.region.insns[self.index].ins;
         let guest = (ins.next_ip() - self.region.entry) as u32;
         self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
-    }
-
-    /// The next instruction, if control only comes to it from the current one.
-    pub fn follower(&self) -> Option<&'a Instruction> {
-        let next = self.region.insns.get(self.index + 1)?;
-        (self.region.falls_into_next(self.index) && !next.join).then_some(&next.ins)
     }
 
     /// The current instruction.
