@@ -4,7 +4,7 @@
 use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Fetch, Region, direct_target, fetch};
-use iced_x86::{FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
 const LOOK_AHEAD: usize = 6;
@@ -120,7 +120,12 @@ fn reads_first(region: &Region, from: usize) -> bool {
     for i in from..region.insns.len() {
         let ins = &region.insns[i].ins;
         let entry = table::entry(ins);
-        if entry.lower.is_none() || ins.flow_control() == FlowControl::Call {
+        // Behind a call that does not come back stands HLT or UD2: that is no reader.
+        let ends = matches!(
+            ins.flow_control(),
+            FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt
+        );
+        if entry.lower.is_none() || ends || ins.mnemonic() == Mnemonic::Hlt {
             return false;
         }
         if entry.reads.any(unknown) {
