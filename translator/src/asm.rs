@@ -4,6 +4,7 @@
 //! Lowering calls the methods here where the operand width is a parameter, and `dynasm!(asm; .arch
 //! aarch64; …)` directly where it is not (vector code).
 
+use crate::tramp::Trampoline;
 use dynasmrt::{AssemblyOffset, DynasmApi, dynasm};
 
 /// A host integer register, 0..=30; 31 is the zero register (or SP as a base).
@@ -128,6 +129,8 @@ pub enum Reloc {
     None,
     /// A guest address: moves with the guest's image.
     Guest,
+    /// A direct branch (B or BL) to a trampoline, which the cache resolves.
+    Trampoline(Trampoline),
 }
 
 /// A 64-bit word in the literal pool.
@@ -141,40 +144,40 @@ pub struct Literal {
 /// A buffer of arm64 code under construction.
 #[derive(Debug, Default)]
 pub struct Asm {
-    code: Vec<u8>,
+    code: Vec<u32>,
     labels: Vec<u32>,
     fixups: Vec<Fixup>,
     literals: Vec<Literal>,
-    /// Offsets of the literals that need relocation, filled by [`Asm::finish`].
+    /// Offsets of the words that need relocation, filled until [`Asm::finish`].
     pub relocations: Vec<(u32, Reloc)>,
 }
 
+const WHOLE_WORDS: &str = "arm64 code is whole words";
+
 impl Extend<u8> for Asm {
-    fn extend<T: IntoIterator<Item = u8>>(&mut self, iter: T) {
-        self.code.extend(iter);
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, _: T) {
+        unreachable!("{WHOLE_WORDS}");
     }
 }
 
 impl<'a> Extend<&'a u8> for Asm {
-    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, iter: T) {
-        self.code.extend(iter);
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, _: T) {
+        unreachable!("{WHOLE_WORDS}");
     }
 }
 
 impl DynasmApi for Asm {
     fn offset(&self) -> AssemblyOffset {
-        AssemblyOffset(self.code.len())
+        AssemblyOffset(4 * self.code.len())
     }
-    fn push(&mut self, byte: u8) {
-        self.code.push(byte);
+    fn push(&mut self, _: u8) {
+        unreachable!("{WHOLE_WORDS}");
     }
-    fn align(&mut self, alignment: usize, with: u8) {
-        while !self.code.len().is_multiple_of(alignment) {
-            self.code.push(with);
-        }
+    fn align(&mut self, _: usize, _: u8) {
+        unreachable!("{WHOLE_WORDS}");
     }
     fn push_u32(&mut self, value: u32) {
-        self.code.extend_from_slice(&value.to_le_bytes());
+        self.code.push(value);
     }
 }
 
@@ -517,12 +520,12 @@ impl Asm {
 
     /// Appends one instruction word.
     pub fn word(&mut self, w: u32) {
-        self.code.extend_from_slice(&w.to_le_bytes());
+        self.code.push(w);
     }
 
     /// Bytes emitted so far.
     pub fn pos(&self) -> u32 {
-        self.code.len() as u32
+        4 * self.code.len() as u32
     }
 
     /// Makes a label that is bound later.
@@ -559,6 +562,11 @@ impl Asm {
     }
     pub fn bl(&mut self, l: Label) {
         self.refer(l, Field::Imm26, 0x9400_0000);
+    }
+    /// B (or with `link` BL) to a trampoline; where that is, the cache knows.
+    pub fn b_trampoline(&mut self, t: Trampoline, link: bool) {
+        self.relocations.push((self.pos(), Reloc::Trampoline(t)));
+        self.word(if link { 0x9400_0000 } else { 0x1400_0000 });
     }
     pub fn b_cond(&mut self, c: Cond, l: Label) {
         self.refer(l, Field::Imm19, 0x5400_0000 | c as u32);
@@ -613,32 +621,26 @@ impl Asm {
         if reloc != Reloc::None {
             self.relocations.push((self.pos(), reloc));
         }
-        self.code.extend_from_slice(&value.to_le_bytes());
+        self.code.extend([value as u32, (value >> 32) as u32]);
     }
 
     /// Emits the literal pool and resolves all references.
-    pub fn finish(&mut self) -> &[u8] {
-        if !self.literals.is_empty() && !self.pos().is_multiple_of(8) {
-            self.word(0xd503_201f); // NOP
-        }
+    pub fn finish(&mut self) {
         for i in 0..self.literals.len() {
             let l = self.literals[i];
             self.bind(l.label);
             self.quad(l.value, l.reloc);
         }
-        for f in std::mem::take(&mut self.fixups) {
+        for f in self.fixups.drain(..) {
             let target = self.labels[f.label.0 as usize];
             assert_ne!(target, UNBOUND, "a label is referred to but not bound");
-            let at = f.at as usize;
-            let old = u32::from_le_bytes(self.code[at..at + 4].try_into().expect("four bytes"));
-            let new = encode_reference(old, f.field, i64::from(target) - i64::from(f.at));
-            self.code[at..at + 4].copy_from_slice(&new.to_le_bytes());
+            let word = &mut self.code[f.at as usize / 4];
+            *word = encode_reference(*word, f.field, i64::from(target) - i64::from(f.at));
         }
-        &self.code
     }
 
-    /// The code emitted so far.
-    pub fn code(&self) -> &[u8] {
+    /// The words emitted so far.
+    pub fn code(&self) -> &[u32] {
         &self.code
     }
 

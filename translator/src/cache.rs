@@ -7,11 +7,13 @@
 //! What signal handlers read (the index of regions, a region's map and sites) is only
 //! appended, never changed in place, and needs no lock.
 
-use crate::asm::Asm;
-use crate::lower::exits::{RECORD_SITE, RECORD_STUB, Stop};
+use crate::arena::Arena;
+use crate::asm::{Asm, Reloc};
+use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Stop};
 use crate::lower::operands::{LDUR, LDUR_MASK, NOP, relaxed};
 use crate::lower::{Emitted, MapEntry};
 use crate::region::Region;
+use crate::tramp::{self, Trampoline};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -44,20 +46,71 @@ pub struct RegionMeta {
     /// Behind the last guest instruction.
     pub guest_end: u64,
     /// Guest instruction by host offset, ascending.
-    pub map: Box<[MapEntry]>,
+    pub map: &'static [MapEntry],
     /// Offsets of the exit records.
-    pub records: Box<[u32]>,
-    sites: Box<[SiteMeta]>,
-    /// Entry points and the branch that replaces their first word when the region dies.
-    entries: Box<[(u32, u32)]>,
+    pub records: &'static [u32],
+    sites: &'static [SiteMeta],
+    entries: &'static [Entry],
+    /// Entries made later.
+    more_entries: AtomicPtr<LaterEntry>,
     dead: AtomicBool,
     armed: AtomicU32,
+}
+
+/// Where control comes in from outside.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Offset of the first instruction.
+    at: u32,
+    /// The branch that replaces it when the region dies.
+    instead: u32,
+}
+
+#[derive(Debug)]
+struct LaterEntry {
+    entry: Entry,
+    guest: u64,
+    next: *mut LaterEntry,
 }
 
 impl RegionMeta {
     /// Whether the region has been invalidated.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Offset of the code of a guest instruction inside of the region at which control may come in: the
+    /// host flags mean there what they mean at the start of a region, or nothing.
+    pub fn enterable(&self, guest: u64) -> Option<u32> {
+        let offset = u32::try_from(guest.checked_sub(self.guest)?).ok()?;
+        // Behind the region's own code, cold code belongs to earlier instructions again.
+        let body = &self.map[..self.body()];
+        let first = body.partition_point(|e| e.guest < offset);
+        let of_this = body[first..].iter().take_while(|e| e.guest == offset);
+        of_this.into_iter().find(|e| e.enterable).map(|e| e.host)
+    }
+
+    fn later_entries(&self) -> impl Iterator<Item = &LaterEntry> {
+        // SAFETY: entries live in the arena as long as their region.
+        let get = |p: *mut LaterEntry| unsafe { p.as_ref() };
+        let first = get(self.more_entries.load(Ordering::Acquire));
+        std::iter::successors(first, move |later| get(later.next))
+    }
+
+    /// Guest addresses of the region's entries: its own, and those made later.
+    pub fn entry_addresses(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.guest).chain(self.later_entries().map(|later| later.guest))
+    }
+
+    /// How many entries of the map belong to the region's own code, in guest order.
+    fn body(&self) -> usize {
+        let in_order = |pair: &[MapEntry]| pair[0].guest <= pair[1].guest;
+        self.map.windows(2).take_while(|pair| in_order(pair)).count() + 1
+    }
+
+    /// The guest instructions at which control may come in.
+    pub fn enterables(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().filter(|e| e.enterable).map(|e| self.guest + u64::from(e.guest))
     }
 }
 
@@ -74,6 +127,9 @@ pub struct CodeCache {
     index: u64,
     capacity: usize,
     count: AtomicUsize,
+    /// What is known of the regions.
+    arena: Arena,
+    trampolines: [u64; tramp::COUNT],
 }
 
 /// Maps anonymous memory of the translator's own.
@@ -92,7 +148,7 @@ impl CodeCache {
         let base = anonymous(size, prot | libc::PROT_EXEC)?;
         let capacity = size / MIN_REGION;
         let index = anonymous(capacity * 8, prot)?;
-        Ok(CodeCache {
+        let mut cache = CodeCache {
             base,
             size,
             next: AtomicU64::new(base),
@@ -100,7 +156,11 @@ impl CodeCache {
             index,
             capacity,
             count: AtomicUsize::new(0),
-        })
+            arena: Arena::new(size)?,
+            trampolines: [0; tramp::COUNT],
+        };
+        cache.append_trampolines()?;
+        Ok(cache)
     }
 
     /// Whether the address is in the cache. Async-signal-safe.
@@ -108,24 +168,42 @@ impl CodeCache {
         pc.wrapping_sub(self.base) < self.size as u64
     }
 
-    /// Puts the trampolines at the start; returns their address.
-    pub fn append_trampolines(&self, code: &[u8]) -> io::Result<u64> {
-        let at = self.next.load(Ordering::Relaxed);
-        if code.len() > self.size {
+    /// Puts the trampolines at the start.
+    fn append_trampolines(&mut self) -> io::Result<()> {
+        let mut asm = Asm::default();
+        let offsets = tramp::emit(&mut asm);
+        if size_of_val(asm.code()) > self.size {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        self.write(at, code);
-        let next = (at + code.len() as u64).next_multiple_of(ALIGN);
+        self.trampolines = offsets.map(|o| self.base + u64::from(o));
+        self.write(self.base, &asm);
+        let next = (self.base + size_of_val(asm.code()) as u64).next_multiple_of(ALIGN);
         self.next.store(next, Ordering::Relaxed);
         self.first.store(next, Ordering::Relaxed);
-        Ok(at)
+        Ok(())
     }
 
-    fn write(&self, at: u64, code: &[u8]) {
+    /// The address of a trampoline.
+    pub fn trampoline(&self, t: Trampoline) -> u64 {
+        self.trampolines[t as usize]
+    }
+
+    /// Copies code to its place and makes its branches to trampolines.
+    fn write(&self, at: u64, asm: &Asm) {
+        let code = asm.code();
         // SAFETY: the caller checked that the range is in the cache and not yet used; nothing
-        // refers to this memory but through raw addresses.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
-        flush_icache(at, code.len());
+        // refers to this memory but through raw addresses. Relocations name words of the code.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u32, code.len()) };
+        for &(offset, reloc) in &asm.relocations {
+            if let Reloc::Trampoline(t) = reloc {
+                let from = at + u64::from(offset);
+                let word = code[offset as usize / 4];
+                let word = retarget(word, self.trampoline(t).wrapping_sub(from) as i64);
+                // SAFETY: as above.
+                unsafe { *(from as *mut u32) = word.expect("the cache is in reach of itself") };
+            }
+        }
+        flush_icache(at, size_of_val(code));
     }
 
     fn slots(&self) -> &[AtomicPtr<RegionMeta>] {
@@ -138,37 +216,61 @@ impl CodeCache {
         &self,
         region: &Region,
         asm: &Asm,
-        emitted: Emitted,
+        emitted: &Emitted,
     ) -> Option<&'static RegionMeta> {
         let host = self.next.load(Ordering::Relaxed);
-        let code = asm.code();
-        let end = host + code.len() as u64;
+        let len = size_of_val(asm.code());
+        let end = host + len as u64;
         let count = self.count.load(Ordering::Relaxed);
         if end > self.base + self.size as u64 || count == self.capacity {
             return None;
         }
-        self.write(host, code);
-        let last = &region.insns.last()?.ins;
-        let meta: &'static RegionMeta = Box::leak(Box::new(RegionMeta {
+        let entry = |&(at, reentry)| {
+            let to = asm.position_of(reentry).expect("re-entry stubs are bound");
+            Entry { at, instead: branch(i64::from(to) - i64::from(at)).expect("a region is small") }
+        };
+        let meta = self.arena.value(RegionMeta {
             host,
-            len: code.len() as u32,
+            len: len as u32,
             guest: region.entry,
-            guest_end: last.next_ip(),
-            map: emitted.map.into(),
-            records: emitted.records.into(),
-            sites: emitted.sites.iter().map(|s| site_meta(asm, s.at, s.stop)).collect(),
-            entries: emitted
-                .entries
-                .iter()
-                .filter_map(|&(at, l)| Some((at, branch(at, asm.position_of(l)?)?)))
-                .collect(),
+            guest_end: region.insns.last()?.ins.next_ip(),
+            map: self.arena.slice(emitted.map.iter().copied())?,
+            records: self.arena.slice(emitted.records.iter().copied())?,
+            sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, s.at, s.stop)))?,
+            entries: self.arena.slice(emitted.entries.iter().map(entry))?,
+            more_entries: AtomicPtr::default(),
             dead: AtomicBool::new(false),
             armed: AtomicU32::new(0),
-        }));
+        })?;
+        self.write(host, asm);
         self.slots()[count].store(std::ptr::from_ref(meta).cast_mut(), Ordering::Release);
         self.count.store(count + 1, Ordering::Release);
         self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
         Some(meta)
+    }
+
+    /// Lets control come in at an instruction inside of a region (see [`RegionMeta::enterable`]). Returns its
+    /// address; None if there is no room. The stub that will lead to the dispatcher when the region dies has a
+    /// place of its own behind the last region.
+    pub fn add_entry(&self, meta: &RegionMeta, offset: u32, guest: u64) -> Option<u64> {
+        let host = meta.host + u64::from(offset);
+        if meta.later_entries().any(|later| later.entry.at == offset) {
+            return Some(host);
+        }
+        let stub = self.next.load(Ordering::Relaxed);
+        let mut asm = Asm::default();
+        exits::reentry_stub(&mut asm, guest);
+        let end = stub + size_of_val(asm.code()) as u64;
+        if end > self.base + self.size as u64 {
+            return None;
+        }
+        let entry = Entry { at: offset, instead: branch(stub.wrapping_sub(host) as i64)? };
+        let next = meta.more_entries.load(Ordering::Acquire);
+        let later = self.arena.value(LaterEntry { entry, guest, next })?;
+        self.write(stub, &asm);
+        self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
+        meta.more_entries.store(std::ptr::from_ref(later).cast_mut(), Ordering::Release);
+        Some(host)
     }
 
     /// The region that contains a host address. Async-signal-safe.
@@ -211,7 +313,7 @@ impl CodeCache {
     pub fn link(&self, meta: &RegionMeta, record: u64, host: u64) {
         // SAFETY: a record in the cache, see `exits::RECORD_SITE`.
         let delta = |o: u64| unsafe { u64::from(((record + o) as *const u32).read()) };
-        let (site, stub) = (delta(RECORD_SITE), delta(RECORD_STUB));
+        let site = delta(RECORD_SITE);
         if site != 0 {
             let at = record - site;
             // SAFETY: the site's instruction.
@@ -220,7 +322,7 @@ impl CodeCache {
                 return self.run_word(meta, at, word);
             }
         }
-        let at = record - stub;
+        let at = record - RECORD_STUB;
         if let Some(word) = retarget(0x1400_0000, host.wrapping_sub(at) as i64) {
             self.run_word(meta, at, word);
         }
@@ -242,7 +344,7 @@ impl CodeCache {
     /// Sets all branches of a region to stop. Async-signal-safe.
     pub fn arm(&self, meta: &RegionMeta) {
         meta.armed.fetch_add(1, Ordering::AcqRel);
-        for s in &meta.sites {
+        for s in meta.sites {
             self.patch(meta.host + u64::from(s.at), s.stop);
         }
     }
@@ -252,7 +354,7 @@ impl CodeCache {
         if meta.armed.fetch_sub(1, Ordering::AcqRel) != 1 || meta.is_dead() {
             return;
         }
-        for s in &meta.sites {
+        for s in meta.sites {
             self.patch(meta.host + u64::from(s.at), s.run.load(Ordering::Acquire));
         }
     }
@@ -269,32 +371,28 @@ impl CodeCache {
     pub fn kill(&self, meta: &RegionMeta) {
         meta.dead.store(true, Ordering::Release);
         meta.armed.fetch_add(1, Ordering::AcqRel);
-        for s in &meta.sites {
+        for s in meta.sites {
             self.patch(meta.host + u64::from(s.at), s.stop);
         }
-        for &(at, word) in &meta.entries {
-            self.patch(meta.host + u64::from(at), word);
+        for entry in meta.entries {
+            self.patch(meta.host + u64::from(entry.at), entry.instead);
+        }
+        for later in meta.later_entries() {
+            self.patch(meta.host + u64::from(later.entry.at), later.entry.instead);
         }
     }
 
     /// Starts over behind the trampolines. No thread may be in translated code.
     pub fn reset(&self) {
-        let count = self.count.swap(0, Ordering::AcqRel);
-        for slot in &self.slots()[..count] {
-            // SAFETY: leaked by `append`, and nothing refers to it any more.
-            drop(unsafe { Box::from_raw(slot.load(Ordering::Acquire)) });
-        }
+        self.count.store(0, Ordering::Release);
+        // SAFETY: no thread is in a region, and the engine forgets what it knows of them.
+        unsafe { self.arena.reset() };
         self.next.store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
-fn word_at(code: &[u8], at: u32) -> u32 {
-    let at = at as usize;
-    u32::from_le_bytes(code[at..at + 4].try_into().expect("four bytes"))
-}
-
 fn site_meta(asm: &Asm, at: u32, stop: Stop) -> SiteMeta {
-    let run = word_at(asm.code(), at);
+    let run = asm.code()[at as usize / 4];
     let to = |l| i64::from(asm.position_of(l).expect("stop labels are bound")) - i64::from(at);
     let stop = match stop {
         Stop::Same(l) => retarget(run, to(l)),
@@ -304,8 +402,9 @@ fn site_meta(asm: &Asm, at: u32, stop: Stop) -> SiteMeta {
     SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
 }
 
-fn branch(at: u32, to: u32) -> Option<u32> {
-    retarget(0x1400_0000, i64::from(to) - i64::from(at))
+/// B over a distance.
+fn branch(delta: i64) -> Option<u32> {
+    retarget(0x1400_0000, delta)
 }
 
 /// A direct branch instruction with another displacement, if it reaches (Arm ARM C4.1.92).

@@ -1,23 +1,24 @@
 //! `--dump-asm`: a region's guest instructions and what was emitted for them, side by side.
 
-use crate::asm::Asm;
+use crate::asm::{Asm, Reloc};
 use crate::cache::RegionMeta;
 use crate::engine::{Config, GuestMemory};
 use crate::facts;
-use crate::lower::{Lower, MapEntry};
+use crate::lower::{Emitted, Lower, MapEntry};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
 use disarm64::{InsnDisplay, decoder};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
 
 /// Prints a region that has been put into the cache to standard error.
-pub fn region(region: &Region, code: &[u8], meta: &RegionMeta) {
-    eprint!("at {:#x}: {}", meta.host, text(region, code, &meta.map));
+pub fn region(region: &Region, asm: &Asm, meta: &RegionMeta) {
+    eprint!("at {:#x}: {}", meta.host, text(region, asm, meta.map));
 }
 
 /// The listing of a region: each guest instruction, behind it what was emitted for it. Host
 /// addresses are offsets from the start of the region's code.
-pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
+pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
+    let code = asm.code();
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -25,12 +26,14 @@ pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
         "region {:#x}: {} guest instructions, {} arm64 words",
         region.entry,
         region.insns.len(),
-        code.len() / 4
+        code.len()
     );
     let mut formatter = NasmFormatter::new();
     let mut marks = map.iter().peekable();
     let mut shown = None;
-    for (i, word) in code.chunks_exact(4).enumerate() {
+    let mut relocations = asm.relocations.iter().peekable();
+    let mut words = code.iter().enumerate();
+    while let Some((i, &word)) = words.next() {
         while let Some(m) = marks.next_if(|m| m.host as usize <= 4 * i) {
             let guest = region.entry + u64::from(m.guest);
             if shown == Some(guest) {
@@ -43,7 +46,19 @@ pub fn text(region: &Region, code: &[u8], map: &[MapEntry]) -> String {
             }
             let _ = writeln!(out, "{guest:#x}  {guest_text}");
         }
-        let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
+        let reloc = relocations.next_if(|(at, _)| *at as usize <= 4 * i).map(|(_, reloc)| reloc);
+        if let Some(Reloc::Guest) = reloc
+            && let Some((_, &high)) = words.next()
+        {
+            let address = u64::from(high) << 32 | u64::from(word);
+            let _ = writeln!(out, "    {:5x}  .quad {address:#x}", 4 * i);
+            continue;
+        }
+        if let Some(Reloc::Trampoline(t)) = reloc {
+            let name = if word >> 31 == 0 { "b" } else { "bl" };
+            let _ = writeln!(out, "    {:5x}  {name}\t\t{t:?}", 4 * i);
+            continue;
+        }
         let _ = match decoder::decode(word) {
             Some(op) => writeln!(out, "    {:5x}  {}", 4 * i, op.display_at(4 * i as u64)),
             None => writeln!(out, "    {:5x}  .word {word:#010x}", 4 * i),
@@ -63,8 +78,8 @@ pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Opt
     let outside = facts::Outside { code: &code, flags_live_at_return: config.flags_live_at_return };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();
-    let mut lower = Lower::new(&mut asm, &region, config);
+    let mut lower = Lower::new(&mut asm, &region, config, Emitted::default());
     lower.run();
     let emitted = lower.into_emitted();
-    Some(text(&region, asm.code(), &emitted.map))
+    Some(text(&region, &asm, &emitted.map))
 }

@@ -6,7 +6,7 @@ use crate::cache::{CodeCache, RegionMeta, anonymous};
 use crate::facts;
 use crate::helpers;
 use crate::lower::exits::{UNIMPLEMENTED, table_offset};
-use crate::lower::{FlagState, Lower};
+use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
@@ -128,7 +128,6 @@ pub struct Engine {
     config: Config,
     memory: Box<dyn GuestMemory>,
     cache: CodeCache,
-    trampolines: [u64; tramp::COUNT],
     inner: Mutex<Inner>,
 }
 
@@ -140,14 +139,48 @@ struct Inner {
     flags_live_at_return: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
-    /// Regions by the guest pages (4096 bytes) they come from.
-    pages: HashMap<u64, Vec<&'static RegionMeta>, AddressHash>,
+    /// What has been translated of each guest page (4096 bytes).
+    pages: HashMap<u64, Box<Page>, AddressHash>,
     region: Region,
     asm: Asm,
+    emitted: Emitted,
     attached: Vec<*mut CpuState>,
     /// Counts flushes: addresses in the cache from before one mean nothing after it.
     generation: u64,
     stats: Stats,
+}
+
+/// The translations of a guest page. As long as there are any the page is watched.
+struct Page {
+    regions: Vec<&'static RegionMeta>,
+    /// One bit for each byte of the page: control may come in there, in one of the regions.
+    enterable: [u64; (PAGE / 64) as usize],
+}
+
+impl Page {
+    fn new() -> Box<Self> {
+        Box::new(Page { regions: Vec::new(), enterable: [0; (PAGE / 64) as usize] })
+    }
+
+    fn is_enterable(&self, addr: u64) -> bool {
+        self.enterable[(addr % PAGE / 64) as usize] >> (addr % 64) & 1 != 0
+    }
+
+    fn add(&mut self, page: u64, meta: &'static RegionMeta) {
+        self.regions.push(meta);
+        for addr in meta.enterables().filter(|addr| addr / PAGE == page) {
+            self.enterable[(addr % PAGE / 64) as usize] |= 1 << (addr % 64);
+        }
+    }
+
+    /// Forgets the regions that are dead.
+    fn sweep(&mut self, page: u64) {
+        let regions = std::mem::take(&mut self.regions);
+        *self = *Self::new();
+        for meta in regions.into_iter().filter(|meta| !meta.is_dead()) {
+            self.add(page, meta);
+        }
+    }
 }
 
 // SAFETY: the pointers in `attached` are only followed under the lock, while their threads are
@@ -167,14 +200,9 @@ impl Engine {
     /// Reserves the code cache. Fails only when the address space cannot be had.
     pub fn new(config: Config, memory: Box<dyn GuestMemory>) -> io::Result<Self> {
         let cache = CodeCache::new(config.cache_size)?;
-        let mut asm = Asm::default();
-        let offsets = tramp::emit(&mut asm);
-        let base = cache.append_trampolines(asm.code())?;
-        asm.clear();
         Ok(Engine {
             config,
             memory,
-            trampolines: offsets.map(|o| base + u64::from(o)),
             cache,
             inner: Mutex::new(Inner {
                 order: config.order,
@@ -183,7 +211,8 @@ impl Engine {
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 region: Region::default(),
-                asm,
+                asm: Asm::default(),
+                emitted: Emitted::default(),
                 attached: Vec::new(),
                 generation: 0,
                 stats: Stats::default(),
@@ -196,7 +225,7 @@ impl Engine {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Gives a new thread's state its tables (shadow stack, branch table, trampolines, helpers).
+    /// Gives a new thread's state its tables (shadow stack, branch table, helpers).
     /// The state must stay where it is until [`detach`](Self::detach).
     pub fn attach(&self, cpu: &mut CpuState) -> io::Result<()> {
         let table = anonymous(BRANCH_TABLE_SIZE, libc::PROT_READ | libc::PROT_WRITE)?;
@@ -214,9 +243,6 @@ impl Engine {
         // Zeros above the start: a return too many compares with 0 and misses.
         cpu.shadow_top = shadow + SHADOW_SIZE as u64 - 1024;
         cpu.shadow_sp = cpu.shadow_top;
-        for (slot, address) in cpu.trampolines.iter_mut().zip(self.trampolines) {
-            *slot = address;
-        }
         helpers::install(cpu);
         self.clear_branch_table(table);
         self.lock().attached.push(cpu);
@@ -244,7 +270,7 @@ impl Engine {
     }
 
     fn trampoline(&self, t: Trampoline) -> u64 {
-        self.trampolines[t as usize]
+        self.cache.trampoline(t)
     }
 
     /// Runs guest code from `cpu.rip` until something needs the caller.
@@ -311,7 +337,20 @@ impl Engine {
         if let Some(&host) = inner.entries.get(&rip) {
             return Some(host);
         }
+        if let Some(host) = self.enter_inside(inner, rip) {
+            return Some(host);
+        }
         self.translate(inner, rip, MAX_INSTRUCTIONS, true)
+    }
+
+    /// Makes an entry in the middle of a region that has the instruction already.
+    fn enter_inside(&self, inner: &mut Inner, rip: u64) -> Option<u64> {
+        let page = inner.pages.get(&(rip / PAGE)).filter(|page| page.is_enterable(rip))?;
+        let mut live = page.regions.iter().copied().filter(|meta| !meta.is_dead());
+        let (meta, offset) = live.find_map(|meta| Some((meta, meta.enterable(rip)?)))?;
+        let host = self.cache.add_entry(meta, offset, rip)?;
+        inner.entries.insert(rip, host);
+        Some(host)
     }
 
     /// Enters translated code; handles the exits that only concern the translator.
@@ -411,10 +450,25 @@ impl Engine {
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
     fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
-        let Inner { region, asm, order, misaligned, stats, flags_live_at_return, .. } = inner;
+        let Inner {
+            region,
+            asm,
+            emitted,
+            pages,
+            order,
+            misaligned,
+            stats,
+            flags_live_at_return,
+            ..
+        } = inner;
         let code = CodeReader::new(&*self.memory);
         if !region.build(&code, rip, max) {
             return None;
+        }
+        if publish {
+            region.end_where(|addr| {
+                pages.get(&(addr / PAGE)).is_some_and(|page| page.is_enterable(addr))
+            });
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
             // Before the call is made: what has been translated so far may be the callee.
@@ -426,19 +480,19 @@ impl Engine {
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();
-        let mut lower = Lower::new(asm, region, &config);
+        let mut lower = Lower::new(asm, region, &config, std::mem::take(emitted));
         lower.misaligned = Some(misaligned);
         lower.run();
-        let emitted = lower.into_emitted();
+        *emitted = lower.into_emitted();
         stats.regions += 1;
         stats.guest_instructions += region.insns.len() as u64;
-        stats.host_bytes += asm.code().len() as u64;
+        stats.host_bytes += size_of_val(asm.code()) as u64;
         let Some(meta) = self.cache.append(region, asm, emitted) else {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         };
         if self.config.dump_asm {
-            crate::dump::region(region, asm.code(), meta);
+            crate::dump::region(region, asm, meta);
         }
         if publish {
             self.publish(inner, meta);
@@ -450,10 +504,13 @@ impl Engine {
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         inner.entries.insert(meta.guest, meta.host);
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
-            inner.pages.entry(page).or_default().push(meta);
+            let known = inner.pages.entry(page).or_insert_with(Page::new);
+            if known.regions.is_empty() {
+                self.memory.watch(page * PAGE, (page + 1) * PAGE);
+            }
+            known.add(page, meta);
         }
-        self.memory.watch(meta.guest, meta.guest_end);
-        for &record in &meta.records {
+        for &record in meta.records {
             let at = meta.host + u64::from(record);
             // SAFETY: the record of a stub in the region appended just now.
             let target = unsafe { (at as *const u64).read_unaligned() };
@@ -470,18 +527,19 @@ impl Engine {
     pub fn invalidate(&self, start: u64, end: u64) {
         let mut inner = self.lock();
         let Inner { pages, entries, stats, .. } = &mut *inner;
-        for page in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
-            let Some(regions) = pages.get_mut(&page) else {
+        for number in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
+            let Some(page) = pages.get_mut(&number) else {
                 continue;
             };
-            regions.retain(|meta| {
-                if meta.guest < end && meta.guest_end > start && !meta.is_dead() {
-                    entries.remove(&meta.guest);
-                    self.cache.kill(meta);
-                    stats.invalidations += 1;
+            let overlaps = |meta: &&&RegionMeta| meta.guest < end && meta.guest_end > start;
+            for meta in page.regions.iter().filter(overlaps).filter(|meta| !meta.is_dead()) {
+                for guest in meta.entry_addresses() {
+                    entries.remove(&guest);
                 }
-                !meta.is_dead()
-            });
+                self.cache.kill(meta);
+                stats.invalidations += 1;
+            }
+            page.sweep(number);
         }
     }
 

@@ -5,6 +5,7 @@
 // The expansion of dynasm! converts register numbers, whatever their type.
 #![allow(clippy::useless_conversion)]
 
+pub mod arena;
 pub mod asm;
 pub mod cache;
 pub mod cpuid;

@@ -161,12 +161,36 @@ impl Region {
         !self.insns.is_empty()
     }
 
+    /// Cuts the region short where it runs into an instruction that is translated already (and `known`),
+    /// unless a loop goes from there back into the part before: a loop stays whole.
+    pub fn end_where(&mut self, known: impl Fn(u64) -> bool) {
+        let mut cut = 1;
+        while cut < self.insns.len() {
+            if !known(self.insns[cut].ins.ip()) {
+                cut += 1;
+                continue;
+            }
+            let back = |insn: &Insn| insn.target.is_some_and(|t| usize::from(t) < cut);
+            match self.insns[cut..].iter().rposition(back) {
+                Some(last) => cut += last + 1,
+                None => break,
+            }
+        }
+        if cut < self.insns.len() {
+            self.insns.truncate(cut);
+            self.resolve_targets();
+        }
+    }
+
     /// Index of the instruction at an address.
     pub fn index_of(&self, addr: u64) -> Option<usize> {
         self.insns.binary_search_by_key(&addr, |i| i.ins.ip()).ok()
     }
 
     fn resolve_targets(&mut self) {
+        for insn in &mut self.insns {
+            (insn.target, insn.join) = (None, false);
+        }
         for i in 0..self.insns.len() {
             let ins = self.insns[i].ins;
             if !is_jump(&ins) {

@@ -177,8 +177,6 @@ pub struct CpuState {
     pub shadow_block: [u64; 2],
     /// The thread's indirect-branch table, `1 << BRANCH_TABLE_BITS` entries.
     pub branch_table: u64,
-    /// Host addresses of the trampolines, by `tramp::Trampoline`.
-    pub trampolines: [u64; 16],
     /// Host addresses of the run-time helpers, by helper number.
     pub helpers: [u64; MAX_HELPERS],
     /// Scratch space for lowering (spills inside one instruction, helper arguments).
@@ -239,7 +237,7 @@ pub mod offset {
         MXCSR = mxcsr, INTERRUPT = interrupt, EXIT = exit, EXIT_ARG = exit_arg,
         HELPER_RETURN = helper_return,
         FPCR = fpcr, FPSR = fpsr, HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
-        BRANCH_TABLE = branch_table, TRAMPOLINES = trampolines, HELPERS = helpers,
+        BRANCH_TABLE = branch_table, HELPERS = helpers,
         SCRATCH = scratch,
     }
 }

@@ -7,13 +7,13 @@ use crate::lower::{AF, FS, LR, PF, SHADOW, STATE, TABLE};
 use crate::state::{CpuState, ExitCode, offset};
 use dynasmrt::{DynasmApi, dynasm};
 
-/// Index of a trampoline in [`CpuState::trampolines`].
+/// A trampoline, as [`emit`] orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Trampoline {
     /// `extern "C" fn(&mut CpuState, host_pc)`: run translated code until it exits.
     Enter,
-    /// A direct exit; x17 is its record.
+    /// A direct exit; x30 is its record.
     Direct,
     /// An indirect branch that missed; x16 is the guest target.
     Indirect,
@@ -70,7 +70,7 @@ fn emit_enter(a: &mut Asm) {
 /// Leaves translated code: saves the guest's registers, notes why, and returns to Rust.
 fn emit_exit(a: &mut Asm, code: ExitCode) {
     match code {
-        ExitCode::Direct => a.str(R(17), STATE, offset::EXIT_ARG),
+        ExitCode::Direct => a.str(LR, STATE, offset::EXIT_ARG),
         ExitCode::Exception => {
             a.str(R(16), STATE, offset::RIP);
             a.str(R(17), STATE, offset::EXIT_ARG);

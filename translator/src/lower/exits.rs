@@ -7,9 +7,9 @@
 //! their stop branch, which leads to the dispatcher.
 
 use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
-use crate::asm::{Label, R, Reloc, Width};
+use crate::asm::{Asm, Label, R, Reloc, Width};
 use crate::flags::Flags;
-use crate::state::{BRANCH_TABLE_BITS, offset};
+use crate::state::BRANCH_TABLE_BITS;
 use crate::tramp::Trampoline;
 
 /// An edge's code behind the region's own: a direct exit, or an internal edge whose flags need fixing.
@@ -58,12 +58,11 @@ pub struct Raise {
 /// `exit_arg` of an exception exit for an instruction that is not implemented.
 pub const UNIMPLEMENTED: u32 = 0x100 | 6;
 
-/// Layout of the record behind an exit stub: the guest target, then three 32-bit words: the
-/// distance from the record back to the site (0: none), back to the stub's own first
-/// instruction, and unused.
+/// Layout of the record behind an exit stub's BL: the guest target, then in 32 bits the distance
+/// from the record back to the site (0: none).
 pub const RECORD_SITE: u64 = 8;
-/// See [`RECORD_SITE`].
-pub const RECORD_STUB: u64 = 12;
+/// The distance from a record back to the stub's BL.
+pub const RECORD_STUB: u64 = 4;
 
 impl Lower<'_> {
     /// Makes a stub for a direct exit.
@@ -72,7 +71,14 @@ impl Lower<'_> {
         let needs_fix = self.needs_fix(live);
         let live = if needs_fix { live } else { Flags::NONE };
         let site = site.filter(|_| !needs_fix);
-        self.stubs.push(ExitStub { label, target, internal: None, site, flags: self.flags, live });
+        self.out.stubs.push(ExitStub {
+            label,
+            target,
+            internal: None,
+            site,
+            flags: self.flags,
+            live,
+        });
         label
     }
 
@@ -104,7 +110,7 @@ impl Lower<'_> {
     /// A stub that fixes the flags on an internal edge.
     fn edge(&mut self, to: u16, live: Flags) -> Label {
         let label = self.a.label();
-        self.stubs.push(ExitStub {
+        self.out.stubs.push(ExitStub {
             label,
             target: 0,
             internal: Some(to),
@@ -180,7 +186,7 @@ impl Lower<'_> {
     /// Notes that the next instruction is a branch that can be stopped.
     fn site(&mut self, stop: Option<Label>) {
         if let Some(l) = stop {
-            self.sites.push(Site { at: self.a.pos(), stop: Stop::Same(l) });
+            self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Same(l) });
         }
     }
 
@@ -241,7 +247,7 @@ impl Lower<'_> {
     pub fn return_point(&mut self, back: Label, target: u64) {
         self.flags = FlagState::CANONICAL;
         let reentry = self.stub_to(target, None, Flags::NONE);
-        self.entries.push((self.a.pos(), reentry));
+        self.out.entries.push((self.a.pos(), reentry));
         self.a.bind(back);
     }
 
@@ -262,7 +268,7 @@ impl Lower<'_> {
         self.a.ldp(key, slot, slot, 0);
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
+        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
         if link { self.a.blr(slot) } else { self.a.br(slot) }
     }
 
@@ -274,7 +280,7 @@ impl Lower<'_> {
         self.a.word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
+        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
         self.a.ret(host);
     }
 
@@ -291,7 +297,7 @@ impl Lower<'_> {
     /// A label behind the region's code that raises a processor exception at the current instruction.
     pub fn cold_raise(&mut self, vector: u8) -> Label {
         let label = self.a.label();
-        self.raises.push(Raise {
+        self.out.raises.push(Raise {
             label,
             index: self.index,
             vector: u32::from(vector),
@@ -316,23 +322,23 @@ impl Lower<'_> {
     fn raise_code(&mut self, vector: u32, rip: u64) {
         self.guest_address(R(16), rip);
         self.a.mov_imm(Width::W, R(17), u64::from(vector));
-        self.jump_trampoline(Trampoline::Exception, R(18));
+        self.a.b_trampoline(Trampoline::Exception, false);
     }
 
     /// Leaves for a system call; `rip` is the address behind the instruction.
     pub fn leave_for_syscall(&mut self, rip: u64) {
         self.canonical(Flags::ALL);
         self.guest_address(R(16), rip);
-        self.jump_trampoline(Trampoline::Syscall, R(18));
+        self.a.b_trampoline(Trampoline::Syscall, false);
     }
 
     /// Emits everything that stands behind the region's own code.
     pub fn cold_code(&mut self) {
         if let Some(l) = self.indirect_stub {
             self.a.bind(l);
-            self.jump_trampoline(Trampoline::Indirect, R(17));
+            self.a.b_trampoline(Trampoline::Indirect, false);
         }
-        for r in std::mem::take(&mut self.raises) {
+        for r in std::mem::take(&mut self.out.raises) {
             self.index = r.index;
             self.flags = r.flags;
             self.a.bind(r.label);
@@ -342,8 +348,8 @@ impl Lower<'_> {
         }
         self.emit_nan_fixes();
         self.emit_indefinites();
-        for i in 0..self.stubs.len() {
-            let stub = self.stubs[i];
+        for i in 0..self.out.stubs.len() {
+            let stub = self.out.stubs[i];
             self.exit_stub(&stub);
         }
     }
@@ -357,31 +363,29 @@ impl Lower<'_> {
             let label = self.label_of(t);
             return self.a.b(label);
         }
-        let first = self.a.pos();
-        self.sites.push(Site { at: first, stop: Stop::Original });
-        let record = self.a.label();
-        self.a.adr(R(17), record);
-        self.jump_trampoline(Trampoline::Direct, R(16));
-        if !self.a.pos().is_multiple_of(8) {
-            self.a.word(0xd503_201f); // NOP
-        }
-        self.a.bind(record);
-        let at = self.a.pos();
-        self.records.push(at);
-        self.a.quad(stub.target, Reloc::Guest);
-        self.a.word(stub.site.map_or(0, |s| at - s));
-        self.a.word(at - first);
+        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Original });
+        let record = call_dispatcher(self.a, stub.target, stub.site);
+        self.out.records.push(record);
     }
+}
+
+/// The call of the dispatcher with a record behind it (see [`RECORD_SITE`]); returns the record's offset.
+fn call_dispatcher(a: &mut Asm, target: u64, site: Option<u32>) -> u32 {
+    a.b_trampoline(Trampoline::Direct, true);
+    let record = a.pos();
+    a.quad(target, Reloc::Guest);
+    a.word(site.map_or(0, |s| record - s));
+    record
+}
+
+/// A stub outside of any region: goes to the dispatcher for a guest address.
+pub fn reentry_stub(a: &mut Asm, guest: u64) {
+    call_dispatcher(a, guest, None);
 }
 
 /// Where the branch table's entry for a guest address is, from the table's start.
 pub fn table_offset(guest: u64) -> u64 {
     (guest >> 2 & ((1 << BRANCH_TABLE_BITS) - 1)) * 16
-}
-
-/// Offset of a trampoline's address in the state.
-pub fn trampoline_offset(t: Trampoline) -> u32 {
-    offset::TRAMPOLINES + 8 * t as u32
 }
 
 /// The state register, for lowering files that address the state directly.

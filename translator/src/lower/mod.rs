@@ -52,7 +52,7 @@ use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};
 use crate::flags::Flags;
 use crate::helpers::Helper;
-use crate::region::Region;
+use crate::region::{Insn, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
 use exits::{ExitStub, Raise, Site};
@@ -103,6 +103,8 @@ pub struct MapEntry {
     pub guest: u32,
     /// The flags before the instruction.
     pub flags: FlagState,
+    /// Whether control may come in here from outside, as at the start of a region.
+    pub enterable: bool,
 }
 
 /// The state of lowering a region.
@@ -131,32 +133,22 @@ pub struct Lower<'a> {
     pub bit_test: Option<BitTest>,
     temps_used: usize,
     vtemps_used: u8,
-    labels: Vec<Option<Label>>,
-    /// Stubs of the exits so far, emitted behind the region's code.
-    pub stubs: Vec<ExitStub>,
-    /// Branch instructions that are patched: linked, or stopped for an interrupt.
-    pub sites: Vec<Site>,
-    raises: Vec<Raise>,
-    nan_fixes: Vec<sse_nan::NanFix>,
-    indefinites: Vec<sse_convert::Indefinite>,
-    /// Where control comes in from outside: offset of the first instruction and its re-entry stub.
-    pub entries: Vec<(u32, Label)>,
-    /// Guest instruction of each piece of host code, ascending in `host`.
-    pub map: Vec<MapEntry>,
     indirect_stub: Option<Label>,
-    /// Offsets of the exit records.
-    pub records: Vec<u32>,
+    /// What goes with the code.
+    out: Emitted,
 }
 
 impl<'a> Lower<'a> {
-    /// Starts lowering a region into an empty buffer.
-    pub fn new(a: &'a mut Asm, region: &'a Region, config: &'a Config) -> Self {
-        let mut labels = vec![None; region.insns.len()];
-        for (i, insn) in region.insns.iter().enumerate() {
-            if insn.join {
-                labels[i] = Some(a.label());
-            }
-        }
+    /// Starts lowering a region into an empty buffer. `emitted` gives its memory for what goes with the code.
+    pub fn new(
+        a: &'a mut Asm,
+        region: &'a Region,
+        config: &'a Config,
+        mut emitted: Emitted,
+    ) -> Self {
+        emitted.clear();
+        let label = |insn: &Insn| insn.join.then(|| a.label());
+        emitted.labels.extend(region.insns.iter().map(label));
         Lower {
             a,
             region,
@@ -170,23 +162,15 @@ impl<'a> Lower<'a> {
             bit_test: None,
             temps_used: 0,
             vtemps_used: 0,
-            labels,
-            stubs: Vec::new(),
-            sites: Vec::new(),
-            raises: Vec::new(),
-            nan_fixes: Vec::new(),
-            indefinites: Vec::new(),
-            entries: Vec::new(),
-            map: Vec::with_capacity(region.insns.len() + 8),
             indirect_stub: None,
-            records: Vec::new(),
+            out: emitted,
         }
     }
 
     /// Lowers the whole region.
     pub fn run(&mut self) {
         let entry_stub = self.stub_to(self.region.entry, None, Flags::NONE);
-        self.entries.push((0, entry_stub));
+        self.out.entries.push((0, entry_stub));
         for i in 0..self.region.insns.len() {
             self.index = i;
             self.instruction(i);
@@ -197,11 +181,12 @@ impl<'a> Lower<'a> {
 
     fn instruction(&mut self, i: usize) {
         let insn = &self.region.insns[i];
-        if let Some(l) = self.labels[i] {
+        if let Some(l) = self.out.labels[i] {
             self.a.bind(l);
             self.flags = FlagState::CANONICAL;
         }
-        self.mark();
+        let (start, enterable) = (self.a.pos(), self.is_enterable(insn.live_in));
+        self.map_from(start, insn.ins.ip(), enterable);
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
         if self.between_barriers {
             self.a.dmb_ish();
@@ -248,15 +233,24 @@ impl<'a> Lower<'a> {
 
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
-        let guest = (self.region.insns[self.index].ins.ip() - self.region.entry) as u32;
-        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
+        self.map_from(self.a.pos(), self.current().ip(), false);
+    }
+
+    fn map_from(&mut self, host: u32, guest: u64, enterable: bool) {
+        let guest = (guest - self.region.entry) as u32;
+        self.out.map.push(MapEntry { host, guest, flags: self.flags, enterable });
+    }
+
+    /// Whether a jump from outside may go to the instruction that begins here, before which `live` is live.
+    fn is_enterable(&self, live: Flags) -> bool {
+        let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
+        let no_matter = live.is_empty() || !self.flags.float && !live.any(Flags::C);
+        self.bit_test.is_none() && (canonical || no_matter)
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
     pub fn mark_next(&mut self) {
-        let ins = &self.region.insns[self.index].ins;
-        let guest = (ins.next_ip() - self.region.entry) as u32;
-        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
+        self.map_from(self.a.pos(), self.current().next_ip(), false);
     }
 
     /// The current instruction.
@@ -266,7 +260,7 @@ impl<'a> Lower<'a> {
 
     /// The label of an internal branch target.
     pub fn label_of(&self, index: u16) -> Label {
-        self.labels[index as usize].expect("branch targets are joins")
+        self.out.labels[index as usize].expect("branch targets are joins")
     }
 
     /// A temporary integer register, free until the end of the instruction.
@@ -307,12 +301,6 @@ impl<'a> Lower<'a> {
         self.a.ldr_literal(d, addr, Reloc::Guest);
     }
 
-    /// Branches to a trampoline; clobbers `via`.
-    pub fn jump_trampoline(&mut self, t: Trampoline, via: R) {
-        self.a.ldr(via, STATE, offset::TRAMPOLINES + 8 * t as u32);
-        self.a.br(via);
-    }
-
     /// Calls a run-time helper. Arguments go in x20, x21, x22 (behind the state pointer); results
     /// come back in x20 and x21. All other temporaries are lost; guest registers may be changed by
     /// the helper through the state, whose `rip` is the current instruction. Flags are spilled and reloaded in canonical
@@ -322,27 +310,47 @@ impl<'a> Lower<'a> {
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
-        self.a.ldr(R(17), STATE, offset::TRAMPOLINES + 8 * Trampoline::CallHelper as u32);
-        self.a.blr(R(17));
+        self.a.b_trampoline(Trampoline::CallHelper, true);
     }
 }
 
-/// What lowering a region gives besides its code.
+/// What lowering a region gives besides its code, and needs on the way.
 #[derive(Debug, Default)]
 pub struct Emitted {
+    labels: Vec<Option<Label>>,
+    /// Exits so far, whose stubs are emitted behind the region's code.
+    stubs: Vec<ExitStub>,
+    raises: Vec<Raise>,
+    nan_fixes: Vec<sse_nan::NanFix>,
+    indefinites: Vec<sse_convert::Indefinite>,
     /// Patchable branches.
     pub sites: Vec<Site>,
     /// Offsets of the exit records.
     pub records: Vec<u32>,
     /// Places where control comes in, each with its re-entry stub.
     pub entries: Vec<(u32, Label)>,
-    /// Guest instruction of each piece of host code.
+    /// Guest instruction of each piece of host code, ascending in `host`.
     pub map: Vec<MapEntry>,
+}
+
+impl Emitted {
+    /// Empties everything and keeps its memory.
+    fn clear(&mut self) {
+        self.labels.clear();
+        self.stubs.clear();
+        self.raises.clear();
+        self.nan_fixes.clear();
+        self.indefinites.clear();
+        self.sites.clear();
+        self.records.clear();
+        self.entries.clear();
+        self.map.clear();
+    }
 }
 
 impl Lower<'_> {
     /// Ends lowering.
     pub fn into_emitted(self) -> Emitted {
-        Emitted { sites: self.sites, records: self.records, entries: self.entries, map: self.map }
+        self.out
     }
 }

@@ -92,7 +92,7 @@ impl Lower<'_> {
 
     /// Emits what makes scalars indefinite, behind the region's own code.
     pub fn emit_indefinites(&mut self) {
-        for fix in std::mem::take(&mut self.indefinites) {
+        for fix in std::mem::take(&mut self.out.indefinites) {
             self.index = fix.index;
             self.flags = fix.flags;
             self.a.bind(fix.label);
@@ -137,7 +137,7 @@ fn to_integer(l: &mut Lower, ins: &Instruction, shape: Shape, rounding: Rounding
     }
     l.a.bind(back);
     let (index, flags) = (l.index, l.flags);
-    l.indefinites.push(Indefinite { label, back, index, flags, width: w, d });
+    l.out.indefinites.push(Indefinite { label, back, index, flags, width: w, d });
     Ok(())
 }
 

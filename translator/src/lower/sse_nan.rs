@@ -178,7 +178,7 @@ impl Lower<'_> {
             self.branch_if_clear(lane, t, label);
         }
         self.a.bind(back);
-        self.nan_fixes.push(NanFix {
+        self.out.nan_fixes.push(NanFix {
             label,
             back,
             index: self.index,
@@ -192,7 +192,7 @@ impl Lower<'_> {
 
     /// Emits the corrections, behind the region's own code.
     pub fn emit_nan_fixes(&mut self) {
-        for fix in std::mem::take(&mut self.nan_fixes) {
+        for fix in std::mem::take(&mut self.out.nan_fixes) {
             self.index = fix.index;
             self.flags = fix.flags;
             self.a.bind(fix.label);
