@@ -190,7 +190,7 @@ unsafe impl Send for Inner {}
 /// Bytes of a thread's indirect-branch table.
 const BRANCH_TABLE_SIZE: usize = 16 << BRANCH_TABLE_BITS;
 /// The guest's page size.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 /// Usable bytes of a thread's shadow stack.
 const SHADOW_SIZE: usize = 256 << 10;
 /// Guards on both sides of it; at least a host page of any size.
@@ -466,8 +466,12 @@ impl Engine {
             return None;
         }
         if publish {
+            let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
             region.end_where(|addr| {
-                pages.get(&(addr / PAGE)).is_some_and(|page| page.is_enterable(addr))
+                if looked_up.0 != addr / PAGE {
+                    looked_up = (addr / PAGE, pages.get(&(addr / PAGE)));
+                }
+                looked_up.1.is_some_and(|page| page.is_enterable(addr))
             });
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {

@@ -3,7 +3,7 @@
 
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{CodeReader, Fetch, Region, direct_target, fetch};
+use crate::region::{CodeReader, Fetch, Insn, Next, Region, direct_target, fetch};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
@@ -21,30 +21,30 @@ pub struct Outside<'a> {
 
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction.
 pub fn flag_liveness(region: &mut Region, outside: Outside) {
-    let n = region.insns.len();
-    for i in 0..n {
-        let (taken, fallen) = live_outside(region, outside, i);
-        region.insns[i].live_taken = taken;
+    for insn in &mut region.insns {
+        let (taken, fallen) = live_outside(insn, outside);
+        insn.live_taken = taken;
         // Until the backward pass has been here this is what leaves the region.
-        region.insns[i].live_out = taken.or(fallen);
+        insn.live_out = taken.or(fallen);
     }
     loop {
         let mut changed = false;
-        for i in (0..n).rev() {
-            let mut live = region.insns[i].live_out;
-            if region.falls_into_next(i) {
-                live = live.or(region.insns[i + 1].live_in);
+        let mut live_next = Flags::NONE;
+        for i in (0..region.insns.len()).rev() {
+            let insn = &region.insns[i];
+            let mut live = insn.live_out;
+            if insn.next == Next::Inside {
+                live = live.or(live_next);
             }
-            if let Some(t) = region.insns[i].target {
-                live = live.or(region.insns[t as usize].live_in);
+            if let Some(t) = insn.target {
+                live = live.or(region.insns[usize::from(t)].live_in);
             }
-            let entry = table::entry(&region.insns[i].ins);
-            let live_in = live.without(entry.kills(&region.insns[i].ins)).or(entry.reads);
             let insn = &mut region.insns[i];
+            live_next = live.without(insn.kills).or(insn.entry.reads);
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.
-            changed |= insn.join && insn.live_in != live_in;
-            insn.live_in = live_in;
+            changed |= insn.join && insn.live_in != live_next;
+            insn.live_in = live_next;
         }
         if !changed {
             return;
@@ -54,17 +54,16 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
 
 /// Flags that code outside the region may read when control leaves it at this instruction:
 /// where its branch goes, and where it falls through to.
-fn live_outside(region: &Region, outside: Outside, i: usize) -> (Flags, Flags) {
-    let ins = &region.insns[i].ins;
-    let fallen = if region.can_fall_through(i) && !region.falls_into_next(i) {
-        live_at(outside, ins.next_ip())
-    } else {
-        Flags::NONE
+fn live_outside(insn: &Insn, outside: Outside) -> (Flags, Flags) {
+    let ins = &insn.ins;
+    let fallen = match insn.next {
+        Next::Outside => live_at(outside, ins.next_ip()),
+        Next::Inside | Next::Never => Flags::NONE,
     };
-    let taken = match ins.flow_control() {
+    let taken = match insn.flow {
         FlowControl::Next | FlowControl::XbeginXabortXend => Flags::NONE,
         FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
-            if region.insns[i].target.is_some() =>
+            if insn.target.is_some() =>
         {
             Flags::NONE
         }
@@ -109,30 +108,27 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
 /// Whether the region reads flags that it did not set behind one of its calls: then a callee's
 /// flags must be exact at its return.
 pub fn reads_flags_behind_call(region: &Region) -> bool {
-    (0..region.insns.len()).any(|i| {
-        region.insns[i].ins.flow_control() == FlowControl::Call && reads_first(region, i + 1)
-    })
+    let calls = region.insns.iter().enumerate().filter(|(_, i)| i.flow == FlowControl::Call);
+    calls.into_iter().any(|(i, _)| reads_first(&region.insns[i + 1..]))
 }
 
-/// Whether straight-line code from an index on reads a flag before writing it.
-fn reads_first(region: &Region, from: usize) -> bool {
+/// Whether straight-line code reads a flag before writing it.
+fn reads_first(code: &[Insn]) -> bool {
     let mut unknown = Flags::ALL;
-    for i in from..region.insns.len() {
-        let ins = &region.insns[i].ins;
-        let entry = table::entry(ins);
+    for insn in code {
         // Behind a call that does not come back stands HLT or UD2: that is no reader.
         let ends = matches!(
-            ins.flow_control(),
+            insn.flow,
             FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt
         );
-        if entry.lower.is_none() || ends || ins.mnemonic() == Mnemonic::Hlt {
+        if insn.entry.lower.is_none() || ends || insn.ins.mnemonic() == Mnemonic::Hlt {
             return false;
         }
-        if entry.reads.any(unknown) {
+        if insn.entry.reads.any(unknown) {
             return true;
         }
-        unknown = unknown.without(entry.writes);
-        if unknown.is_empty() || !region.falls_into_next(i) {
+        unknown = unknown.without(insn.entry.writes);
+        if unknown.is_empty() || insn.next != Next::Inside {
             return false;
         }
     }

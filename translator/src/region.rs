@@ -6,8 +6,9 @@
 //! so that an if/else and the loop around it become one region. A branch whose target lies in the
 //! region is internal, any other leaves it.
 
-use crate::engine::GuestMemory;
+use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
+use crate::lower::table::{self, Entry};
 use std::cell::Cell;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
@@ -22,6 +23,14 @@ const MAX_SPAN: u64 = 2048;
 pub struct Insn {
     /// The decoded instruction.
     pub ins: Instruction,
+    /// Its entry in the instruction table.
+    pub entry: &'static Entry,
+    /// Flags whose old values are gone behind it.
+    pub kills: Flags,
+    /// How it goes on.
+    pub flow: FlowControl,
+    /// Where control goes that does not branch.
+    pub next: Next,
     /// Flags that are read after this instruction before they are written again.
     pub live_out: Flags,
     /// Flags that are live before it.
@@ -32,6 +41,54 @@ pub struct Insn {
     pub target: Option<u16>,
     /// For a direct branch or call out of the region: flags live at its target.
     pub live_taken: Flags,
+}
+
+/// Where control goes behind an instruction that does not branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Into the next instruction of the region.
+    Inside,
+    /// Out of the region.
+    Outside,
+    /// It does not come there.
+    Never,
+}
+
+impl Insn {
+    fn new(ins: Instruction) -> Self {
+        let entry = table::entry(&ins);
+        Insn {
+            entry,
+            kills: entry.kills(&ins),
+            flow: ins.flow_control(),
+            ins,
+            next: Next::Never,
+            live_out: Flags::NONE,
+            live_in: Flags::NONE,
+            join: false,
+            target: None,
+            live_taken: Flags::NONE,
+        }
+    }
+
+    /// A jump, conditional or not, LOOP and JRCXZ included; not a call.
+    pub fn is_jump(&self) -> bool {
+        use FlowControl::*;
+        matches!(self.flow, UnconditionalBranch | ConditionalBranch)
+    }
+
+    /// Whether control never goes on to the next instruction.
+    fn ends_block(&self) -> bool {
+        use FlowControl::*;
+        matches!(self.flow, UnconditionalBranch | IndirectBranch | Return | Exception | Interrupt)
+            || self.ins.is_invalid()
+    }
+
+    /// Whether the region must end behind the instruction because it leaves translated code.
+    fn leaves_for_good(&self) -> bool {
+        use iced_x86::Mnemonic::*;
+        self.flow != FlowControl::Next && matches!(self.ins.mnemonic(), Syscall | Sysenter | Hlt)
+    }
 }
 
 /// Instructions of a region in address order.
@@ -56,24 +113,29 @@ pub enum Fetch {
 /// Guest code as one translation reads it: what the memory map said of the neighbourhood is kept.
 pub struct CodeReader<'a> {
     memory: &'a dyn GuestMemory,
-    /// Executable bytes: start and end.
-    window: Cell<(u64, u64)>,
+    /// Executable bytes: start and end, of the places that were asked for last.
+    windows: Cell<[(u64, u64); 4]>,
 }
 
 impl<'a> CodeReader<'a> {
     /// Reads through the memory map.
     pub fn new(memory: &'a dyn GuestMemory) -> Self {
-        CodeReader { memory, window: Cell::new((0, 0)) }
+        CodeReader { memory, windows: Cell::default() }
     }
 
     /// How many bytes of an instruction at `addr` can be fetched; 15 is enough for any.
     fn available(&self, addr: u64) -> usize {
-        let (start, end) = self.window.get();
-        if addr >= start && end.saturating_sub(addr) >= 15 {
+        let mut windows = self.windows.get();
+        if windows.iter().any(|&(start, end)| addr >= start && end.saturating_sub(addr) >= 15) {
             return 15;
         }
         let length = self.memory.executable_from(addr);
-        self.window.set((addr, addr + length));
+        if length > 0 {
+            // Access is by pages: what holds for a byte holds for those before it.
+            windows.rotate_right(1);
+            windows[0] = (addr / PAGE * PAGE, addr + length);
+            self.windows.set(windows);
+        }
         length.min(15) as usize
     }
 }
@@ -92,24 +154,6 @@ pub fn fetch(code: &CodeReader, addr: u64) -> Fetch {
         return Fetch::Fault; // the instruction runs into memory that is not executable
     }
     Fetch::Ok(ins)
-}
-
-/// Whether control never goes on to the next instruction.
-fn ends_block(ins: &Instruction) -> bool {
-    matches!(
-        ins.flow_control(),
-        FlowControl::UnconditionalBranch
-            | FlowControl::IndirectBranch
-            | FlowControl::Return
-            | FlowControl::Exception
-            | FlowControl::Interrupt
-    ) || ins.is_invalid()
-}
-
-/// Whether the region must end behind the instruction because it leaves translated code.
-fn leaves_for_good(ins: &Instruction) -> bool {
-    use iced_x86::Mnemonic::*;
-    matches!(ins.mnemonic(), Syscall | Sysenter | Hlt)
 }
 
 /// Address a direct near branch goes to.
@@ -131,23 +175,20 @@ impl Region {
             let Fetch::Ok(ins) = fetch(code, pos) else {
                 break;
             };
-            self.insns.push(Insn {
-                ins,
-                live_out: Flags::NONE,
-                live_in: Flags::NONE,
-                join: false,
-                target: None,
-                live_taken: Flags::NONE,
-            });
-            if is_jump(&ins)
-                && let Some(t) = direct_target(&ins)
+            let insn = Insn::new(ins);
+            if insn.is_jump()
+                && let Some(t) = direct_target(&insn.ins)
                 && t > pos
                 && t < entry + MAX_SPAN
             {
                 self.open.push(t);
             }
-            let next = ins.next_ip();
-            if leaves_for_good(&ins) || ends_block(&ins) {
+            let next = insn.ins.next_ip();
+            let ends = insn.flow != FlowControl::Next
+                && (insn.leaves_for_good() || insn.ends_block())
+                || insn.ins.is_invalid();
+            self.insns.push(insn);
+            if ends {
                 // The nearest forward target that has not been passed.
                 match self.open.iter().copied().filter(|&t| t >= next).min() {
                     Some(t) => pos = t,
@@ -157,13 +198,13 @@ impl Region {
                 pos = next;
             }
         }
-        self.resolve_targets();
+        self.resolve();
         !self.insns.is_empty()
     }
 
     /// Cuts the region short where it runs into an instruction that is translated already (and `known`),
     /// unless a loop goes from there back into the part before: a loop stays whole.
-    pub fn end_where(&mut self, known: impl Fn(u64) -> bool) {
+    pub fn end_where(&mut self, mut known: impl FnMut(u64) -> bool) {
         let mut cut = 1;
         while cut < self.insns.len() {
             if !known(self.insns[cut].ins.ip()) {
@@ -178,7 +219,14 @@ impl Region {
         }
         if cut < self.insns.len() {
             self.insns.truncate(cut);
-            self.resolve_targets();
+            for insn in &mut self.insns {
+                // A join whose only branch is gone stays one: that does no harm.
+                insn.target = insn.target.filter(|&t| usize::from(t) < cut);
+            }
+            let last = &mut self.insns[cut - 1];
+            if last.next == Next::Inside {
+                last.next = Next::Outside;
+            }
         }
     }
 
@@ -187,16 +235,21 @@ impl Region {
         self.insns.binary_search_by_key(&addr, |i| i.ins.ip()).ok()
     }
 
-    fn resolve_targets(&mut self) {
-        for insn in &mut self.insns {
-            (insn.target, insn.join) = (None, false);
-        }
+    /// Finds out which instructions are joined by branches, and where control falls through.
+    fn resolve(&mut self) {
         for i in 0..self.insns.len() {
-            let ins = self.insns[i].ins;
-            if !is_jump(&ins) {
-                continue;
-            }
-            if let Some(t) = direct_target(&ins).and_then(|t| self.index_of(t)) {
+            let following = self.insns.get(i + 1).map(|next| next.ins.ip());
+            let insn = &mut self.insns[i];
+            insn.next = if insn.ends_block() {
+                Next::Never
+            } else if following == Some(insn.ins.next_ip()) && !insn.leaves_for_good() {
+                Next::Inside
+            } else {
+                Next::Outside
+            };
+            if insn.is_jump()
+                && let Some(t) = direct_target(&insn.ins).and_then(|t| self.index_of(t))
+            {
                 self.insns[i].target = Some(t as u16);
                 self.insns[t].join = true;
             }
@@ -206,19 +259,6 @@ impl Region {
     /// Whether the instruction behind `index` in the list is the one executed next when control
     /// falls through.
     pub fn falls_into_next(&self, index: usize) -> bool {
-        let i = &self.insns[index].ins;
-        !ends_block(i)
-            && !leaves_for_good(i)
-            && self.insns.get(index + 1).is_some_and(|n| n.ins.ip() == i.next_ip())
+        self.insns[index].next == Next::Inside
     }
-
-    /// Whether control can go on behind the instruction at all.
-    pub fn can_fall_through(&self, index: usize) -> bool {
-        !ends_block(&self.insns[index].ins)
-    }
-}
-
-/// A jump, conditional or not, LOOP and JRCXZ included; not a call.
-pub fn is_jump(ins: &Instruction) -> bool {
-    matches!(ins.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
 }

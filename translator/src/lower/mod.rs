@@ -52,7 +52,7 @@ use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};
 use crate::flags::Flags;
 use crate::helpers::Helper;
-use crate::region::{Insn, Region};
+use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
 use exits::{ExitStub, Raise, Site};
@@ -191,11 +191,10 @@ impl<'a> Lower<'a> {
         if self.between_barriers {
             self.a.dmb_ish();
         }
-        let entry = table::entry(&insn.ins);
-        self.need = insn.live_out.and(entry.writes);
+        self.need = insn.live_out.and(insn.entry.writes);
         self.live_out = insn.live_out;
         self.free_temps();
-        let lowered = match entry.lower {
+        let lowered = match insn.entry.lower {
             Some(f) => f(self, &insn.ins),
             None => Err(Unimplemented),
         };
@@ -220,14 +219,18 @@ impl<'a> Lower<'a> {
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
     fn fall_through(&mut self, i: usize) {
         let insn = &self.region.insns[i];
-        if !self.region.can_fall_through(i) {
-            return;
-        }
-        if !self.region.falls_into_next(i) {
-            self.canonical(insn.live_out);
-            self.jump_out(insn.ins.next_ip(), Flags::NONE);
-        } else if self.region.insns[i + 1].join {
-            self.canonical(self.region.insns[i + 1].live_in);
+        match insn.next {
+            Next::Never => {}
+            Next::Outside => {
+                self.canonical(insn.live_out);
+                self.jump_out(insn.ins.next_ip(), Flags::NONE);
+            }
+            Next::Inside => {
+                let next = &self.region.insns[i + 1];
+                if next.join {
+                    self.canonical(next.live_in);
+                }
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use iced_x86::{Code, Instruction, Mnemonic};
 pub type LowerFn = fn(&mut Lower, &Instruction) -> Lowered;
 
 /// What the translator knows about a mnemonic.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// None: not implemented.
     pub lower: Option<LowerFn>,
@@ -20,20 +20,16 @@ pub struct Entry {
     pub reads: Flags,
     /// Status flags it writes, or leaves undefined.
     pub writes: Flags,
-    /// Forms that may leave these flags as they were: a shift whose count may be zero, a repeated
+    /// Tells forms that may leave these flags as they were: a shift whose count may be zero, a repeated
     /// comparison.
-    pub may_keep: fn(&Instruction) -> bool,
+    pub may_keep: Option<fn(&Instruction) -> bool>,
 }
 
 impl Entry {
     /// Status flags whose old values are certainly gone behind the instruction.
     pub fn kills(&self, ins: &Instruction) -> Flags {
-        if (self.may_keep)(ins) { Flags::NONE } else { self.writes }
+        if self.may_keep.is_some_and(|keeps| keeps(ins)) { Flags::NONE } else { self.writes }
     }
-}
-
-fn never(_: &Instruction) -> bool {
-    false
 }
 
 /// A family's rows.
@@ -41,7 +37,7 @@ pub type Rows = &'static [(Mnemonic, Entry)];
 
 /// Shorthand for a row.
 pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
-    (m, Entry { lower: Some(f), reads, writes, may_keep: never })
+    (m, Entry { lower: Some(f), reads, writes, may_keep: None })
 }
 
 /// Shorthand for a row of an instruction with forms that may keep the flags they else write.
@@ -53,7 +49,7 @@ pub const fn row_unless(
     may_keep: fn(&Instruction) -> bool,
 ) -> (Mnemonic, Entry) {
     let (m, e) = row(m, f, reads, writes);
-    (m, Entry { may_keep, ..e })
+    (m, Entry { may_keep: Some(may_keep), ..e })
 }
 
 /// Shorthand for a row of an instruction that does not touch the status flags.
@@ -92,7 +88,7 @@ const COUNT: usize = 2048;
 const fn build() -> [Entry; COUNT] {
     // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
     let mut t =
-        [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE, may_keep: never }; COUNT];
+        [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE, may_keep: None }; COUNT];
     let mut f = 0;
     while f < FAMILIES.len() {
         let mut i = 0;
