@@ -155,14 +155,18 @@ pub struct Asm {
 const WHOLE_WORDS: &str = "arm64 code is whole words";
 
 impl Extend<u8> for Asm {
-    fn extend<T: IntoIterator<Item = u8>>(&mut self, _: T) {
-        unreachable!("{WHOLE_WORDS}");
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        let mut bytes = bytes.into_iter();
+        while let Some(first) = bytes.next() {
+            let mut next = || bytes.next().expect(WHOLE_WORDS);
+            self.code.push(u32::from_le_bytes([first, next(), next(), next()]));
+        }
     }
 }
 
 impl<'a> Extend<&'a u8> for Asm {
-    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, _: T) {
-        unreachable!("{WHOLE_WORDS}");
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, bytes: T) {
+        self.extend(bytes.into_iter().copied());
     }
 }
 

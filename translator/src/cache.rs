@@ -9,7 +9,7 @@
 
 use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
-use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Stop};
+use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::operands::{LDUR, LDUR_MASK, NOP, relaxed};
 use crate::lower::{Emitted, MapEntry};
 use crate::region::Region;
@@ -225,6 +225,7 @@ impl CodeCache {
         if end > self.base + self.size as u64 || count == self.capacity {
             return None;
         }
+        self.write(host, asm);
         let entry = |&(at, reentry)| {
             let to = asm.position_of(reentry).expect("re-entry stubs are bound");
             Entry { at, instead: branch(i64::from(to) - i64::from(at)).expect("a region is small") }
@@ -236,13 +237,12 @@ impl CodeCache {
             guest_end: region.insns.last()?.ins.next_ip(),
             map: self.arena.slice(emitted.map.iter().copied())?,
             records: self.arena.slice(emitted.records.iter().copied())?,
-            sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, s.at, s.stop)))?,
+            sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
             entries: self.arena.slice(emitted.entries.iter().map(entry))?,
             more_entries: AtomicPtr::default(),
             dead: AtomicBool::new(false),
             armed: AtomicU32::new(0),
         })?;
-        self.write(host, asm);
         self.slots()[count].store(std::ptr::from_ref(meta).cast_mut(), Ordering::Release);
         self.count.store(count + 1, Ordering::Release);
         self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
@@ -391,8 +391,10 @@ impl CodeCache {
     }
 }
 
-fn site_meta(asm: &Asm, at: u32, stop: Stop) -> SiteMeta {
-    let run = asm.code()[at as usize / 4];
+/// A site of the code that was written to `host`.
+fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
+    // SAFETY: a word of the code that the caller has just written.
+    let run = unsafe { *((host + u64::from(at)) as *const u32) };
     let to = |l| i64::from(asm.position_of(l).expect("stop labels are bound")) - i64::from(at);
     let stop = match stop {
         Stop::Same(l) => retarget(run, to(l)),

@@ -7,7 +7,7 @@ use crate::region::{CodeReader, Fetch, Insn, Next, Region, direct_target, fetch}
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
-const LOOK_AHEAD: usize = 6;
+const LOOK_AHEAD: usize = 16;
 
 /// What is known of code outside the region.
 #[derive(Clone, Copy)]

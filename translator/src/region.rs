@@ -13,8 +13,12 @@ use std::cell::Cell;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
-/// Most instructions in a region.
-pub const MAX_INSTRUCTIONS: usize = 32;
+/// Most instructions in a region, but for those that read the flags of the last one.
+pub const MAX_INSTRUCTIONS: usize = 128;
+/// Most of them that are perhaps not executed: behind a conditional branch, or behind where control ends.
+const MAX_UNCERTAIN: usize = 24;
+/// So many more may be taken in where the region else would end between flags and their reader.
+const MAX_READERS: usize = 8;
 /// How far (in bytes) behind the entry a region may reach.
 const MAX_SPAN: u64 = 2048;
 
@@ -171,11 +175,16 @@ impl Region {
         self.insns.clear();
         self.open.clear();
         let mut pos = entry;
-        while self.insns.len() < max {
+        let mut certain = max;
+        loop {
             let Fetch::Ok(ins) = fetch(code, pos) else {
                 break;
             };
             let insn = Insn::new(ins);
+            let over = (self.insns.len() + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
+            if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {
+                break;
+            }
             if insn.is_jump()
                 && let Some(t) = direct_target(&insn.ins)
                 && t > pos
@@ -187,6 +196,9 @@ impl Region {
             let ends = insn.flow != FlowControl::Next
                 && (insn.leaves_for_good() || insn.ends_block())
                 || insn.ins.is_invalid();
+            if insn.flow == FlowControl::ConditionalBranch || ends {
+                certain = certain.min(self.insns.len() + 1);
+            }
             self.insns.push(insn);
             if ends {
                 // The nearest forward target that has not been passed.
