@@ -1,10 +1,10 @@
 //! From the command line, or from binfmt_misc, to the first instruction of the program.
 
-use crate::cli::{self, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
+use crate::cli::{self, Action, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
 use crate::error::LoadError;
 use crate::load::{self, Loaded, Request};
 use crate::stack::{Contents, at};
-use crate::{elf, host_features};
+use crate::{doctor, elf, host_features, register, status};
 use std::ffi::{CStr, OsString, c_char};
 use std::fs::File;
 use std::io;
@@ -65,18 +65,39 @@ struct Invocation {
     secure: bool,
 }
 
+/// What this process is to do.
+#[derive(Debug)]
+enum Task {
+    Program(Box<Invocation>),
+    Action(Action),
+}
+
 /// Starts the program; comes back, with an exit status, only if that is not possible.
 pub fn main() -> i32 {
     let origin = Origin::of_this_process();
     let variable = std::env::var_os(OPTIONS_VARIABLE);
-    let invocation = Invocation::new(std::env::args_os().collect(), variable, origin);
+    let arguments = std::env::args_os().collect();
+    let invocation = match Task::new(arguments, variable, origin) {
+        Task::Program(invocation) => *invocation,
+        Task::Action(action) => return act(action),
+    };
     let name = invocation.command[0].clone();
     let Err(error) = run(invocation);
     eprintln!("demotic: {}: {error}", name.display());
     error.status()
 }
 
-impl Invocation {
+/// Does what is not running a program; gives the exit status.
+fn act(action: Action) -> i32 {
+    match action {
+        Action::Register(options) => register::run_register(&options),
+        Action::Unregister => register::run_unregister(),
+        Action::Status(options) => status::run(options),
+        Action::Doctor(options) => doctor::run(options),
+    }
+}
+
+impl Task {
     /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
     fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
         let Origin { preserve_argv0, exec_fd, secure } = origin;
@@ -84,8 +105,13 @@ impl Invocation {
         let binfmt = (preserve_argv0 || exec_fd.is_some())
             && arguments.len() > 1 + usize::from(preserve_argv0);
         if !binfmt {
-            let Cli { program, shared, command } = Cli::from_arguments(arguments, variable);
-            return Self { program, shared, command, binfmt, secure };
+            let Cli { program, shared, command, action } = Cli::from_arguments(arguments, variable);
+            return match action {
+                Some(action) => Self::Action(action),
+                None => {
+                    Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
+                }
+            };
         }
         let argv0 = preserve_argv0.then(|| arguments.remove(2));
         let shared = match variable {
@@ -96,9 +122,12 @@ impl Invocation {
             }
         };
         let program = ProgramOptions { argv0, exec_fd, ..ProgramOptions::default() };
-        Self { program, shared, command: arguments.split_off(1), binfmt, secure }
+        let command = arguments.split_off(1);
+        Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
     }
+}
 
+impl Invocation {
     /// The program's environment: the one given, with `-U` and `-E` applied.
     fn environment<'a>(&'a self, mut entries: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
         let name = |entry: &[u8]| entry.split(|&b| b == b'=').next().unwrap_or_default().to_vec();
@@ -180,7 +209,7 @@ fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
 
 /// How the translator is set up.
 fn config(shared: &SharedOptions) -> Config {
-    let hwcaps = [at::HWCAP, at::HWCAP2].map(|kind| host_auxv(kind).unwrap_or(0));
+    let hwcaps = host_capabilities();
     Config {
         flags_live_at_return: false,
         order: match shared.memory_model {
@@ -191,6 +220,71 @@ fn config(shared: &SharedOptions) -> Config {
         cache_size: CACHE_SIZE,
         dump_asm: shared.dump_asm,
     }
+}
+
+/// The host's AT_HWCAP and AT_HWCAP2, on arm64.
+pub fn host_capabilities() -> [u64; 2] {
+    [at::HWCAP, at::HWCAP2]
+        .map(|kind| host_auxv(kind).filter(|_| cfg!(target_arch = "aarch64")).unwrap_or_default())
+}
+
+/// Runs the test program in a child, without the kernel's help; gives what it printed.
+#[cfg(target_arch = "aarch64")]
+pub fn trial() -> io::Result<Vec<u8>> {
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+    let file = status::probe_file()?;
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: the process has one thread; the child runs the program or ends.
+    let child = unsafe { libc::fork() };
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if child == 0 {
+        let null = File::open("/dev/null");
+        // SAFETY: standard input and output become the program's; the child ends by _exit.
+        unsafe {
+            libc::dup2(writer.as_raw_fd(), 1);
+            if let Ok(null) = null {
+                libc::dup2(null.as_raw_fd(), 0);
+            }
+            let Err(error) = run(Invocation {
+                program: ProgramOptions {
+                    exec_fd: Some(file.into_raw_fd()),
+                    ..ProgramOptions::default()
+                },
+                shared: SharedOptions::default(),
+                command: vec!["test".into()],
+                binfmt: false,
+                secure: false,
+            });
+            let text = error.to_string();
+            libc::write(1, text.as_ptr().cast(), text.len());
+            libc::_exit(error.status());
+        }
+    }
+    drop(writer);
+    let output = status::read_until(&mut reader, 4096, std::time::Instant::now() + LIMIT)
+        .inspect_err(|_| {
+            // SAFETY: the child made above, which nobody has waited for yet.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        });
+    let mut status = 0;
+    // SAFETY: waits for the child made above.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    match output? {
+        output if status == 0 => Ok(output),
+        output => Err(io::Error::other(format!(
+            "it ended with wait status {status:#x}: {}",
+            String::from_utf8_lossy(&output)
+        ))),
+    }
+}
+
+/// There is no arm64 kernel to run it on.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn trial() -> io::Result<Vec<u8>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The run time's options.
@@ -275,7 +369,10 @@ mod tests {
     const PLAIN: Origin = Origin { preserve_argv0: false, exec_fd: None, secure: false };
 
     fn invocation(arguments: &str, variable: Option<&str>, origin: Origin) -> Invocation {
-        Invocation::new(cli::words(arguments), variable.map(OsString::from), origin)
+        match Task::new(cli::words(arguments), variable.map(OsString::from), origin) {
+            Task::Program(invocation) => *invocation,
+            Task::Action(action) => panic!("{action:?}"),
+        }
     }
 
     #[test]
