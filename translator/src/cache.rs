@@ -59,6 +59,12 @@ impl RegionMeta {
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }
+
+    /// The map's entry for a host address in the region. Async-signal-safe.
+    pub fn entry_at(&self, pc: u64) -> MapEntry {
+        let at = (pc - self.host) as u32;
+        self.map[self.map.partition_point(|e| e.host <= at).saturating_sub(1)]
+    }
 }
 
 /// The memory that translations live in.

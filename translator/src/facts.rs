@@ -1,6 +1,7 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
+use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Fetch, Region, direct_target, fetch};
@@ -17,11 +18,16 @@ pub struct Outside<'a> {
     /// Whether flags are live at a return. No compiler passes a result in flags, so they are not,
     /// until code is seen that reads flags behind a call (see [`reads_flags_behind_call`]).
     pub flags_live_at_return: bool,
+    /// Whether the guest can see the flags at a fault: then what may fault reads them, but for
+    /// those that [`crate::fault_flags`] derives.
+    pub flags_live_at_fault: bool,
 }
 
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction.
 pub fn flag_liveness(region: &mut Region, outside: Outside) {
     let n = region.insns.len();
+    let observable =
+        if outside.flags_live_at_fault { Observable::of(region) } else { Observable::nothing() };
     for i in 0..n {
         let (taken, fallen) = live_outside(region, outside, i);
         region.insns[i].live_taken = taken;
@@ -39,7 +45,10 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
                 live = live.or(region.insns[t as usize].live_in);
             }
             let entry = table::entry(&region.insns[i].ins);
-            let live_in = live.without(entry.kills(&region.insns[i].ins)).or(entry.reads);
+            let live_in = live
+                .without(entry.kills(&region.insns[i].ins))
+                .or(entry.reads)
+                .or(observable.at(i));
             let insn = &mut region.insns[i];
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.
@@ -89,6 +98,9 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
         };
         let entry = table::entry(&ins);
         live = live.or(entry.reads.and(unknown));
+        if outside.flags_live_at_fault && may_fault(&ins) {
+            break;
+        }
         unknown = unknown.without(entry.kills(&ins).or(live));
         if unknown.is_empty() {
             return live;

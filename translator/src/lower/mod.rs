@@ -103,6 +103,8 @@ pub struct MapEntry {
     pub guest: u32,
     /// The flags before the instruction.
     pub flags: FlagState,
+    /// Those among them that the code before it computed, see [`crate::fault_flags`].
+    pub computed: Flags,
 }
 
 /// The state of lowering a region.
@@ -248,15 +250,18 @@ impl<'a> Lower<'a> {
 
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
-        let guest = (self.region.insns[self.index].ins.ip() - self.region.entry) as u32;
-        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
+        let insn = &self.region.insns[self.index];
+        let guest = (insn.ins.ip() - self.region.entry) as u32;
+        let (host, flags, computed) = (self.a.pos(), self.flags, insn.live_in);
+        self.map.push(MapEntry { host, guest, flags, computed });
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
     pub fn mark_next(&mut self) {
         let ins = &self.region.insns[self.index].ins;
         let guest = (ins.next_ip() - self.region.entry) as u32;
-        self.map.push(MapEntry { host: self.a.pos(), guest, flags: self.flags });
+        let (host, flags, computed) = (self.a.pos(), self.flags, Flags::ALL);
+        self.map.push(MapEntry { host, guest, flags, computed });
     }
 
     /// The current instruction.
