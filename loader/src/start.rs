@@ -8,9 +8,10 @@ use crate::{doctor, elf, host_features, register, status};
 use std::ffi::{CStr, OsString, c_char};
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use syscalls::fds;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
@@ -102,8 +103,7 @@ impl Task {
     fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
         let Origin { preserve_argv0, exec_fd, secure } = origin;
         let variable = variable.filter(|_| !secure);
-        let binfmt = (preserve_argv0 || exec_fd.is_some())
-            && arguments.len() > 1 + usize::from(preserve_argv0);
+        let binfmt = (preserve_argv0 || exec_fd.is_some()) && arguments.len() > 1;
         if !binfmt {
             let Cli { program, shared, command, action } = Cli::from_arguments(arguments, variable);
             return match action {
@@ -113,7 +113,12 @@ impl Task {
                 }
             };
         }
-        let argv0 = preserve_argv0.then(|| arguments.remove(2));
+        // Before Linux 5.18 a program could be executed with no argument at all.
+        let argv0 = match arguments.get(2) {
+            Some(_) if preserve_argv0 => Some(arguments.remove(2)),
+            None if preserve_argv0 => Some(OsString::new()),
+            _ => None,
+        };
         let shared = match variable {
             None => SharedOptions::default(),
             // Any word will do for the program: the options are what is wanted.
@@ -165,6 +170,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         isa: ISA,
         random: base_random,
     })?;
+    let file = fds::keep(program.as_raw_fd());
     drop(program);
 
     let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
@@ -173,7 +179,11 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
-    let environment = invocation.environment(host_environment().collect());
+    let environment = match invocation.secure {
+        true => environment_of_exec(),
+        false => host_environment().collect(),
+    };
+    let environment = invocation.environment(environment);
     let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
@@ -181,6 +191,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         rip: loaded.rip,
         rsp: stack.sp,
         path,
+        file,
         argv: stack.argv,
         envp: stack.envp,
         auxv: stack.auxv,
@@ -231,7 +242,7 @@ pub fn host_capabilities() -> [u64; 2] {
 /// Runs the test program in a child, without the kernel's help; gives what it printed.
 #[cfg(target_arch = "aarch64")]
 pub fn trial() -> io::Result<Vec<u8>> {
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
     const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
     let file = status::probe_file()?;
     let (mut reader, writer) = io::pipe()?;
@@ -333,11 +344,28 @@ fn host_auxv(kind: u64) -> Option<u64> {
     }
 }
 
+unsafe extern "C" {
+    static environ: *const *const c_char;
+}
+
+/// The entries of the environment as execve(2) got them. In a privileged process the C library has taken some out
+/// (unsecvars.h of glibc); the program's own C library is to decide that. Their strings still stand where the kernel
+/// put them: behind those of the arguments, and before the file's name.
+fn environment_of_exec() -> Vec<&'static [u8]> {
+    let Some(end) = host_auxv(at::EXECFN) else { return host_environment().collect() };
+    // SAFETY: nobody has set a variable, so `environ` still points into the array on the initial stack. Before it
+    // are the null that ends the arguments, and the last of them: a program has one at least. Between that
+    // string and the file's name the kernel has put the environment's strings and nothing else.
+    let strings = unsafe {
+        let last = CStr::from_ptr(*environ.sub(2));
+        let start = last.as_ptr() as u64 + last.count_bytes() as u64 + 1;
+        std::slice::from_raw_parts(start as *const u8, end.saturating_sub(start) as usize)
+    };
+    strings.split_inclusive(|&byte| byte == 0).map(|entry| &entry[..entry.len() - 1]).collect()
+}
+
 /// The entries of this process's environment as they are, well-formed or not.
 fn host_environment() -> impl Iterator<Item = &'static [u8]> {
-    unsafe extern "C" {
-        static environ: *const *const c_char;
-    }
     // SAFETY: the process has one thread so far and nobody has changed the environment: it is a
     // null-terminated array of null-terminated strings.
     unsafe {
@@ -393,6 +421,11 @@ mod tests {
         assert_eq!(started.program.exec_fd, Some(3));
         assert_eq!(started.command, cli::words("/bin/a --help"));
 
+        // Executed with no argument, which old kernels allow.
+        let bare = invocation("demotic /bin/a", None, origin);
+        assert!(bare.binfmt && bare.program.argv0 == Some("".into()));
+        assert_eq!(bare.command, cli::words("/bin/a"));
+
         let origin = Origin { preserve_argv0: false, ..origin };
         let started = invocation("demotic --help -x", None, origin);
         assert_eq!(started.program.argv0, None);
@@ -418,6 +451,12 @@ mod tests {
         };
         assert_eq!(environment("demotic ./a"), b"A=1 B=2 C=3 odd");
         assert_eq!(environment("demotic -E B=x=y -U C -E D= ./a"), b"A=1 odd B=x=y D=");
+    }
+
+    /// This process is not privileged, and its environment is all there.
+    #[test]
+    fn the_environment_stands_behind_the_arguments() {
+        assert_eq!(environment_of_exec(), host_environment().collect::<Vec<_>>());
     }
 
     #[test]
