@@ -2,6 +2,8 @@
 //! (vdso(7); arch/x86/entry/vdso in Linux). Its functions make the system call: in translated code
 //! that costs no more than anything else they could do to reach the host's clock.
 
+use crate::elf::{EHDR_SIZE, ET_DYN, Image, PHDR_SIZE, file_header, program_header};
+
 /// `mov eax, number; syscall; ret`
 const fn system_call(number: u8, high: u8) -> [u8; 8] {
     [0xb8, number, high, 0, 0, 0x0f, 0x05, 0xc3]
@@ -33,8 +35,6 @@ const SONAME: &str = "linux-vdso.so.1";
 const VERSION: &str = "LINUX_2.6";
 
 const PAGE: usize = 4096;
-const EHDR_SIZE: usize = 64;
-const PHDR_SIZE: usize = 56;
 /// Segments: PT_LOAD, PT_DYNAMIC, PT_GNU_EH_FRAME.
 const PHDR_COUNT: usize = 3;
 const TEXT_ALIGN: usize = 16;
@@ -47,33 +47,6 @@ struct Symbol {
     weak: bool,
     value: u64,
     size: u64,
-}
-
-/// The bytes written so far; an address in the image is an offset in the file.
-struct Image(Vec<u8>);
-
-impl Image {
-    /// Pads and gives the offset at which the next part begins.
-    fn begin(&mut self, align: usize) -> usize {
-        self.0.resize(self.0.len().next_multiple_of(align), 0);
-        self.0.len()
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn u16s(&mut self, values: &[u16]) {
-        values.iter().for_each(|v| self.bytes(&v.to_le_bytes()));
-    }
-
-    fn u32s(&mut self, values: &[u32]) {
-        values.iter().for_each(|v| self.bytes(&v.to_le_bytes()));
-    }
-
-    fn u64s(&mut self, values: &[u64]) {
-        values.iter().for_each(|v| self.bytes(&v.to_le_bytes()));
-    }
 }
 
 /// The whole image, padded to a page.
@@ -114,11 +87,12 @@ pub fn image() -> Vec<u8> {
     assert!(end <= PAGE, "the vDSO must fit one page");
 
     let mut headers = Image(Vec::new());
-    file_header(&mut headers);
-    program_header(&mut headers, [1, 5], 0..end, PAGE); // PT_LOAD, PF_R | PF_X
-    program_header(&mut headers, [2, 4], dynamic..end, 8); // PT_DYNAMIC, PF_R
+    file_header(&mut headers, ET_DYN, 0, PHDR_COUNT);
+    program_header(&mut headers, [1, 5], 0, 0..end, PAGE); // PT_LOAD, PF_R | PF_X
+    program_header(&mut headers, [2, 4], 0, dynamic..end, 8); // PT_DYNAMIC, PF_R
     let eh_frame_hdr_end = eh_frame_hdr + eh_frame_hdr_size;
-    program_header(&mut headers, [0x6474_e550, 4], eh_frame_hdr..eh_frame_hdr_end, 4); // PT_GNU_EH_FRAME
+    // PT_GNU_EH_FRAME
+    program_header(&mut headers, [0x6474_e550, 4], 0, eh_frame_hdr..eh_frame_hdr_end, 4);
     out.0[..headers.0.len()].copy_from_slice(&headers.0);
     out.begin(PAGE);
     out.0
@@ -231,21 +205,4 @@ fn unwind_tables(out: &mut Image, text: usize, text_end: usize) -> (usize, usize
     out.bytes(&[1, 0x1b, 0x03, 0x3b]); // version; pcrel sdata4, udata4, datarel sdata4
     out.u32s(&[relative(cie, header + 4), 1, relative(text, header), relative(fde, header)]);
     (header, out.0.len() - header)
-}
-
-/// Elf64_Ehdr of a shared object without sections.
-fn file_header(out: &mut Image) {
-    out.bytes(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    out.u16s(&[3, 62]); // ET_DYN, EM_X86_64
-    out.u32s(&[1]);
-    out.u64s(&[0, EHDR_SIZE as u64, 0]); // e_entry, e_phoff, e_shoff
-    out.u32s(&[0]);
-    out.u16s(&[EHDR_SIZE as u16, PHDR_SIZE as u16, PHDR_COUNT as u16, 64, 0, 0]);
-}
-
-/// Elf64_Phdr for a range of the image.
-fn program_header(out: &mut Image, kind: [u32; 2], range: std::ops::Range<usize>, align: usize) {
-    let (start, size) = (range.start as u64, range.len() as u64);
-    out.u32s(&kind);
-    out.u64s(&[start, start, start, size, size, align as u64]);
 }

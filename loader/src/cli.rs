@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,14 @@ pub const OPTIONS_VARIABLE: &str = "DEMOTIC_OPTIONS";
 
 const ABOUT: &str = "Runs x86_64 Linux programs on arm64 Linux";
 
-const USAGE: &str = "demotic [OPTIONS] PROGRAM [ARGS]...";
+const USAGE: &str = "demotic [OPTIONS] PROGRAM [ARGS]...
+       demotic COMMAND";
 
 const AFTER_HELP: &str = "\
 Examples:
   demotic ./hello                               run a program
+  demotic ./register                            run a program that is called like a command
+  sudo demotic register                         have the kernel run all x86_64 programs with demotic
   demotic --sysroot /srv/amd64 /srv/amd64/bin/ls -l
                                                 find its shared libraries under /srv/amd64
   demotic --strace=/tmp/calls ./server --port 80
@@ -21,6 +24,7 @@ Examples:
   DEMOTIC_OPTIONS='--log off' ./hello           the same options when binfmt_misc runs demotic
 
 Options end at PROGRAM; what follows is the program's. Children get the same options.
+PROGRAM is a path. A COMMAND is one only as the first word: behind an option or -- it is a PROGRAM.
 DEMOTIC_OPTIONS holds options, separated by blanks, that come before those of the command line;
 it is ignored for setuid and setgid programs.
 
@@ -39,6 +43,9 @@ Exit status:
     after_help = AFTER_HELP,
     override_usage = USAGE,
     args_override_self = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     max_term_width = 100
 )]
 pub struct Cli {
@@ -56,6 +63,62 @@ pub struct Cli {
         hide = true
     )]
     pub command: Vec<OsString>,
+    /// What to do instead of running a program
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What `demotic` does besides running a program.
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Have the kernel run x86_64 programs with Demotic
+    #[command(after_help = REGISTER_HELP)]
+    Register(RegisterOptions),
+    /// Undo what register did
+    Unregister,
+    /// Say what the kernel runs x86_64 programs with, and prove it by running one
+    #[command(after_help = STATUS_HELP)]
+    Status(ReportOptions),
+    /// Check this machine for what Demotic needs and uses
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(ReportOptions),
+}
+
+const REGISTER_HELP: &str = "\
+Adds an entry to the kernel's table of program formats (binfmt_misc), and writes a file of
+binfmt.d(5), from which systemd-binfmt registers it again at boot. What is registered already is
+left as it is. The kernel opens this very file now (flag F): after an update, register again.
+
+Exit status: 0 when the kernel gives x86_64 programs to Demotic, else 1.";
+
+const STATUS_HELP: &str =
+    "Exit status: 0 when the kernel ran an x86_64 test program with this demotic, else 1.";
+
+const DOCTOR_HELP: &str = "Exit status: 0 when x86_64 programs would run, else 1.";
+
+/// Options of `demotic register`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegisterOptions {
+    /// Turn other handlers of x86_64 programs off (Rosetta, qemu, box64), also at boot
+    #[arg(long)]
+    pub replace: bool,
+    /// Do not come back after a reboot: write the file to /run/binfmt.d
+    #[arg(long, overrides_with = "persist")]
+    pub until_reboot: bool,
+    /// Come back after a reboot (as is the rule): write it to /usr/lib/binfmt.d, or /etc/binfmt.d
+    #[arg(long, overrides_with = "until_reboot")]
+    pub persist: bool,
+    /// Change nothing; print what systemd-binfmt and binfmt-support want to be told
+    #[arg(long, conflicts_with = "replace")]
+    pub print: bool,
+}
+
+/// Options of `demotic status` and `doctor`.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReportOptions {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options for this program alone.
@@ -149,7 +212,11 @@ impl Cli {
         mut arguments: Vec<OsString>,
         variable: Option<OsString>,
     ) -> Result<Self, clap::Error> {
-        if let Some(variable) = variable {
+        // The variable is for programs, also for those that are started by binfmt_misc.
+        let is_action = |word: &OsString| Self::command().find_subcommand(word).is_some();
+        if let Some(variable) = variable
+            && !arguments.get(1).is_some_and(is_action)
+        {
             let words = words(&variable.to_string_lossy());
             let at = arguments.len().min(1);
             arguments.splice(at..at, words);
@@ -211,7 +278,6 @@ fn value_name(value: impl ValueEnum) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(arguments: &str, variable: Option<&str>) -> Result<Cli, clap::Error> {
         Cli::try_from_arguments(words(arguments), variable.map(OsString::from))
@@ -235,6 +301,36 @@ mod tests {
         let cli = parse("demotic --exec-fd 5 --argv0 -bash -- -prog -a", None).unwrap();
         assert_eq!(cli.command, words("-prog -a"));
         assert_eq!(cli.program.argv0, Some("-bash".into()));
+    }
+
+    /// Only the first word can be a command; a program of that name is a path, or stands behind `--`.
+    #[test]
+    fn commands_and_programs_of_their_names() {
+        let action = |arguments, variable| parse(arguments, variable).unwrap().action;
+        let json = ReportOptions { json: true };
+        assert_eq!(action("demotic status --json", None), Some(Action::Status(json)));
+        assert_eq!(action("demotic doctor --json", Some("--stats")), Some(Action::Doctor(json)));
+        assert_eq!(action("demotic unregister", Some("")), Some(Action::Unregister));
+        assert!(parse("demotic unregister now", None).is_err());
+        assert!(parse("demotic register --strace", None).is_err());
+        for program in ["./register", "-- register", "--stats register", "-0 x status", "regist"] {
+            let cli = parse(&format!("demotic {program} --json"), None).unwrap();
+            assert_eq!(cli.action, None, "{program}");
+            assert_eq!(cli.command.last(), Some(&"--json".into()), "{program}");
+        }
+        let help = parse("demotic help", None).unwrap();
+        assert_eq!(help.command, words("help"));
+    }
+
+    #[test]
+    fn the_last_word_on_lasting_counts() {
+        let until_reboot = |arguments| match parse(arguments, None).unwrap().action {
+            Some(Action::Register(options)) => options.until_reboot,
+            other => panic!("{other:?}"),
+        };
+        assert!(!until_reboot("demotic register"));
+        assert!(until_reboot("demotic register --persist --until-reboot"));
+        assert!(!until_reboot("demotic register --until-reboot --persist"));
     }
 
     #[test]
@@ -279,7 +375,15 @@ mod tests {
         for text in ["Usage: demotic [OPTIONS] PROGRAM", "The program:", "Running:", "Diagnosis:"] {
             assert!(help.contains(text), "{text} is missing in\n{help}");
         }
-        for text in ["Examples:", "Exit status:", "126", "127", "--strace[=<FILE>]"] {
+        for text in [
+            "Commands:",
+            "  doctor ",
+            "Examples:",
+            "Exit status:",
+            "126",
+            "127",
+            "--strace[=<FILE>]",
+        ] {
             assert!(help.contains(text), "{text} is missing in\n{help}");
         }
     }

@@ -1,16 +1,17 @@
 //! From the command line, or from binfmt_misc, to the first instruction of the program.
 
-use crate::cli::{self, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
+use crate::cli::{self, Action, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOptions, SharedOptions};
 use crate::error::LoadError;
 use crate::load::{self, Loaded, Request};
 use crate::stack::{Contents, at};
-use crate::{elf, host_features};
+use crate::{doctor, elf, host_features, register, status};
 use std::ffi::{CStr, OsString, c_char};
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use syscalls::fds;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
@@ -65,29 +66,59 @@ struct Invocation {
     secure: bool,
 }
 
+/// What this process is to do.
+#[derive(Debug)]
+enum Task {
+    Program(Box<Invocation>),
+    Action(Action),
+}
+
 /// Starts the program; comes back, with an exit status, only if that is not possible.
 pub fn main() -> i32 {
     let origin = Origin::of_this_process();
     let variable = std::env::var_os(OPTIONS_VARIABLE);
-    let invocation = Invocation::new(std::env::args_os().collect(), variable, origin);
+    let arguments = std::env::args_os().collect();
+    let invocation = match Task::new(arguments, variable, origin) {
+        Task::Program(invocation) => *invocation,
+        Task::Action(action) => return act(action),
+    };
     let name = invocation.command[0].clone();
     let Err(error) = run(invocation);
     eprintln!("demotic: {}: {error}", name.display());
     error.status()
 }
 
-impl Invocation {
+/// Does what is not running a program; gives the exit status.
+fn act(action: Action) -> i32 {
+    match action {
+        Action::Register(options) => register::run_register(&options),
+        Action::Unregister => register::run_unregister(),
+        Action::Status(options) => status::run(options),
+        Action::Doctor(options) => doctor::run(options),
+    }
+}
+
+impl Task {
     /// Reads the command line. binfmt_misc's is not one: it holds nothing but the program's.
     fn new(mut arguments: Vec<OsString>, variable: Option<OsString>, origin: Origin) -> Self {
         let Origin { preserve_argv0, exec_fd, secure } = origin;
         let variable = variable.filter(|_| !secure);
-        let binfmt = (preserve_argv0 || exec_fd.is_some())
-            && arguments.len() > 1 + usize::from(preserve_argv0);
+        let binfmt = (preserve_argv0 || exec_fd.is_some()) && arguments.len() > 1;
         if !binfmt {
-            let Cli { program, shared, command } = Cli::from_arguments(arguments, variable);
-            return Self { program, shared, command, binfmt, secure };
+            let Cli { program, shared, command, action } = Cli::from_arguments(arguments, variable);
+            return match action {
+                Some(action) => Self::Action(action),
+                None => {
+                    Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
+                }
+            };
         }
-        let argv0 = preserve_argv0.then(|| arguments.remove(2));
+        // Before Linux 5.18 a program could be executed with no argument at all.
+        let argv0 = match arguments.get(2) {
+            Some(_) if preserve_argv0 => Some(arguments.remove(2)),
+            None if preserve_argv0 => Some(OsString::new()),
+            _ => None,
+        };
         let shared = match variable {
             None => SharedOptions::default(),
             // Any word will do for the program: the options are what is wanted.
@@ -96,9 +127,12 @@ impl Invocation {
             }
         };
         let program = ProgramOptions { argv0, exec_fd, ..ProgramOptions::default() };
-        Self { program, shared, command: arguments.split_off(1), binfmt, secure }
+        let command = arguments.split_off(1);
+        Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
     }
+}
 
+impl Invocation {
     /// The program's environment: the one given, with `-U` and `-E` applied.
     fn environment<'a>(&'a self, mut entries: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
         let name = |entry: &[u8]| entry.split(|&b| b == b'=').next().unwrap_or_default().to_vec();
@@ -136,6 +170,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         isa: ISA,
         random: base_random,
     })?;
+    let file = fds::keep(program.as_raw_fd());
     drop(program);
 
     let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
@@ -144,7 +179,11 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
-    let environment = invocation.environment(host_environment().collect());
+    let environment = match invocation.secure {
+        true => environment_of_exec(),
+        false => host_environment().collect(),
+    };
+    let environment = invocation.environment(environment);
     let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
@@ -152,6 +191,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         rip: loaded.rip,
         rsp: stack.sp,
         path,
+        file,
         argv: stack.argv,
         envp: stack.envp,
         auxv: stack.auxv,
@@ -180,7 +220,7 @@ fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
 
 /// How the translator is set up.
 fn config(shared: &SharedOptions) -> Config {
-    let hwcaps = [at::HWCAP, at::HWCAP2].map(|kind| host_auxv(kind).unwrap_or(0));
+    let hwcaps = host_capabilities();
     Config {
         flags_live_at_return: false,
         order: match shared.memory_model {
@@ -191,6 +231,71 @@ fn config(shared: &SharedOptions) -> Config {
         cache_size: CACHE_SIZE,
         dump_asm: shared.dump_asm,
     }
+}
+
+/// The host's AT_HWCAP and AT_HWCAP2, on arm64.
+pub fn host_capabilities() -> [u64; 2] {
+    [at::HWCAP, at::HWCAP2]
+        .map(|kind| host_auxv(kind).filter(|_| cfg!(target_arch = "aarch64")).unwrap_or_default())
+}
+
+/// Runs the test program in a child, without the kernel's help; gives what it printed.
+#[cfg(target_arch = "aarch64")]
+pub fn trial() -> io::Result<Vec<u8>> {
+    use std::os::fd::IntoRawFd;
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+    let file = status::probe_file()?;
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: the process has one thread; the child runs the program or ends.
+    let child = unsafe { libc::fork() };
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if child == 0 {
+        let null = File::open("/dev/null");
+        // SAFETY: standard input and output become the program's; the child ends by _exit.
+        unsafe {
+            libc::dup2(writer.as_raw_fd(), 1);
+            if let Ok(null) = null {
+                libc::dup2(null.as_raw_fd(), 0);
+            }
+            let Err(error) = run(Invocation {
+                program: ProgramOptions {
+                    exec_fd: Some(file.into_raw_fd()),
+                    ..ProgramOptions::default()
+                },
+                shared: SharedOptions::default(),
+                command: vec!["test".into()],
+                binfmt: false,
+                secure: false,
+            });
+            let text = error.to_string();
+            libc::write(1, text.as_ptr().cast(), text.len());
+            libc::_exit(error.status());
+        }
+    }
+    drop(writer);
+    let output = status::read_until(&mut reader, 4096, std::time::Instant::now() + LIMIT)
+        .inspect_err(|_| {
+            // SAFETY: the child made above, which nobody has waited for yet.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        });
+    let mut status = 0;
+    // SAFETY: waits for the child made above.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    match output? {
+        output if status == 0 => Ok(output),
+        output => Err(io::Error::other(format!(
+            "it ended with wait status {status:#x}: {}",
+            String::from_utf8_lossy(&output)
+        ))),
+    }
+}
+
+/// There is no arm64 kernel to run it on.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn trial() -> io::Result<Vec<u8>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The run time's options.
@@ -239,11 +344,28 @@ fn host_auxv(kind: u64) -> Option<u64> {
     }
 }
 
+unsafe extern "C" {
+    static environ: *const *const c_char;
+}
+
+/// The entries of the environment as execve(2) got them. In a privileged process the C library has taken some out
+/// (unsecvars.h of glibc); the program's own C library is to decide that. Their strings still stand where the kernel
+/// put them: behind those of the arguments, and before the file's name.
+fn environment_of_exec() -> Vec<&'static [u8]> {
+    let Some(end) = host_auxv(at::EXECFN) else { return host_environment().collect() };
+    // SAFETY: nobody has set a variable, so `environ` still points into the array on the initial stack. Before it
+    // are the null that ends the arguments, and the last of them: a program has one at least. Between that
+    // string and the file's name the kernel has put the environment's strings and nothing else.
+    let strings = unsafe {
+        let last = CStr::from_ptr(*environ.sub(2));
+        let start = last.as_ptr() as u64 + last.count_bytes() as u64 + 1;
+        std::slice::from_raw_parts(start as *const u8, end.saturating_sub(start) as usize)
+    };
+    strings.split_inclusive(|&byte| byte == 0).map(|entry| &entry[..entry.len() - 1]).collect()
+}
+
 /// The entries of this process's environment as they are, well-formed or not.
 fn host_environment() -> impl Iterator<Item = &'static [u8]> {
-    unsafe extern "C" {
-        static environ: *const *const c_char;
-    }
     // SAFETY: the process has one thread so far and nobody has changed the environment: it is a
     // null-terminated array of null-terminated strings.
     unsafe {
@@ -275,7 +397,10 @@ mod tests {
     const PLAIN: Origin = Origin { preserve_argv0: false, exec_fd: None, secure: false };
 
     fn invocation(arguments: &str, variable: Option<&str>, origin: Origin) -> Invocation {
-        Invocation::new(cli::words(arguments), variable.map(OsString::from), origin)
+        match Task::new(cli::words(arguments), variable.map(OsString::from), origin) {
+            Task::Program(invocation) => *invocation,
+            Task::Action(action) => panic!("{action:?}"),
+        }
     }
 
     #[test]
@@ -295,6 +420,11 @@ mod tests {
         assert_eq!(started.program.argv0, Some("-bash".into()));
         assert_eq!(started.program.exec_fd, Some(3));
         assert_eq!(started.command, cli::words("/bin/a --help"));
+
+        // Executed with no argument, which old kernels allow.
+        let bare = invocation("demotic /bin/a", None, origin);
+        assert!(bare.binfmt && bare.program.argv0 == Some("".into()));
+        assert_eq!(bare.command, cli::words("/bin/a"));
 
         let origin = Origin { preserve_argv0: false, ..origin };
         let started = invocation("demotic --help -x", None, origin);
@@ -321,6 +451,12 @@ mod tests {
         };
         assert_eq!(environment("demotic ./a"), b"A=1 B=2 C=3 odd");
         assert_eq!(environment("demotic -E B=x=y -U C -E D= ./a"), b"A=1 odd B=x=y D=");
+    }
+
+    /// This process is not privileged, and its environment is all there.
+    #[test]
+    fn the_environment_stands_behind_the_arguments() {
+        assert_eq!(environment_of_exec(), host_environment().collect::<Vec<_>>());
     }
 
     #[test]

@@ -123,3 +123,42 @@ fn is_a_static_position_independent_executable() {
     assert_eq!(elf.interpreter, None);
     assert!(elf.libraries.is_empty(), "needs {:?}", elf.libraries);
 }
+
+/// Where translated code runs, the test program does, and doctor says so.
+#[test]
+fn doctor_tries_a_program() {
+    let output = demotic(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let trial = report["checks"].as_array().unwrap().last().unwrap();
+    assert_eq!(trial["name"], "a test program");
+    let runs = cfg!(target_arch = "aarch64");
+    assert_eq!(trial["level"] == "ok", runs, "{trial}");
+    assert_eq!(report["programs_run"], runs, "{report}");
+    assert_eq!(output.status.code(), Some(i32::from(!runs)));
+}
+
+#[test]
+fn doctor_reads_well() {
+    let text = String::from_utf8(demotic(&["doctor"]).stdout).unwrap();
+    for group in ["processor\n", "memory\n", "kernel\n", "limits\n", "demotic\n"] {
+        assert!(text.contains(group), "{text}");
+    }
+    assert!(text.lines().last().unwrap().starts_with("x86_64 programs "), "{text}");
+}
+
+#[test]
+fn rules_are_printed_without_changing_anything() {
+    let text = String::from_utf8(demotic(&["register", "--print"]).stdout).unwrap();
+    if cfg!(target_arch = "x86_64") {
+        // What is built for this machine's own processor is not static.
+        assert_eq!(text, "");
+        return;
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("# systemd-binfmt"), "{text}");
+    assert!(
+        lines[1].starts_with(":demotic:M:0:\\x7f\\x45") && lines[1].ends_with(":POCF"),
+        "{text}"
+    );
+    assert!(lines[3].starts_with("update-binfmts --install demotic /"), "{text}");
+}

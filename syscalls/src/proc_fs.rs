@@ -1,10 +1,10 @@
 //! /proc as the guest expects it: what the kernel says there of this process and of the processor is the
 //! translator's truth, not the guest's.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use translator::cpuid::leaf;
 
@@ -75,11 +75,32 @@ fn strings(area: &Range<u64>) -> Vec<u8> {
     }
 }
 
-/// The host path of the guest's program, if that is what `path` names.
+/// Whether `path` names the link to the guest's program.
+fn is_exe(task: &Task, path: &CStr) -> bool {
+    File::of(path.to_bytes(), task.pid, task.tid) == Some(File::Exe)
+}
+
+/// The way to the guest's program, if that is what `path` names: through the kept descriptor, for a program may be
+/// deleted, replaced, behind another root, or without a name.
 pub fn exe(task: &Task, path: &CStr) -> Option<CString> {
-    let is_exe = File::of(path.to_bytes(), task.pid, task.tid)? == File::Exe;
-    let name = task.runtime().image.path.as_os_str().as_bytes();
-    is_exe.then(|| CString::new(name).ok()).flatten()
+    is_exe(task, path).then_some(())?;
+    let image = &task.runtime().image;
+    match image.file {
+        Some(fd) => CString::new(format!("{EXE}{fd}")).ok(),
+        None => CString::new(image.path.as_os_str().as_bytes()).ok(),
+    }
+}
+
+/// What the kernel says of a descriptor, spelt as nobody else does: [`exe`] leads there, and when that is what was
+/// executed the program started knows that its name is `/proc/self/exe`.
+pub const EXE: &str = "/proc/self/./fd/";
+
+/// The text of the link to the guest's program, as it is now, if that is what `path` names.
+pub fn exe_text(task: &Task, path: &CStr) -> Option<Vec<u8>> {
+    let link = exe(task, path)?;
+    let text = std::fs::read_link(OsStr::from_bytes(link.to_bytes()));
+    let text = text.unwrap_or_else(|_| task.runtime().image.path.clone());
+    Some(text.into_os_string().into_vec())
 }
 
 /// A descriptor of contents that are made up, if `path` names such a file. `flags` are the guest's of open(2).

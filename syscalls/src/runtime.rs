@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -73,6 +74,8 @@ pub struct Image {
     pub rsp: u64,
     /// Host path of the program: absolute, without symbolic links.
     pub path: PathBuf,
+    /// The program's file, as a descriptor that the guest does not see; none if there was no room for it.
+    pub file: Option<RawFd>,
     /// The strings of the arguments on the guest's stack.
     pub argv: Range<u64>,
     /// The strings of the environment on the guest's stack.

@@ -112,6 +112,12 @@ impl RegionMeta {
     pub fn enterables(&self) -> impl Iterator<Item = u64> {
         self.map.iter().filter(|e| e.enterable).map(|e| self.guest + u64::from(e.guest))
     }
+
+    /// The map's entry for a host address in the region. Async-signal-safe.
+    pub fn entry_at(&self, pc: u64) -> MapEntry {
+        let at = (pc - self.host) as u32;
+        self.map[self.map.partition_point(|e| e.host <= at).saturating_sub(1)]
+    }
 }
 
 /// The memory that translations live in.

@@ -75,7 +75,11 @@ pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Opt
     if !region.build(&code, entry, MAX_INSTRUCTIONS) {
         return None;
     }
-    let outside = facts::Outside { code: &code, flags_live_at_return: config.flags_live_at_return };
+    let outside = facts::Outside {
+        code: &code,
+        flags_live_at_return: config.flags_live_at_return,
+        flags_live_at_fault: false,
+    };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();
     let mut lower = Lower::new(&mut asm, &region, config, Emitted::default());

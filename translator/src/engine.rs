@@ -4,11 +4,13 @@
 use crate::asm::Asm;
 use crate::cache::{CodeCache, RegionMeta, anonymous};
 use crate::facts;
+use crate::fault_flags;
+use crate::flags::Flags;
 use crate::helpers;
 use crate::lower::exits::{UNIMPLEMENTED, table_offset};
 use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
-use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
+use crate::region::{CodeReader, Fetch, MAX_INSTRUCTIONS, Region, fetch};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
 use std::collections::{HashMap, HashSet};
@@ -137,6 +139,8 @@ struct Inner {
     /// See [`Engine::tolerate_misaligned`].
     misaligned: HashSet<u64>,
     flags_live_at_return: bool,
+    /// See [`Engine::keep_flags_at_faults`].
+    flags_live_at_fault: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
     /// What has been translated of each guest page (4096 bytes).
@@ -208,6 +212,7 @@ impl Engine {
                 order: config.order,
                 misaligned: HashSet::new(),
                 flags_live_at_return: config.flags_live_at_return,
+                flags_live_at_fault: false,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 region: Region::default(),
@@ -395,6 +400,9 @@ impl Engine {
         // SAFETY: `host` is the entry of a translation in the live cache: a flush waits for
         // `entering` to become 0. The state was prepared by `attach`.
         unsafe { tramp::enter(self.trampoline(Trampoline::Enter), cpu, host) };
+        if matches!(cpu.exit, FAULTED | RAISED) {
+            self.complete_flags(cpu);
+        }
         cpu.entering = 0;
         mxcsr::collect(cpu);
         Some(match cpu.exit {
@@ -404,6 +412,32 @@ impl Engine {
             3 => ExitCode::Exception,
             _ => ExitCode::MemoryFault,
         })
+    }
+
+    /// At a fault, computes the flags that translated code has left out, see [`fault_flags`]. The
+    /// thread still counts as inside, so the region's record is there.
+    fn complete_flags(&self, cpu: &mut CpuState) {
+        let Some(meta) = self.cache.region_at(cpu.fault_pc) else { return };
+        let entry = meta.entry_at(cpu.fault_pc);
+        let stale = Flags::ALL.without(entry.computed);
+        if stale.is_empty() {
+            return;
+        }
+        // The instructions before it stand in the map in guest order, some of them twice.
+        let code = CodeReader::new(&*self.memory);
+        let at = meta.map.iter().position(|e| e.guest == entry.guest).unwrap_or(0);
+        let mut next = entry.guest;
+        let before = meta.map[..at].iter().rev().map_while(|e| {
+            if e.guest == next {
+                return Some(None);
+            }
+            let Fetch::Ok(ins) = fetch(&code, meta.guest + u64::from(e.guest)) else { return None };
+            let adjacent = e.guest + ins.len() as u32 == next;
+            next = e.guest;
+            adjacent.then_some(Some(ins))
+        });
+        let rflags = fault_flags::derive(cpu.rflags(), stale, &cpu.gpr, before.flatten());
+        cpu.set_rflags(rflags);
     }
 
     fn finish_exit(&self, cpu: &mut CpuState, exit: ExitCode) -> Exit {
@@ -461,7 +495,9 @@ impl Engine {
             flags_live_at_return,
             ..
         } = inner;
+        let flags_live_at_fault = inner.flags_live_at_fault;
         let code = CodeReader::new(&*self.memory);
+        region.flags_live_at_fault = flags_live_at_fault;
         if !region.build(&code, rip, max) {
             return None;
         }
@@ -480,7 +516,11 @@ impl Engine {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         }
-        let outside = facts::Outside { code: &code, flags_live_at_return: *flags_live_at_return };
+        let outside = facts::Outside {
+            code: &code,
+            flags_live_at_return: *flags_live_at_return,
+            flags_live_at_fault,
+        };
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();
@@ -556,6 +596,19 @@ impl Engine {
         }
     }
 
+    /// From now on the flags are exact at a fault of a load or store, also those that the guest's
+    /// code does not read; translations made before are thrown away. To be called before the guest
+    /// can see them: before it has a handler for SIGSEGV or SIGBUS, or a tracer.
+    pub fn keep_flags_at_faults(&self) {
+        let mut inner = self.lock();
+        if !inner.flags_live_at_fault {
+            inner.flags_live_at_fault = true;
+            // The code behind a call may fault before it writes flags.
+            inner.flags_live_at_return = true;
+            self.flush(&mut inner);
+        }
+    }
+
     /// The instruction at `rip` has raised an alignment fault (SIGBUS, BUS_ADRALN), which x86 does
     /// not know: an ordered access must not cross 16 aligned bytes (Arm ARM, B2.5.2 with FEAT_LSE2). From
     /// now on it is translated to plain accesses between barriers. False if that is so already:
@@ -625,8 +678,10 @@ impl Engine {
                 return true;
             }
             save_context(cpu, context, meta);
+            cpu.fault_pc = context.pc;
         } else if cpu.helper_return != 0 {
             // CallHelper has saved the state, and the helper has not changed it yet.
+            cpu.fault_pc = cpu.helper_return - 4; // the call
             cpu.helper_return = 0;
         } else {
             return false;
@@ -670,6 +725,9 @@ impl Engine {
     }
 }
 
+const RAISED: u64 = ExitCode::Exception as u64;
+const FAULTED: u64 = ExitCode::MemoryFault as u64;
+
 /// `si_code` of a SIGBUS for a misaligned access.
 const BUS_ADRALN: i32 = 1;
 
@@ -683,9 +741,7 @@ fn no_code(cpu: &mut CpuState) -> Exit {
 
 /// The guest's state from the host registers of interrupted translated code.
 fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
-    let at = (context.pc - meta.host) as u32;
-    let i = meta.map.partition_point(|e| e.host <= at).saturating_sub(1);
-    let entry = meta.map[i];
+    let entry = meta.entry_at(context.pc);
     cpu.gpr.copy_from_slice(&context.x[..16]);
     cpu.xmm.copy_from_slice(&context.v[..16]);
     cpu.fs_base = context.x[23];

@@ -1,6 +1,7 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
+use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Fetch, Insn, Next, Region, direct_target, fetch};
@@ -17,10 +18,15 @@ pub struct Outside<'a> {
     /// Whether flags are live at a return. No compiler passes a result in flags, so they are not,
     /// until code is seen that reads flags behind a call (see [`reads_flags_behind_call`]).
     pub flags_live_at_return: bool,
+    /// Whether the guest can see the flags at a fault: then what may fault reads them, but for
+    /// those that [`crate::fault_flags`] derives.
+    pub flags_live_at_fault: bool,
 }
 
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction.
 pub fn flag_liveness(region: &mut Region, outside: Outside) {
+    let observable =
+        if outside.flags_live_at_fault { Observable::of(region) } else { Observable::nothing() };
     for insn in &mut region.insns {
         let (taken, fallen) = live_outside(insn, outside);
         insn.live_taken = taken;
@@ -40,7 +46,7 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
                 live = live.or(region.insns[usize::from(t)].live_in);
             }
             let insn = &mut region.insns[i];
-            live_next = live.without(insn.kills).or(insn.entry.reads);
+            live_next = live.without(insn.kills).or(insn.entry.reads).or(observable.at(i));
             insn.live_out = live;
             // Only a backward branch to here makes another round necessary.
             changed |= insn.join && insn.live_in != live_next;
@@ -88,6 +94,9 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
         };
         let entry = table::entry(&ins);
         live = live.or(entry.reads.and(unknown));
+        if outside.flags_live_at_fault && may_fault(&ins) {
+            break;
+        }
         unknown = unknown.without(entry.kills(&ins).or(live));
         if unknown.is_empty() {
             return live;

@@ -12,6 +12,7 @@ pub mod cpuid;
 pub mod dump;
 pub mod engine;
 pub mod facts;
+pub mod fault_flags;
 pub mod flags;
 pub mod helpers;
 pub mod lower;

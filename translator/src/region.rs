@@ -102,6 +102,8 @@ pub struct Region {
     pub entry: u64,
     /// The instructions.
     pub insns: Vec<Insn>,
+    /// Whether a handler may look at the flags at a fault, see [`crate::fault_flags`].
+    pub flags_live_at_fault: bool,
     open: Vec<u64>,
 }
 

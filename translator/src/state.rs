@@ -181,6 +181,8 @@ pub struct CpuState {
     pub helpers: [u64; MAX_HELPERS],
     /// Scratch space for lowering (spills inside one instruction, helper arguments).
     pub scratch: [u64; 32],
+    /// Where in translated code an [`ExitCode::MemoryFault`] or [`ExitCode::Exception`] came up.
+    pub fault_pc: u64,
     /// For the embedder: a pointer to its own thread record.
     pub user: u64,
 }
@@ -237,7 +239,7 @@ pub mod offset {
         MXCSR = mxcsr, INTERRUPT = interrupt, EXIT = exit, EXIT_ARG = exit_arg,
         HELPER_RETURN = helper_return,
         FPCR = fpcr, FPSR = fpsr, HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
-        BRANCH_TABLE = branch_table, HELPERS = helpers,
+        FAULT_PC = fault_pc, BRANCH_TABLE = branch_table, HELPERS = helpers,
         SCRATCH = scratch,
     }
 }

@@ -19,7 +19,7 @@ pub enum Trampoline {
     Indirect,
     /// A system call; x16 is the address behind it.
     Syscall,
-    /// An exception; x16 is rip, x17 the vector.
+    /// An exception; x16 is rip, x17 the vector, x30 the host address that stands for the instruction.
     Exception,
     /// Calls the helper in x16 with x20..x22; x19 is the guest instruction's address.
     CallHelper,
@@ -74,6 +74,7 @@ fn emit_exit(a: &mut Asm, code: ExitCode) {
         ExitCode::Exception => {
             a.str(R(16), STATE, offset::RIP);
             a.str(R(17), STATE, offset::EXIT_ARG);
+            a.str(LR, STATE, offset::FAULT_PC);
         }
         _ => a.str(R(16), STATE, offset::RIP),
     }

@@ -49,7 +49,7 @@ impl Installed {
 }
 
 /// The leading numbers of a Debian version, without its epoch: `1:10.0.2+ds-2` is 10, 0, 2.
-fn upstream(version: &str) -> Vec<u32> {
+pub fn upstream(version: &str) -> Vec<u32> {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
     let end = version.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(version.len());
     version[..end].split('.').map_while(|number| number.parse().ok()).collect()
@@ -148,15 +148,34 @@ pub fn mirror() -> Option<(String, String)> {
     Some((address.into(), codename))
 }
 
+/// What Debian's archive is signed with, where the package of its keys is installed.
+fn keyring() -> Option<&'static str> {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    Path::new(keyring).exists().then_some(keyring)
+}
+
+/// The line of sources.list(5) for any suite, from where this machine's release comes.
+pub fn source(suite: &str, architectures: &[&str]) -> Result<String> {
+    let (address, _) = mirror().context("apt knows no source for this release")?;
+    let signed = keyring().map_or(String::new(), |keyring| format!(" signed-by={keyring}"));
+    Ok(format!("deb [arch={}{signed}] {address} {suite} main", architectures.join(",")))
+}
+
+/// How this machine's apt is configured, where another apt should do alike: `Option "value"` as in apt.conf(5).
+/// A mirror that stands still is taken for an expired one unless the machine says otherwise.
+pub fn configuration() -> Vec<String> {
+    let options = ["Acquire::Check-Valid-Until", "Acquire::http::Proxy", "Acquire::https::Proxy"];
+    let dump = output(Command::new("apt-config").arg("dump").args(options)).unwrap_or_default();
+    dump.lines().map(|line| line.trim_end_matches(';').to_owned()).collect()
+}
+
 /// Adds Debian's backports for this release, from where the release itself comes.
 pub fn add_backports() -> Result<()> {
     if os_release("ID").as_deref() != Some("debian") {
         bail!("only Debian has backports");
     }
     let (address, codename) = mirror().context("apt has no source for this release")?;
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let signed =
-        if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
+    let signed = keyring().map_or(String::new(), |keyring| format!("Signed-By: {keyring}\n"));
     let source = format!(
         "Types: deb\nURIs: {address}\nSuites: {codename}-backports\nComponents: main\n{signed}"
     );

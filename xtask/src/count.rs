@@ -2,7 +2,6 @@
 //! Counts, unlike times, are the same on every machine and in every run.
 
 mod counter;
-mod packages;
 mod workloads;
 
 use std::{
@@ -17,10 +16,10 @@ use serde::Serialize;
 
 use self::{
     counter::{Counted, Counter},
-    packages::Store,
     workloads::Workloads,
 };
 use crate::{
+    packages::Store,
     run, say,
     setup::{self, For},
     target,

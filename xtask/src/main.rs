@@ -1,13 +1,15 @@
-//! The project's own chores: `cargo xtask run`, `test` and `count`.
+//! The project's own chores: `cargo xtask run`, `test`, `count` and `vm`.
 //!
 //! Each first installs what it needs and finds missing ([`setup`]), and finds a compiler for arm64 ([`toolchain`]).
 
 mod apt;
 mod checks;
 mod count;
+mod packages;
 mod run;
 mod setup;
 mod toolchain;
+mod vm;
 
 use std::{
     path::{Path, PathBuf},
@@ -32,6 +34,8 @@ enum Command {
     Test(checks::Options),
     /// Count the arm64 instructions executed for a program, beside those of its native arm64 build.
     Count(count::Options),
+    /// Boot an arm64 virtual machine whose kernel hands x86_64 programs to Demotic, and get a shell in it.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => checks::test(&options),
         Command::Count(options) => count::count(&options),
+        Command::Vm(options) => vm::vm(&options),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

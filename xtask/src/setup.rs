@@ -20,6 +20,8 @@ pub enum For {
     Test,
     /// `cargo xtask count`
     Count,
+    /// `cargo xtask vm`
+    Vm,
 }
 
 /// `packages.toml`.
@@ -42,7 +44,7 @@ struct Group {
 struct Package {
     name: String,
     why: String,
-    at_least: Option<u32>,
+    at_least: Option<String>,
 }
 
 /// A Rust compiler of the distribution's that can build for arm64.
@@ -61,7 +63,7 @@ fn table() -> Table {
 
 impl Package {
     fn oldest(&self) -> Vec<u32> {
-        self.at_least.into_iter().collect()
+        self.at_least.as_deref().map(apt::upstream).unwrap_or_default()
     }
 
     fn missing(&self, installed: &Installed) -> bool {

@@ -89,9 +89,8 @@ pub fn readlink(task: &mut Task, [path, buf, size, ..]: [u64; 6]) -> SysResult {
 /// readlinkat(2)
 pub fn readlinkat(task: &mut Task, [dirfd, path, buf, size, ..]: [u64; 6]) -> SysResult {
     if guest::starts_with(path, b"/proc/")
-        && let Some(exe) = proc_fs::exe(task, &paths::read(path)?)
+        && let Some(bytes) = proc_fs::exe_text(task, &paths::read(path)?)
     {
-        let bytes = exe.to_bytes();
         // Cut off without a word, as readlink(2) does.
         let len = bytes.len().min(size as i32 as usize);
         guest::write_bytes(buf, &bytes[..len])?;

@@ -115,12 +115,51 @@ fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
+/// The translator's own mappings as far as it knows them itself, where /proc is not mounted: its program, the
+/// stack it stands on, the vDSO. What else there is the kernel has put beside them, and keeps: places for the guest
+/// are taken with MAP_FIXED_NOREPLACE.
+fn own_ranges() -> Vec<Range<u64>> {
+    let page = host_page_size();
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    // SAFETY: the function below gets the vector, and structures as dl_iterate_phdr(3) makes them.
+    unsafe { libc::dl_iterate_phdr(Some(add_segments), (&raw mut ranges).cast()) };
+    let on_stack = &raw const page as u64;
+    // SAFETY: only reads.
+    let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+    let known = [on_stack, vdso].into_iter().filter(|&addr| addr != 0);
+    ranges.extend(known.map(|addr| addr / page * page..(addr / page + 1) * page));
+    ranges
+}
+
+/// Adds the segments of a loaded object to a vector of ranges.
+unsafe extern "C" fn add_segments(
+    info: *mut libc::dl_phdr_info,
+    _: usize,
+    ranges: *mut libc::c_void,
+) -> i32 {
+    // SAFETY: as dl_iterate_phdr(3) promises, and `own_ranges` of its vector.
+    let (info, headers, ranges) = unsafe {
+        let info = &*info;
+        let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+        (info, headers, &mut *ranges.cast::<Vec<Range<u64>>>())
+    };
+    let page = host_page_size();
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+        let start = info.dlpi_addr + header.p_vaddr;
+        ranges.push(start / page * page..(start + header.p_memsz).next_multiple_of(page));
+    }
+    0
+}
+
 impl Memory {
     /// The address space as it is before the guest is loaded: the translator's own mappings are
     /// in it and nothing else.
     pub fn new() -> io::Result<&'static Self> {
-        let text = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Box::leak(Box::new(Self::with_host(parse_maps(&text), host_page_size())?)))
+        let own: Vec<_> = match std::fs::read_to_string("/proc/self/maps") {
+            Ok(text) => parse_maps(&text).collect(),
+            Err(_) => own_ranges(),
+        };
+        Ok(Box::leak(Box::new(Self::with_host(own.into_iter(), host_page_size())?)))
     }
 
     fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
@@ -520,6 +559,29 @@ pub(super) mod tests {
     use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicU64, Ordering};
     use translator::engine::GuestMemory;
+
+    /// What is known without /proc is true, and says where the translator is.
+    #[test]
+    fn own_mappings_without_proc() {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mapped = |addr: u64| parse_maps(&text).any(|range| range.contains(&addr));
+        let ranges = own_ranges();
+        let on_heap = ranges.as_ptr() as u64;
+        assert!(mapped(on_heap));
+        for range in &ranges {
+            let page = host_page_size() as usize;
+            assert!(range.clone().step_by(page).all(mapped), "{range:x?} in\n{text}");
+        }
+        let code = own_mappings_without_proc as *const () as u64;
+        let local = 0u8;
+        for addr in [code, &raw const text as u64, &raw const local as u64] {
+            assert!(ranges.iter().any(|r| r.contains(&addr)), "{addr:x} in {ranges:x?}");
+        }
+        let highest = |ranges: &mut dyn Iterator<Item = Range<u64>>| {
+            ranges.filter(|r| r.end < 1 << 48).map(|r| r.end).max().unwrap() > 1 << 47
+        };
+        assert_eq!(highest(&mut ranges.into_iter()), highest(&mut parse_maps(&text)));
+    }
 
     const PAGES: u64 = 24;
     const FILE_PAGES: u64 = 12;

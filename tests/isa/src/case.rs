@@ -19,9 +19,6 @@ pub struct Tolerance {
     /// Flags (iced-x86's numbering) that are undefined when the program stops at or behind an
     /// address and before the next entry's; ascending.
     pub flags: Vec<(u64, u32)>,
-    /// Flags (iced-x86's numbering) that are dead before the instruction at an address: written again
-    /// before anything reads them. The translator need not have computed them when it faults.
-    pub dead: Vec<(u64, u32)>,
     /// Memory that is not compared: address and length.
     pub memory: Vec<(u64, u64)>,
     /// How exact vector and x87 results are.
@@ -31,15 +28,6 @@ pub struct Tolerance {
 impl Tolerance {
     /// The flags of an outcome that are not compared.
     pub fn flags_of(&self, outcome: &Outcome) -> u32 {
-        if outcome.stop.vector != vector::BP
-            && let Some((_, dead)) = self.dead.iter().find(|(at, _)| *at == outcome.state.rip)
-        {
-            return dead | self.undefined_flags(outcome);
-        }
-        self.undefined_flags(outcome)
-    }
-
-    fn undefined_flags(&self, outcome: &Outcome) -> u32 {
         // #BP reports the address behind the INT3.
         let rip = outcome.state.rip - u64::from(outcome.stop.vector == vector::BP);
         self.flags.iter().rev().find(|(from, _)| *from <= rip).map_or(0, |(_, flags)| *flags)
@@ -135,7 +123,6 @@ fn finish(name: String, mut state: State, built: &Built, code: Vec<u8>, rng: &mu
         // A faulting instruction leaves the flags alone; its result's flags hold behind it, and
         // for a branch anywhere else.
         flags: vec![(0, effect.undefined), (state.rip, 0), (state.rip + 1, effect.undefined)],
-        dead: Vec::new(),
         memory,
         approximation: undefined::approximation(instruction.mnemonic()),
     };

@@ -125,3 +125,16 @@ fn record_form(processor: &mut dyn Executor, form: &Form) -> Result<Option<Vec<S
     }
     Ok(exists.then_some(samples))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a handler sees at a fault is only tested if enough sequences fault.
+    #[test]
+    fn many_sequences_end_with_a_fault() {
+        let samples = &load().expect("the record can be read")[SEQUENCE];
+        let faults = samples.iter().filter(|s| s.delta.vector() == vector::PF).count();
+        assert!(faults * 20 > samples.len(), "{faults} of {}", samples.len());
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
     operands::{self, Place},
     rng::{Lane, Rng, hash},
     state::{DATA, OPERANDS_SIZE, Program, RSP, State},
-    undefined::{self, Approximation, STATUS, flag_effect},
+    undefined::{self, Approximation, flag_effect},
 };
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, FlowControl, Instruction, InstructionBlock,
@@ -395,12 +395,8 @@ impl Sequence {
             .iter()
             .map(|&offset| self.state.rip + u64::from(offset))
             .collect();
-        let at_addresses = |flags: Vec<u32>| addresses.iter().copied().zip(flags).collect();
-        let tolerance = Tolerance {
-            flags: at_addresses(flat.undefined_flags()),
-            dead: at_addresses(flat.dead_flags()),
-            ..Tolerance::default()
-        };
+        let flags = addresses.into_iter().zip(flat.undefined_flags()).collect();
+        let tolerance = Tolerance { flags, ..Tolerance::default() };
         let program = Program {
             code: result.code_buffer,
             state: self.state.clone(),
@@ -497,27 +493,6 @@ impl Flat {
             }
             if !changed {
                 return before;
-            }
-        }
-    }
-
-    /// For every instruction, the status flags that no path reads before writing them again.
-    fn dead_flags(&self) -> Vec<u32> {
-        let last = self.instructions.len() - 1;
-        let mut live = vec![0; self.instructions.len()];
-        live[last] = STATUS;
-        loop {
-            let mut changed = false;
-            for i in (0..last).rev() {
-                let effect = flag_effect(&self.instructions[i], None);
-                let after = self.successors(i).iter().fold(0, |flags, &next| flags | live[next]);
-                let before =
-                    (after & !effect.defined & !effect.undefined) | reads(&self.instructions[i]);
-                changed |= before & !live[i] != 0;
-                live[i] |= before;
-            }
-            if !changed {
-                return live.iter().map(|flags| STATUS & !flags).collect();
             }
         }
     }

@@ -267,6 +267,11 @@ impl Delta {
         }
     }
 
+    /// The vector of the exception that ended the program.
+    pub fn vector(&self) -> u8 {
+        self.stop.vector
+    }
+
     /// The outcome this is the difference of.
     pub fn outcome(&self, start: &State) -> Outcome {
         let mut state = start.clone();

@@ -68,6 +68,7 @@ impl Translated {
         let engine: &'static Engine =
             Box::leak(Box::new(Engine::new(config, Box::new(TestMemory))?));
         let cpu: &'static mut CpuState = Box::leak(CpuState::new());
+        engine.keep_flags_at_faults();
         engine.attach(cpu)?;
         ENGINE.store(ptr::from_ref(engine).cast_mut(), Ordering::Relaxed);
         CPU.store(ptr::from_mut(cpu), Ordering::Relaxed);

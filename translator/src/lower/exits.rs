@@ -320,6 +320,9 @@ impl Lower<'_> {
     }
 
     fn raise_code(&mut self, vector: u32, rip: u64) {
+        self.mark();
+        let here = self.a.here();
+        self.a.adr(R(30), here);
         self.guest_address(R(16), rip);
         self.a.mov_imm(Width::W, R(17), u64::from(vector));
         self.a.b_trampoline(Trampoline::Exception, false);

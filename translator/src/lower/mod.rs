@@ -103,6 +103,8 @@ pub struct MapEntry {
     pub guest: u32,
     /// The flags before the instruction.
     pub flags: FlagState,
+    /// Those among them that the code before it computed, see [`crate::fault_flags`].
+    pub computed: Flags,
     /// Whether control may come in here from outside, as at the start of a region.
     pub enterable: bool,
 }
@@ -185,8 +187,8 @@ impl<'a> Lower<'a> {
             self.a.bind(l);
             self.flags = FlagState::CANONICAL;
         }
-        let (start, enterable) = (self.a.pos(), self.is_enterable(insn.live_in));
-        self.map_from(start, insn.ins.ip(), enterable);
+        let enterable = self.is_enterable(i);
+        self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
         if self.between_barriers {
             self.a.dmb_ish();
@@ -236,24 +238,30 @@ impl<'a> Lower<'a> {
 
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
-        self.map_from(self.a.pos(), self.current().ip(), false);
+        let (start, computed) = (self.a.pos(), self.region.insns[self.index].live_in);
+        self.map_from(start, self.current().ip(), computed, false);
     }
 
-    fn map_from(&mut self, host: u32, guest: u64, enterable: bool) {
+    fn map_from(&mut self, host: u32, guest: u64, computed: Flags, enterable: bool) {
         let guest = (guest - self.region.entry) as u32;
-        self.out.map.push(MapEntry { host, guest, flags: self.flags, enterable });
+        let flags = self.flags;
+        self.out.map.push(MapEntry { host, guest, flags, computed, enterable });
     }
 
-    /// Whether a jump from outside may go to the instruction that begins here, before which `live` is live.
-    fn is_enterable(&self, live: Flags) -> bool {
+    /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
+    /// start of a region. If a fault may be looked at, what was executed before it must be known, too.
+    fn is_enterable(&self, index: usize) -> bool {
+        let insn = &self.region.insns[index];
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
-        let no_matter = live.is_empty() || !self.flags.float && !live.any(Flags::C);
-        self.bit_test.is_none() && (canonical || no_matter)
+        let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
+        self.bit_test.is_none()
+            && (canonical || no_matter)
+            && (!self.region.flags_live_at_fault || insn.join || index == 0)
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
     pub fn mark_next(&mut self) {
-        self.map_from(self.a.pos(), self.current().next_ip(), false);
+        self.map_from(self.a.pos(), self.current().next_ip(), Flags::ALL, false);
     }
 
     /// The current instruction.

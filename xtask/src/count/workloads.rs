@@ -11,8 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::packages::Packages;
-use crate::root;
+use crate::{packages::Packages, root};
 
 /// `workloads.toml`.
 #[derive(Deserialize)]

@@ -1,0 +1,58 @@
+/* A root directory with nothing in it but the program: no /proc, no translator, no /dev. */
+#include "check.h"
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        int depth = atoi(argv[1]);
+        check(access("/proc/self", F_OK) < 0, "there is no /proc");
+        same("argv[0]", argv[0], "name");
+        same("AT_EXECFN", (char *)getauxval(AT_EXECFN), depth % 2 ? "./program" : "/program");
+        same_number("descriptors from 3 on", open_descriptors(), 0);
+        if (depth == 3) {
+            /* By descriptor, which is closed on exec: nothing but the descriptor leads to it. */
+            int fd = need("open", open("/program", O_RDONLY | O_CLOEXEC));
+            char *last[] = {"name", NULL};
+            syscall(SYS_execveat, fd, "", last, environ, AT_EMPTY_PATH);
+            check(0, "execveat: %s", strerror(errno));
+        }
+        if (failures)
+            return 1;
+        pid_t pid = start();
+        if (pid == 0) {
+            char next[16];
+            snprintf(next, sizeof next, "%d", depth + 1);
+            char *arguments[] = {"name", next, NULL};
+            execve(depth % 2 ? "/program" : "./program", arguments, environ);
+            not_executed();
+        }
+        all_well("one more", pid);
+        return failures != 0;
+    }
+    if (strcmp(argv[0], "name") == 0)
+        return 0;
+    char path[4096];
+    strcpy(path, self());
+    workplace();
+    copy(path, "program", 0755);
+    pid_t pid = start();
+    if (pid == 0) {
+        need("chroot", chroot("."));
+        char *arguments[] = {"name", "0", NULL};
+        execve("/program", arguments, environ);
+        not_executed();
+    }
+    all_well("in an empty root", pid);
+
+    /* The same without privileges: a user namespace with a root of its own. */
+    pid = start();
+    if (pid == 0) {
+        need("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS));
+        need("chroot", chroot("."));
+        char *arguments[] = {"name", "0", NULL};
+        execve("/program", arguments, environ);
+        not_executed();
+    }
+    all_well("in a user namespace", pid);
+    return result();
+}
