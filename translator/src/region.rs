@@ -178,10 +178,7 @@ impl Region {
         self.open.clear();
         let mut pos = entry;
         let mut certain = max;
-        loop {
-            let Fetch::Ok(ins) = fetch(code, pos) else {
-                break;
-            };
+        while let Fetch::Ok(ins) = fetch(code, pos) {
             let insn = Insn::new(ins);
             let over = (self.insns.len() + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
             if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {

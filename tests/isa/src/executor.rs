@@ -89,7 +89,7 @@ fn read_message(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// How long a test program may take before its process is taken for stuck.
-const PATIENCE_MS: i32 = 5_000;
+const PATIENCE_MS: i32 = 60_000;
 
 /// What a worker process is.
 #[derive(Clone, Debug)]
