@@ -479,7 +479,8 @@ pub fn rt_sigaction(task: &mut Task, [signo, new, old, size, ..]: [u64; 6]) -> S
         return Err(EINVAL);
     }
     let action = guest::read_opt::<Action>(new)?;
-    if matches!(signo, SIGSEGV | SIGBUS) && action.is_some_and(|a| a.handler > SIG_IGN) {
+    let fault = matches!(signo, SIGSEGV | SIGBUS | libc::SIGFPE);
+    if fault && action.is_some_and(|a| a.handler > SIG_IGN) {
         task.runtime().engine.keep_flags_at_faults();
     }
     let before = {

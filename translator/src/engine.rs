@@ -598,7 +598,7 @@ impl Engine {
 
     /// From now on the flags are exact at a fault of a load or store, also those that the guest's
     /// code does not read; translations made before are thrown away. To be called before the guest
-    /// can see them: before it has a handler for SIGSEGV or SIGBUS, or a tracer.
+    /// can see them: before it has a handler for SIGSEGV, SIGBUS or SIGFPE, or a tracer.
     pub fn keep_flags_at_faults(&self) {
         let mut inner = self.lock();
         if !inner.flags_live_at_fault {

@@ -125,12 +125,14 @@ pub fn reads_flags_behind_call(region: &Region) -> bool {
 fn reads_first(code: &[Insn]) -> bool {
     let mut unknown = Flags::ALL;
     for insn in code {
-        // Behind a call that does not come back stands HLT or UD2: that is no reader.
-        let ends = matches!(
-            insn.flow,
-            FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt
-        );
-        if insn.entry.lower.is_none() || ends || insn.ins.mnemonic() == Mnemonic::Hlt {
+        // Behind a call that does not come back stands HLT or UD2: that is no reader. A division is
+        // one for the sake of its fault alone: whoever can look at that has flags exact over returns.
+        let ends =
+            matches!(
+                insn.flow,
+                FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt
+            ) || matches!(insn.ins.mnemonic(), Mnemonic::Hlt | Mnemonic::Div | Mnemonic::Idiv);
+        if insn.entry.lower.is_none() || ends {
             return false;
         }
         if insn.entry.reads.any(unknown) {
