@@ -88,10 +88,28 @@ impl Memory {
             return Err(EINVAL);
         }
         raw::mprotect(page, self.host_page, READ | WRITE)?;
+        self.make_writable_beyond_files(page)?;
         let (start, end) = (whole.start.max(range.start), whole.end.min(range.end));
         let file =
             (!request.is_anonymous()).then(|| (request.fd, request.offset + start - range.start));
         raw::fill(start, end - start, file)
+    }
+
+    /// Where a file ends before its mapping does, memory raises SIGBUS. The dynamic linker maps a library as long as
+    /// it is in memory, and puts other mappings over what is behind the file's end: a host page of such a mapping
+    /// becomes an anonymous one with the same contents.
+    fn make_writable_beyond_files(&self, page: u64) -> Result<(), Errno> {
+        let backed = raw::backed(page, self.host_page)?;
+        if backed == self.host_page {
+            return Ok(());
+        }
+        let mut contents = vec![0u8; backed as usize];
+        let buffer = contents.as_mut_ptr() as u64;
+        raw::copy(page, buffer, backed);
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        raw::mmap(page, self.host_page, READ | WRITE, flags, -1, 0)?;
+        raw::copy(buffer, page, backed);
+        Ok(())
     }
 
     /// Gives the host pages of a range the protection that the map says, and ends their watch.

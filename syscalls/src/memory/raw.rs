@@ -60,6 +60,21 @@ pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
     check(unsafe { libc::madvise(addr as *mut _, len as usize, advice) })
 }
 
+/// How many bytes of readable memory have something behind them: reading the next would raise SIGBUS. The kernel
+/// is asked to write them to a file.
+pub fn backed(addr: u64, len: u64) -> Result<u64, Errno> {
+    // SAFETY: makes a descriptor, reads memory that may be read, and gives the descriptor back.
+    unsafe {
+        let fd = libc::memfd_create(c"probe".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(last_errno());
+        }
+        let written = libc::write(fd, addr as *const _, len as usize);
+        libc::close(fd);
+        Ok(written.max(0) as u64)
+    }
+}
+
 /// Writes zeros, and a file's bytes over them as far as it reaches.
 pub fn fill(addr: u64, len: u64, fd: Option<(i32, u64)>) -> Result<(), Errno> {
     // SAFETY: see the module; the caller made the range writable.

@@ -616,6 +616,36 @@ pub(super) mod tests {
         file
     }
 
+    /// As the dynamic linker loads a library whose data segment ends behind the file's end.
+    #[test]
+    fn mappings_over_what_lies_behind_the_end_of_a_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 5 * PAGE as usize + 100]).unwrap();
+        let memory = memory(16384);
+        let request = Map {
+            addr: 0,
+            len: 16 * PAGE,
+            prot: READ,
+            flags: MAP_PRIVATE,
+            fd: file.as_raw_fd(),
+            offset: 0,
+            name: None,
+        };
+        let base = memory.map(&request).unwrap();
+        let byte = |page: u64| {
+            // SAFETY: only pages that are mapped and readable are asked for.
+            unsafe { *((base + page * PAGE) as *const u8) }
+        };
+        // In a host page that the file reaches into, and in one that it does not.
+        for page in [6, 9] {
+            memory.map(&anonymous(base + page * PAGE, 1, READ | WRITE, MAP_FIXED)).unwrap();
+            assert_eq!(byte(page), 0);
+            // SAFETY: just mapped, writable.
+            unsafe { *((base + page * PAGE) as *mut u8) = 9 };
+        }
+        assert_eq!([0, 4, 5, 6, 9].map(byte), [7, 7, 7, 9, 9]);
+    }
+
     #[derive(Clone, Debug)]
     enum Action {
         Map(u64, u64, u32),
