@@ -8,6 +8,7 @@
 pub mod asm;
 pub mod cache;
 pub mod cpuid;
+pub mod decode;
 pub mod dump;
 pub mod engine;
 pub mod facts;

@@ -6,11 +6,12 @@
 //! so that an if/else and the loop around it become one region. A branch whose target lies in the
 //! region is internal, any other leaves it.
 
+use crate::decode::{self, decode};
 use crate::engine::GuestMemory;
 use crate::flags::Flags;
 use std::cell::Cell;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction};
 
 /// Most instructions in a region.
 pub const MAX_INSTRUCTIONS: usize = 32;
@@ -66,15 +67,15 @@ impl<'a> CodeReader<'a> {
         CodeReader { memory, window: Cell::new((0, 0)) }
     }
 
-    /// How many bytes of an instruction at `addr` can be fetched; 15 is enough for any.
+    /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     fn available(&self, addr: u64) -> usize {
         let (start, end) = self.window.get();
-        if addr >= start && end.saturating_sub(addr) >= 15 {
-            return 15;
+        if addr >= start && end.saturating_sub(addr) >= decode::WINDOW as u64 {
+            return decode::WINDOW;
         }
         let length = self.memory.executable_from(addr);
         self.window.set((addr, addr + length));
-        length.min(15) as usize
+        length.min(decode::WINDOW as u64) as usize
     }
 }
 
@@ -87,8 +88,8 @@ pub fn fetch(code: &CodeReader, addr: u64) -> Fetch {
     // SAFETY: the memory map says that these bytes are mapped and readable. The guest may change
     // them meanwhile, which is its own race: any bytes decode to something.
     let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, available) };
-    let ins = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).decode();
-    if ins.is_invalid() && available < 15 && ins.len() >= available {
+    let ins = decode(bytes, addr);
+    if ins.is_invalid() && available < decode::LONGEST && ins.len() >= available {
         return Fetch::Fault; // the instruction runs into memory that is not executable
     }
     Fetch::Ok(ins)
