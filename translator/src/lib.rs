@@ -9,6 +9,7 @@ pub mod arena;
 pub mod asm;
 pub mod cache;
 pub mod cpuid;
+pub mod decode;
 pub mod dump;
 pub mod engine;
 pub mod facts;

@@ -6,12 +6,13 @@
 //! so that an if/else and the loop around it become one region. A branch whose target lies in the
 //! region is internal, any other leaves it.
 
+use crate::decode::{self, decode};
 use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
 use crate::lower::table::{self, Entry};
 use std::cell::Cell;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction};
 
 /// Most instructions in a region, but for those that read the flags of the last one.
 pub const MAX_INSTRUCTIONS: usize = 128;
@@ -129,11 +130,12 @@ impl<'a> CodeReader<'a> {
         CodeReader { memory, windows: Cell::default() }
     }
 
-    /// How many bytes of an instruction at `addr` can be fetched; 15 is enough for any.
+    /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     fn available(&self, addr: u64) -> usize {
+        const ENOUGH: u64 = decode::WINDOW as u64;
         let mut windows = self.windows.get();
-        if windows.iter().any(|&(start, end)| addr >= start && end.saturating_sub(addr) >= 15) {
-            return 15;
+        if windows.iter().any(|&(start, end)| addr >= start && end.saturating_sub(addr) >= ENOUGH) {
+            return decode::WINDOW;
         }
         let length = self.memory.executable_from(addr);
         if length > 0 {
@@ -142,7 +144,7 @@ impl<'a> CodeReader<'a> {
             windows[0] = (addr / PAGE * PAGE, addr + length);
             self.windows.set(windows);
         }
-        length.min(15) as usize
+        length.min(ENOUGH) as usize
     }
 }
 
@@ -155,8 +157,8 @@ pub fn fetch(code: &CodeReader, addr: u64) -> Fetch {
     // SAFETY: the memory map says that these bytes are mapped and readable. The guest may change
     // them meanwhile, which is its own race: any bytes decode to something.
     let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, available) };
-    let ins = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).decode();
-    if ins.is_invalid() && available < 15 && ins.len() >= available {
+    let ins = decode(bytes, addr);
+    if ins.is_invalid() && available < decode::LONGEST && ins.len() >= available {
         return Fetch::Fault; // the instruction runs into memory that is not executable
     }
     Fetch::Ok(ins)
