@@ -108,6 +108,11 @@ impl RegionMeta {
         self.map.windows(2).take_while(|pair| in_order(pair)).count() + 1
     }
 
+    /// The region's guest instructions, some of them twice.
+    pub fn instructions(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().map(|e| self.guest + u64::from(e.guest))
+    }
+
     /// The guest instructions at which control may come in.
     pub fn enterables(&self) -> impl Iterator<Item = u64> {
         self.map.iter().filter(|e| e.enterable).map(|e| self.guest + u64::from(e.guest))

@@ -115,6 +115,8 @@ pub struct Stats {
     pub regions: u64,
     /// Guest instructions translated.
     pub guest_instructions: u64,
+    /// Different ones among those whose translations are there: an instruction may stand in several regions.
+    pub distinct_instructions: u64,
     /// Bytes of arm64 code emitted.
     pub host_bytes: u64,
     /// Direct branches linked.
@@ -721,7 +723,10 @@ impl Engine {
 
     /// Counters so far.
     pub fn stats(&self) -> Stats {
-        self.lock().stats
+        let inner = self.lock();
+        let regions = inner.pages.values().flat_map(|page| &page.regions);
+        let distinct: HashSet<u64> = regions.flat_map(|meta| meta.instructions()).collect();
+        Stats { distinct_instructions: distinct.len() as u64, ..inner.stats }
     }
 }
 
