@@ -72,7 +72,7 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
 pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
     let mut region = Region::default();
     let code = CodeReader::new(memory);
-    if !region.build(&code, entry, MAX_INSTRUCTIONS) {
+    if !region.build(&code, entry, MAX_INSTRUCTIONS, |_| false) {
         return None;
     }
     let outside = facts::Outside {

@@ -500,17 +500,15 @@ impl Engine {
         let flags_live_at_fault = inner.flags_live_at_fault;
         let code = CodeReader::new(&*self.memory);
         region.flags_live_at_fault = flags_live_at_fault;
-        if !region.build(&code, rip, max) {
+        let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
+        let known = |addr| {
+            if looked_up.0 != addr / PAGE {
+                looked_up = (addr / PAGE, pages.get(&(addr / PAGE)));
+            }
+            publish && looked_up.1.is_some_and(|page| page.is_enterable(addr))
+        };
+        if !region.build(&code, rip, max, known) {
             return None;
-        }
-        if publish {
-            let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
-            region.end_where(|addr| {
-                if looked_up.0 != addr / PAGE {
-                    looked_up = (addr / PAGE, pages.get(&(addr / PAGE)));
-                }
-                looked_up.1.is_some_and(|page| page.is_enterable(addr))
-            });
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
             // Before the call is made: what has been translated so far may be the callee.

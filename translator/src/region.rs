@@ -20,6 +20,8 @@ pub const MAX_INSTRUCTIONS: usize = 128;
 const MAX_UNCERTAIN: usize = 24;
 /// So many more may be taken in where the region else would end between flags and their reader.
 const MAX_READERS: usize = 8;
+/// So many instructions that are translated already are read in search of the end of a loop.
+const MAX_LOOP: usize = 12;
 /// How far (in bytes) behind the entry a region may reach.
 const MAX_SPAN: u64 = 2048;
 
@@ -172,16 +174,29 @@ pub fn direct_target(ins: &Instruction) -> Option<u64> {
 }
 
 impl Region {
-    /// Decodes the region at `entry`, at most `max` instructions. Returns false if there is no
+    /// Decodes the region at `entry`, at most `max` instructions. It ends where it runs into an instruction
+    /// that is `known`, translated already, unless a loop goes round there. Returns false if there is no
     /// executable memory at `entry`.
-    pub fn build(&mut self, code: &CodeReader, entry: u64, max: usize) -> bool {
+    pub fn build(
+        &mut self,
+        code: &CodeReader,
+        entry: u64,
+        max: usize,
+        mut known: impl FnMut(u64) -> bool,
+    ) -> bool {
         self.entry = entry;
         self.insns.clear();
         self.open.clear();
         let mut pos = entry;
         let mut certain = max;
+        let mut max = max;
+        let mut runs_into = false;
         while let Fetch::Ok(ins) = fetch(code, pos) {
             let insn = Insn::new(ins);
+            if !runs_into && !self.insns.is_empty() && known(pos) {
+                runs_into = true;
+                max = max.min(self.insns.len() + MAX_LOOP);
+            }
             let over = (self.insns.len() + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
             if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {
                 break;
@@ -212,12 +227,15 @@ impl Region {
             }
         }
         self.resolve();
+        if runs_into {
+            self.end_where(known);
+        }
         !self.insns.is_empty()
     }
 
-    /// Cuts the region short where it runs into an instruction that is translated already (and `known`),
-    /// unless a loop goes from there back into the part before: a loop stays whole.
-    pub fn end_where(&mut self, mut known: impl FnMut(u64) -> bool) {
+    /// Cuts the region short where it runs into an instruction that is `known`, unless a loop goes from there
+    /// back into the part before: a loop stays whole.
+    fn end_where(&mut self, mut known: impl FnMut(u64) -> bool) {
         let mut cut = 1;
         while cut < self.insns.len() {
             if !known(self.insns[cut].ins.ip()) {
