@@ -137,6 +137,9 @@ pub struct ProgramOptions {
     /// The program is open as file descriptor N; PROGRAM is only its name
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(i32).range(0..))]
     pub exec_fd: Option<i32>,
+    /// Descriptors from the translator that starts this one
+    #[arg(long, value_name = "NAME=N,...", hide = true)]
+    pub inherit: Option<String>,
 }
 
 /// Options for this program and all that it starts.

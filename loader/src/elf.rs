@@ -22,7 +22,7 @@ pub const PAGE: u64 = 4096;
 pub const ADDRESS_END: u64 = (1 << 47) - PAGE;
 
 /// Sizes the gABI fixes for 64-bit files.
-const EHDR_SIZE: usize = 64;
+pub const EHDR_SIZE: usize = 64;
 const PHDR_SIZE: u64 = 56;
 /// The kernel refuses a program header table above 64 KiB.
 const PHDRS_MAX: u64 = 65536;

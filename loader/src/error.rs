@@ -66,4 +66,17 @@ impl LoadError {
             _ => STATUS_CANNOT_EXECUTE,
         }
     }
+
+    /// What execve(2) says of it (load_elf_binary in fs/binfmt_elf.c).
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Open(error) | Self::Read(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            Self::NoInterpreter(_) => libc::ENOENT,
+            Self::Interpreter(_, error) => match **error {
+                Self::Open(_) | Self::Read(_) => error.errno(),
+                _ => libc::ELIBBAD,
+            },
+            _ => libc::ENOEXEC,
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use syscalls::host::Errno;
 use syscalls::memory::{Map, Memory};
@@ -65,17 +66,7 @@ pub fn program(request: &Request) -> Result<Loaded, LoadError> {
     let plan = read_plan(request.program)?;
     check_isa(plan.isa_needed, request.isa)?;
     // Everything that can be wrong with the interpreter is found before memory changes.
-    let interpreter = plan
-        .interpreter
-        .as_ref()
-        .map(|path| {
-            let file = open_interpreter(path, request.sysroot)?;
-            match read_plan(&file) {
-                Ok(plan) => Ok((file, plan)),
-                Err(error) => Err(LoadError::Interpreter(path.clone(), Box::new(error))),
-            }
-        })
-        .transpose()?;
+    let interpreter = read_interpreter(&plan, request.sysroot)?;
 
     let offset = request.random % PIE_RANDOM_PAGES * PAGE;
     let bias = place(memory, &plan, request.program, PIE_BASE + offset, "the program")?;
@@ -96,6 +87,39 @@ pub fn program(request: &Request) -> Result<Loaded, LoadError> {
         (at::ENTRY, entry),
     ];
     Ok(Loaded { rip, auxv, executable_stack: plan.executable_stack })
+}
+
+/// Whether a program and its interpreter are such as can be loaded: what execve(2) looks at while it can still fail.
+pub fn check(program: &File, sysroot: Option<&Path>) -> Result<(), LoadError> {
+    let Some(path) = read_plan(program)?.interpreter else { return Ok(()) };
+    let file = open_interpreter(&path, sysroot)?;
+    let checked = interpreter_like_the_kernel(&file).and_then(|()| read_plan(&file));
+    checked.map_err(|error| LoadError::Interpreter(path, Box::new(error))).map(|_| ())
+}
+
+/// An interpreter is a regular file, for somebody to execute (open_exec), with room for a header (load_elf_binary).
+fn interpreter_like_the_kernel(file: &File) -> Result<(), LoadError> {
+    let metadata = file.metadata().map_err(LoadError::Read)?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        return Err(LoadError::Open(io::Error::from_raw_os_error(libc::EACCES)));
+    }
+    if metadata.len() < elf::EHDR_SIZE as u64 {
+        return Err(LoadError::Read(io::Error::from_raw_os_error(libc::EIO)));
+    }
+    Ok(())
+}
+
+/// The interpreter that a plan names.
+fn read_interpreter(
+    plan: &LoadPlan,
+    sysroot: Option<&Path>,
+) -> Result<Option<(File, LoadPlan)>, LoadError> {
+    let Some(path) = &plan.interpreter else { return Ok(None) };
+    let file = open_interpreter(path, sysroot)?;
+    match read_plan(&file) {
+        Ok(plan) => Ok(Some((file, plan))),
+        Err(error) => Err(LoadError::Interpreter(path.clone(), Box::new(error))),
+    }
 }
 
 fn read_plan(file: &File) -> Result<LoadPlan, LoadError> {

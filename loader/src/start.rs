@@ -5,14 +5,16 @@ use crate::error::LoadError;
 use crate::load::{self, Loaded, Request};
 use crate::stack::{Contents, at};
 use crate::{doctor, elf, host_features, register, status};
-use std::ffi::{CStr, OsString, c_char};
+use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use syscalls::fds;
+use syscalls::host::Errno;
 use syscalls::memory::Memory;
+use syscalls::{fds, inherit};
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
 use translator::engine::{Config, MemoryOrder};
@@ -146,6 +148,25 @@ impl Invocation {
         entries
     }
 
+    /// AT_EXECFN: what execve(2) was called with, a script perhaps, which binfmt_misc does not hand on.
+    fn file_name<'a>(&self, given: &'a [u8]) -> &'a [u8] {
+        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt);
+        // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
+        address
+            .map_or(given, |address| unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes())
+    }
+
+    /// What the kernel would call the process: it knows already when it was the one to choose the translator.
+    fn process_name(&self, path: &Path) -> Option<OsString> {
+        if self.binfmt {
+            return None;
+        }
+        let given = Path::new(&self.command[0]);
+        let named = if given.starts_with("/dev/fd") { path } else { given };
+        let name = named.file_name()?.as_bytes();
+        Some(OsStr::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)).to_owned())
+    }
+
     /// Opens the program, or takes the descriptor it came with.
     fn open_program(&self) -> Result<File, LoadError> {
         let Some(fd) = self.program.exec_fd else {
@@ -159,6 +180,9 @@ impl Invocation {
 
 /// Loads the program and runs it.
 fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
+    if let Some(list) = &invocation.program.inherit {
+        inherit::adopt(list);
+    }
     let memory = Memory::new().map_err(|error| LoadError::Map { what: "the translator", error })?;
     let program = invocation.open_program()?;
     let path = load::resolved_path(&program, Path::new(&invocation.command[0]));
@@ -175,7 +199,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
 
     let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
     let mut argv: Vec<&[u8]> = invocation.command.iter().map(|a| a.as_bytes()).collect();
-    let execfn = argv[0];
+    let execfn = invocation.file_name(argv[0]);
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
@@ -190,6 +214,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
     let image = Image {
         rip: loaded.rip,
         rsp: stack.sp,
+        name: invocation.process_name(&path),
         path,
         file,
         argv: stack.argv,
@@ -320,7 +345,15 @@ fn options(invocation: Invocation) -> Result<Options, LoadError> {
         stats: shared.stats,
         binfmt,
         secure,
+        loadable,
     })
+}
+
+/// What execve(2) says of a file that is no program (load_elf_binary in fs/binfmt_elf.c).
+fn loadable(fd: RawFd, options: &Options) -> Result<(), Errno> {
+    // SAFETY: the descriptor stays open for the time of the call, and is not closed here.
+    let program = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    load::check(&program, options.sysroot.as_deref()).map_err(|error| Errno(error.errno()))
 }
 
 /// Puts the processor into the x86 memory model, where the kernel knows how (Apple's cores).

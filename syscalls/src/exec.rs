@@ -2,18 +2,20 @@
 //! translator, which gets the program as an open descriptor. `#!` is resolved here.
 //! Every error is found before anything of the old program is lost.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::{self, Errno, SysResult};
+use crate::inherit::{self, Handover, Role};
 use crate::runtime::Options;
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{fds, guest, paths, signal};
+use crate::{fds, guest, log, paths, signal};
 
 const AT_EMPTY_PATH: u64 = 0x1000;
 const AT_EACCESS: u64 = 0x200;
@@ -24,26 +26,44 @@ const HEAD: usize = 256;
 /// How many interpreters may be interpreted themselves (exec_binprm).
 const MAX_INTERPRETERS: usize = 5;
 
-/// The translator's own program, open; -1 before [`start`].
-static SELF: AtomicI32 = AtomicI32::new(-1);
-/// Its path, for a runner that wants one.
-static SELF_PATH: OnceLock<PathBuf> = OnceLock::new();
+/// The file name of the translator's program, for a runner.
+static OWN_NAME: OnceLock<CString> = OnceLock::new();
 
-/// Opens the translator's own program while it can be found: the guest may change its root.
+/// Opens what will be executed for the guest's programs while it can be found: the guest may change its root. What
+/// this process's parent opened stays.
 pub(crate) fn start(options: &Options) {
-    if !options.runner.is_empty() {
-        let path = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-        // Set once: there is one start.
-        let _ = SELF_PATH.set(path);
-        return;
-    }
-    // SAFETY: opens a file by a literal name.
-    let fd = unsafe { libc::open(c"/proc/self/exe".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
-    if let Some(kept) = fds::keep(fd) {
-        SELF.store(kept, Ordering::Relaxed);
-    }
-    // SAFETY: closes what was opened above.
-    unsafe { libc::close(fd) };
+    let open = |role, path: &Path| {
+        let held = || inherit::hold(role, File::open(path).ok()?.as_raw_fd());
+        if inherit::get(role).or_else(held).is_none() {
+            log::warn(format_args!(
+                "{} cannot be opened: no program can be executed",
+                path.display()
+            ));
+        }
+    };
+    let own = Path::new("/proc/self/exe");
+    let Some(runner) = options.runner.first() else {
+        return open(Role::Translator, own);
+    };
+    open(Role::Runner, &find(Path::new(runner)));
+    let own = match inherit::get(Role::Folder) {
+        // As `translate` calls it.
+        Some(_) => std::env::args_os().next().unwrap_or_default().into(),
+        None => std::fs::read_link(own).unwrap_or_default(),
+    };
+    let name = own.file_name().and_then(|name| CString::new(name.as_bytes()).ok());
+    // Set once: there is one start.
+    let _ = OWN_NAME.set(name.unwrap_or_default());
+    open(Role::Folder, own.parent().unwrap_or(Path::new("/")));
+}
+
+/// Where a program is, looked up as execvp(3) does.
+fn find(program: &Path) -> PathBuf {
+    let list = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let bare = !program.as_os_str().as_bytes().contains(&b'/');
+    let found =
+        std::env::split_paths(&list).map(|dir| dir.join(program)).find(|file| file.is_file());
+    found.filter(|_| bare).unwrap_or_else(|| program.to_owned())
 }
 
 /// A file descriptor of ours that is closed when the call fails.
@@ -61,7 +81,9 @@ impl Drop for Fd {
 enum Format {
     /// An x86_64 ELF program: translated.
     Guest,
-    /// Something that the host's kernel knows.
+    /// An arm64 ELF program.
+    Arm64,
+    /// Something that the host's kernel may know.
     Host,
     /// A program for another processor: nobody's.
     Foreign,
@@ -84,7 +106,7 @@ impl Format {
         }
         match (head.get(4..6), head.get(18..20).map(|m| u16::from_le_bytes([m[0], m[1]]))) {
             (Some(class), Some(EM_X86_64)) if *class == CLASS64_LITTLE => Self::Guest,
-            (Some(class), Some(EM_AARCH64)) if *class == CLASS64_LITTLE => Self::Host,
+            (Some(class), Some(EM_AARCH64)) if *class == CLASS64_LITTLE => Self::Arm64,
             _ => Self::Foreign,
         }
     }
@@ -119,7 +141,9 @@ impl Format {
 /// A program on its way to be executed.
 struct Program {
     fd: Fd,
-    /// Its name, as the program may see it.
+    /// What the guest executes, as the program may see it (AT_EXECFN).
+    filename: CString,
+    /// The file of `fd`: that, or an interpreter.
     name: CString,
     /// Arguments that stand before the guest's: interpreters and theirs, in order.
     prefix: Vec<CString>,
@@ -133,24 +157,31 @@ pub fn execve(task: &mut Task, [path, argv, envp, ..]: [u64; 6]) -> SysResult {
 }
 
 /// execveat(2).
-pub fn execveat(task: &mut Task, [dirfd, path, argv, envp, flags, _]: [u64; 6]) -> SysResult {
+pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
+    let [dirfd, path, argv, envp, flags, _] = call;
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EXECVE_CHECK) != 0 {
         return Err(errno::EINVAL);
     }
-    let arguments = pointers(argv)?;
     let mut program = open_guest(task, dirfd, path, flags)?;
-    let format = resolve_scripts(task, &mut program, dirfd)?;
     if flags & AT_EXECVE_CHECK != 0 {
         return Ok(0);
     }
-    let runner = !task.runtime().options.runner.is_empty();
+    let arguments = pointers(argv)?;
+    let format = resolve_scripts(task, &mut program, dirfd)?;
+    let options = &task.runtime().options;
     match format {
-        Format::Guest if !task.runtime().options.binfmt || runner => {
+        Format::Guest
+            if options.binfmt && options.runner.is_empty() && !program.is_hidden(dirfd) =>
+        {
+            direct(task, &program, &arguments, call)
+        }
+        Format::Guest => {
+            (options.loadable)(program.fd.0 as RawFd, options)?;
             translate(task, &program, &arguments, envp)
         }
-        Format::Guest => direct(task, &program, &arguments, envp),
-        Format::Host if runner => run_native(task, &program, &arguments, envp),
-        Format::Host => direct(task, &program, &arguments, envp),
+        Format::Host if options.runner.is_empty() => direct(task, &program, &arguments, call),
+        Format::Arm64 if options.runner.is_empty() => direct(task, &program, &arguments, call),
+        Format::Arm64 => run_native(task, &program, &arguments, envp),
         _ => Err(errno::ENOEXEC),
     }
 }
@@ -177,10 +208,7 @@ fn open_guest(task: &mut Task, dirfd: u64, path: u64, flags: u64) -> Result<Prog
             return Err(errno::ENOENT);
         }
         let name = CString::new(format!("/dev/fd/{}", dirfd as i32)).expect("no null inside");
-        let link = CString::new(format!("/proc/self/fd/{}", dirfd as i32)).expect("no null inside");
-        let fd = open(task, AT_FDCWD as u64, link.as_ptr() as u64, 0)
-            .map_err(|error| if error == errno::ENOENT { errno::EBADF } else { error })?;
-        return Ok(Program { fd, name, prefix: Vec::new(), scripted: false });
+        return Ok(Program::new(open_descriptor(task, dirfd)?, name));
     }
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
     let host = paths::translate(task, dirfd as i32, path, follow)?;
@@ -193,13 +221,37 @@ fn open_guest(task: &mut Task, dirfd: u64, path: u64, flags: u64) -> Result<Prog
         }
         _ => text,
     };
-    Ok(Program { fd, name, prefix: Vec::new(), scripted: false })
+    Ok(Program::new(fd, name))
 }
 
-/// Opens a file for execution: it must be a regular one with permission to be executed.
+/// Opens a file by its path, for execution.
 fn open(task: &mut Task, dirfd: u64, path: u64, extra: i32) -> Result<Fd, Errno> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY | extra;
     let fd = Fd(task.host_call(nr::openat, [dirfd, path, flags as u64, 0, 0, 0])?);
+    check_executable(task, &fd)?;
+    Ok(fd)
+}
+
+/// Opens the file of a descriptor of the guest's, for execution. One that can be read is duplicated, because /proc
+/// may not be there to open it anew; its file offset is not used.
+fn open_descriptor(task: &mut Task, fd: u64) -> Result<Fd, Errno> {
+    if fds::is_kept(fd as i32) {
+        return Err(errno::EBADF);
+    }
+    let fcntl =
+        |task: &mut Task, command: i32| task.host_call(nr::fcntl, [fd, command as u64, 0, 0, 0, 0]);
+    let flags = fcntl(task, libc::F_GETFL)? as i32;
+    if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == libc::O_WRONLY {
+        let link = CString::new(format!("/proc/self/fd/{}", fd as i32)).expect("no null inside");
+        return open(task, AT_FDCWD as u64, link.as_ptr() as u64, 0);
+    }
+    let fd = Fd(fcntl(task, libc::F_DUPFD_CLOEXEC)?);
+    check_executable(task, &fd)?;
+    Ok(fd)
+}
+
+/// Only regular files are executed, and only by those who may.
+fn check_executable(task: &mut Task, fd: &Fd) -> Result<(), Errno> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the structure is ours, and all zero is valid.
     let stat = unsafe {
@@ -209,8 +261,15 @@ fn open(task: &mut Task, dirfd: u64, path: u64, extra: i32) -> Result<Fd, Errno>
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(errno::EACCES);
     }
-    may_execute(task, &fd)?;
-    Ok(fd)
+    let empty = c"".as_ptr() as u64;
+    let argv = [empty, 0];
+    // The kernel's own word on it: permissions, `noexec`, open for writing, too many processes.
+    let flags = AT_EMPTY_PATH | AT_EXECVE_CHECK;
+    match task.host_call(nr::execveat, [fd.0, empty, argv.as_ptr() as u64, 0, flags, 0]) {
+        // Kernels before 6.14.
+        Err(errno::EINVAL | errno::ENOSYS) => may_execute(task, fd),
+        other => other.map(|_| ()),
+    }
 }
 
 /// Permission to execute, with the effective ids and the mount's `noexec`.
@@ -251,7 +310,7 @@ fn resolve_scripts(task: &mut Task, program: &mut Program, dirfd: u64) -> Result
         if depth == MAX_INTERPRETERS {
             break;
         }
-        if depth == 0 && program.name.to_bytes().starts_with(b"/dev/fd/") && closes_on_exec(dirfd) {
+        if depth == 0 && program.is_hidden(dirfd) {
             // The interpreter could not open the script (BINPRM_FLAGS_PATH_INACCESSIBLE).
             return Err(errno::ENOENT);
         }
@@ -277,6 +336,17 @@ fn closes_on_exec(fd: u64) -> bool {
 }
 
 impl Program {
+    fn new(fd: Fd, filename: CString) -> Self {
+        let name = filename.clone();
+        Self { fd, filename, name, prefix: Vec::new(), scripted: false }
+    }
+
+    /// Whether an interpreter could not open what the guest executes: its name goes through `dirfd`, which is closed
+    /// on exec (BINPRM_FLAGS_PATH_INACCESSIBLE).
+    fn is_hidden(&self, dirfd: u64) -> bool {
+        self.filename.to_bytes().starts_with(b"/dev/fd/") && closes_on_exec(dirfd)
+    }
+
     /// The program's arguments: those of the scripts, then the guest's.
     fn arguments(&self, guest: &[u64]) -> Vec<u64> {
         let prefix = self.prefix.iter().map(|word| word.as_ptr() as u64);
@@ -290,55 +360,57 @@ impl Program {
     }
 }
 
-/// Executes a file of the host's kernel.
-fn direct(task: &mut Task, program: &Program, guest: &[u64], envp: u64) -> SysResult {
-    if program.name.to_bytes().starts_with(b"/dev/fd/") {
-        return call(task, program.fd.0, c"", &program.arguments(guest), envp);
+/// Leaves it to the host's kernel: the guest's own call, unless an interpreter was found for it.
+fn direct(task: &mut Task, program: &Program, guest: &[u64], guest_call: [u64; 6]) -> SysResult {
+    let [dirfd, path, _, envp, flags, _] = guest_call;
+    let arguments = program.arguments(guest);
+    if program.scripted {
+        let name = paths::of_translator(task, &program.name);
+        return call(task, AT_FDCWD as u64, name.as_ptr() as u64, &arguments, envp, 0);
     }
-    let name = paths::of_translator(task, &program.name);
-    call(task, AT_FDCWD as u64, &name, &program.arguments(guest), envp)
+    let host = paths::translate(task, dirfd as i32, path, flags & AT_SYMLINK_NOFOLLOW == 0)?;
+    call(task, dirfd, host.addr(), &arguments, envp, flags)
 }
 
 /// Executes an arm64 program under the emulator that runs us.
 fn run_native(task: &mut Task, program: &Program, guest: &[u64], envp: u64) -> SysResult {
-    let Some((runner, words)) = runner(task) else { return Err(errno::ENOENT) };
     let name = paths::of_translator(task, &program.name);
     let arguments = program.arguments(guest);
+    let mut words = runner_words(task)?;
+    words.push(name);
     let command = words.iter().map(|word| word.as_ptr() as u64);
-    let all: Vec<u64> =
-        command.chain([name.as_ptr() as u64]).chain(arguments.iter().skip(1).copied()).collect();
-    call(task, AT_FDCWD as u64, &runner, &all, envp)
+    let all: Vec<u64> = command.chain(arguments.iter().skip(1).copied()).collect();
+    call_held(task, Role::Runner, &all, envp)
 }
 
 /// Executes the translator on an x86_64 program.
 fn translate(task: &mut Task, program: &Program, guest: &[u64], envp: u64) -> SysResult {
     let arguments = program.arguments(guest);
     let options = &task.runtime().options;
-    let owned = |bytes: &[u8]| CString::new(bytes).map_err(|_| errno::EINVAL);
-    let mut words = Vec::new();
-    let runner = runner(task);
-    match (&runner, SELF_PATH.get()) {
-        (Some((_, command)), Some(path)) => {
-            words.extend(command.iter().cloned());
-            words.push(owned(path.as_os_str().as_bytes())?);
-        }
-        _ => words.push(owned(b"demotic")?),
-    }
+    let runner = !options.runner.is_empty();
+    let from = if runner { Some(enter_own_folder()?) } else { None };
+    let handover = Handover::new(from.as_ref().map(|from| from.fd.0 as RawFd));
+    let mut words = if runner { runner_words(task)? } else { Vec::new() };
+    words.push(match OWN_NAME.get() {
+        Some(name) => owned(&[b"./", name.to_bytes()].concat())?,
+        None => c"demotic".to_owned(),
+    });
     for option in &options.child_args {
         words.push(owned(option.as_bytes())?);
     }
-    words.push(owned(b"--exec-fd")?);
-    words.push(owned(program.fd.0.to_string().as_bytes())?);
-    words.push(owned(b"--argv0")?);
-    let tail = [c"--".as_ptr() as u64, program.name.as_ptr() as u64];
+    words.push(owned(format!("--inherit={}", handover.list()).as_bytes())?);
+    words.push(owned(format!("--exec-fd={}", program.fd.0).as_bytes())?);
+    words.push(c"--argv0".to_owned());
+    let tail = [c"--".as_ptr() as u64, program.filename.as_ptr() as u64];
     let command = words.iter().map(|word| word.as_ptr() as u64);
     let all: Vec<u64> =
         command.chain([arguments[0]]).chain(tail).chain(arguments[1..].iter().copied()).collect();
     keep_over_exec(&program.fd);
-    match &runner {
-        Some((path, _)) => call(task, AT_FDCWD as u64, path, &all, envp),
-        None => call(task, SELF.load(Ordering::Relaxed) as u64, c"", &all, envp),
-    }
+    call_held(task, if runner { Role::Runner } else { Role::Translator }, &all, envp)
+}
+
+fn owned(bytes: &[u8]) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_| errno::EINVAL)
 }
 
 /// Lets a descriptor survive the exec; if that fails it is closed with its owner.
@@ -347,36 +419,55 @@ fn keep_over_exec(fd: &Fd) {
     unsafe { libc::fcntl(fd.0 as i32, libc::F_SETFD, 0) };
 }
 
-/// The runner's path, looked up as execvp(3) does, and its words.
-fn runner(task: &Task) -> Option<(CString, Vec<CString>)> {
-    let words: Vec<CString> = task
-        .runtime()
-        .options
-        .runner
-        .iter()
-        .map(|w| CString::new(w.as_bytes()).ok())
-        .collect::<Option<_>>()?;
-    let first = words.first()?.clone();
-    if first.to_bytes().contains(&b'/') {
-        return Some((first, words));
+/// The words of the runner's command.
+fn runner_words(task: &Task) -> Result<Vec<CString>, Errno> {
+    task.runtime().options.runner.iter().map(|word| owned(word.as_bytes())).collect()
+}
+
+/// The current directory, to be gone back to when this is dropped.
+struct Directory {
+    fd: Fd,
+}
+
+/// Makes the translator's own folder the current one. A runner wants a path of the translator, and there may be
+/// none below the guest's root, but a relative path goes from any folder.
+fn enter_own_folder() -> Result<Directory, Errno> {
+    let folder = inherit::get(Role::Folder).ok_or(errno::ENOENT)?;
+    // SAFETY: opens a folder by a literal name, and changes into an open one.
+    let (here, entered) =
+        unsafe { (libc::open(c".".as_ptr(), libc::O_PATH), libc::fchdir(folder)) };
+    match (u64::try_from(here).map(Fd), entered) {
+        (Ok(fd), 0) => Ok(Directory { fd }),
+        _ => Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))),
     }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(words[0].to_str().unwrap_or_default()))
-        .find(|f| f.is_file())?;
-    Some((CString::new(found.as_os_str().as_bytes()).ok()?, words))
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: changes into a folder that was open before.
+        unsafe { libc::fchdir(self.fd.0 as i32) };
+    }
+}
+
+/// Executes a program that is held open.
+fn call_held(task: &mut Task, role: Role, arguments: &[u64], envp: u64) -> SysResult {
+    let fd = inherit::get(role).ok_or(errno::ENOENT)?;
+    call(task, fd as u64, c"".as_ptr() as u64, arguments, envp, AT_EMPTY_PATH)
 }
 
 /// The host's call, with the guest's signal mask and dispositions as they are inherited.
-fn call(task: &mut Task, dirfd: u64, path: &CStr, arguments: &[u64], envp: u64) -> SysResult {
+fn call(
+    task: &mut Task,
+    dirfd: u64,
+    path: u64,
+    arguments: &[u64],
+    envp: u64,
+    flags: u64,
+) -> SysResult {
     let mut argv = arguments.to_vec();
     argv.push(0);
-    let flags = if path.is_empty() { AT_EMPTY_PATH } else { 0 };
     signal::before_exec(task)?;
-    let result = task.host_call(
-        nr::execveat,
-        [dirfd, path.as_ptr() as u64, argv.as_ptr() as u64, envp, flags, 0],
-    );
+    let result = task.host_call(nr::execveat, [dirfd, path, argv.as_ptr() as u64, envp, flags, 0]);
     signal::after_failed_exec(task);
     result
 }
@@ -403,7 +494,7 @@ mod tests {
     #[test]
     fn programs_by_their_first_bytes() {
         assert_eq!(Format::of(&elf(2, 62)), Format::Guest);
-        assert_eq!(Format::of(&elf(2, 183)), Format::Host);
+        assert_eq!(Format::of(&elf(2, 183)), Format::Arm64);
         // i386 and x32 are not translated and must not reach the machine we may be emulated on.
         assert_eq!(Format::of(&elf(1, 3)), Format::Foreign);
         assert_eq!(Format::of(&elf(1, 62)), Format::Foreign);
@@ -435,16 +526,12 @@ mod tests {
     fn scripts_change_the_arguments() {
         let text =
             |words: &[&str]| words.iter().map(|w| CString::new(*w).unwrap()).collect::<Vec<_>>();
-        let plain =
-            Program { fd: Fd(u64::MAX), name: CString::default(), prefix: vec![], scripted: false };
+        let plain = Program::new(Fd(u64::MAX), CString::default());
         assert_eq!(plain.arguments(&[1, 2]), [1, 2]);
         assert_eq!(plain.arguments(&[]).len(), 1);
-        let script = Program {
-            fd: Fd(u64::MAX),
-            name: CString::default(),
-            prefix: text(&["/bin/sh", "s"]),
-            scripted: true,
-        };
+        let mut script = Program::new(Fd(u64::MAX), CString::default());
+        script.prefix = text(&["/bin/sh", "s"]);
+        script.scripted = true;
         assert_eq!(script.arguments(&[1, 2])[2..], [2]);
         assert_eq!(script.arguments(&[]).len(), 2);
     }

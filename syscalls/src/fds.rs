@@ -4,29 +4,53 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The kept descriptors; -1 marks a free place.
-static KEPT: [AtomicI32; 8] = [const { AtomicI32::new(-1) }; 8];
+static KEPT: [AtomicI32; 16] = [const { AtomicI32::new(-1) }; 16];
+
+/// High enough to be out of a shell's way, and not so high that the kernel's table grows much.
+const HIGHEST: u64 = 1024;
 
 /// Duplicates a descriptor to a high number and keeps it. None when there is no room.
 pub fn keep(fd: i32) -> Option<i32> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    // High enough to be out of a shell's way, and not so high that the kernel's table grows much.
-    let lowest = limit.rlim_cur.min(1024).saturating_sub(KEPT.len() as u64 * 2);
-    // SAFETY: makes a new descriptor, touches no memory.
-    let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, lowest as i32) };
+    let top = limit.rlim_max.min(HIGHEST);
+    let lowest = top.saturating_sub(KEPT.len() as u64 * 2);
+    let raised = libc::rlimit { rlim_cur: top, ..limit };
+    // What is open stays open when the limit is lowered again.
+    // SAFETY: the structures are ours; the call makes a new descriptor and touches no memory.
+    let new = unsafe {
+        if limit.rlim_cur < top {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raised);
+        }
+        let new = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, lowest as i32);
+        if limit.rlim_cur < top {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+        new
+    };
     if new < 0 {
         return None;
     }
-    let place = KEPT.iter().find(|place| {
-        place.compare_exchange(-1, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    });
-    if place.is_none() {
+    if !enter(new) {
         // SAFETY: the descriptor is the one just made.
         unsafe { libc::close(new) };
         return None;
     }
     Some(new)
+}
+
+/// Keeps a descriptor that is open already, as it is. Whether there was room, and it is open.
+pub fn adopt(fd: i32) -> bool {
+    // SAFETY: changes a flag of a descriptor, if it is one.
+    let open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    open && (is_kept(fd) || enter(fd))
+}
+
+/// Writes a descriptor into a free place, if there is one.
+fn enter(fd: i32) -> bool {
+    KEPT.iter()
+        .any(|place| place.compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok())
 }
 
 /// Whether a descriptor is the translator's.

@@ -200,6 +200,7 @@ fn descriptors_of_the_translator_are_not_the_guests() {
     let kept = fds::keep(2).unwrap() as u64;
     assert_eq!(guest.call(nr::close, &[kept]), Err(errno::EBADF));
     assert_eq!(guest.call(nr::dup2, &[2, kept]), Err(errno::EBADF));
+    assert_eq!(guest.call(nr::fcntl, &[kept, libc::F_GETFD as u64, 0]), Err(errno::EBADF));
     guest.call(nr::close_range, &[kept, kept + 5, 0]).unwrap();
     // SAFETY: only asks.
     assert!(unsafe { libc::fcntl(kept as i32, libc::F_GETFD) } >= 0);

@@ -8,6 +8,7 @@ pub mod fds;
 pub mod files;
 pub mod guest;
 pub mod host;
+pub mod inherit;
 pub mod interrupt;
 pub mod ipc;
 pub mod limits;

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io;
 use std::ops::Range;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,6 +14,7 @@ use translator::engine::{Config, Engine, Exit, MemoryOrder};
 use translator::state::{CpuState, reg};
 
 use crate::host::{self, Errno, SysResult};
+use crate::inherit::{self, Role};
 use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
@@ -63,6 +64,8 @@ pub struct Options {
     pub child_args: Vec<OsString>,
     /// The program has more privileges than its caller (AT_SECURE).
     pub secure: bool,
+    /// Whether an open file can be loaded as a program: the error of execve(2) if not.
+    pub loadable: fn(RawFd, &Options) -> Result<(), Errno>,
 }
 
 /// A program in memory, as the loader left it.
@@ -76,6 +79,8 @@ pub struct Image {
     pub path: PathBuf,
     /// The program's file, as a descriptor that the guest does not see; none if there was no room for it.
     pub file: Option<RawFd>,
+    /// What the program is called in lists of processes; none to leave that as it is.
+    pub name: Option<OsString>,
     /// The strings of the arguments on the guest's stack.
     pub argv: Range<u64>,
     /// The strings of the environment on the guest's stack.
@@ -135,9 +140,17 @@ impl Runtime {
         let mut line = format!("{} ", std::process::id()).into_bytes();
         line.extend_from_slice(self.image.path.as_os_str().as_bytes());
         line.push(b'\n');
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        if let Err(error) = file.and_then(|mut f| f.write_all(&line)) {
-            log::line(format_args!("{}: {error}", path.display()));
+        let fd = inherit::get(Role::TraceExec).map_or_else(
+            || {
+                let file = OpenOptions::new().append(true).create(true).open(path)?;
+                inherit::hold(Role::TraceExec, file.as_raw_fd())
+                    .ok_or_else(io::Error::last_os_error)
+            },
+            Ok,
+        );
+        match fd {
+            Ok(fd) => log::write_all(fd, &line),
+            Err(error) => log::line(format_args!("{}: {error}", path.display())),
         }
     }
 }
@@ -204,7 +217,9 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     }
     task.inbox.adopt(&mut task.cpu);
     signal::start(&mut task);
-    process::set_name(&runtime.image.path);
+    if let Some(name) = &runtime.image.name {
+        process::set_name(name);
+    }
     // Without it others see the translator's command line; the guest itself sees its own (proc_fs).
     process::set_command_line(&runtime.image.argv, &runtime.image.envp);
     run(&mut task)

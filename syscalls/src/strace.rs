@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::abi::errno;
 use crate::host::{Errno, SysResult};
+use crate::inherit::{self, Role};
 use crate::interrupt::SigInfo;
 use crate::table::{Call, Type, guest as nr};
 use crate::task::Task;
@@ -27,11 +28,12 @@ static SEVERAL: AtomicBool = AtomicBool::new(false);
 
 /// Turns the printing on, to standard error or to the end of a file.
 pub fn init(file: Option<&Path>) -> io::Result<()> {
-    let kept = match file {
-        None => fds::keep(2),
-        Some(path) => {
+    let kept = match (file, inherit::get(Role::Strace)) {
+        (None, _) => fds::keep(2),
+        (_, Some(parents)) => Some(parents),
+        (Some(path), None) => {
             let file = OpenOptions::new().append(true).create(true).open(path)?;
-            fds::keep(file.as_raw_fd())
+            inherit::hold(Role::Strace, file.as_raw_fd())
         }
     };
     FD.store(kept.ok_or_else(io::Error::last_os_error)?, Ordering::Relaxed);

@@ -121,7 +121,7 @@ impl Setting {
         command: Command,
     ) -> Result<Outcome> {
         let files = self.files.join(program.files.as_ref().unwrap_or(&program.name));
-        let limit = Duration::from_secs(program.timeout);
+        let limit = program.limit(self.size);
         sandbox.run(name, command, &files, &program.sizes(self.size), limit)
     }
 

@@ -1,6 +1,6 @@
 //! The list of whole programs, `programs.toml`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct Program {
     pub script: Option<String>,
     /// The folder of files it finds in its own, when that is not called like the test.
     pub files: Option<String>,
-    /// The limit of one run in seconds.
+    /// The limit of one run in seconds, at the normal size.
     pub timeout: u64,
     /// Programs that must be seen translated, by their file names.
     #[serde(default)]
@@ -73,6 +73,11 @@ impl Program {
             Some(script) => vec!["/bin/sh".into(), "-euc".into(), script.clone()],
             None => self.command.clone(),
         }
+    }
+
+    /// The limit of one run. The work of full size is twenty times the normal one, with the same start.
+    pub fn limit(&self, size: Size) -> Duration {
+        Duration::from_secs(self.timeout) * if size == Size::Full { 6 } else { 1 }
     }
 
     /// The environment variables that say how much work to do.

@@ -62,6 +62,9 @@ pub fn dup3(task: &mut Task, [old, new, flags, ..]: [u64; 6]) -> SysResult {
 
 /// fcntl(2)
 pub fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> SysResult {
+    if fds::is_kept(fd as i32) {
+        return Err(errno::EBADF);
+    }
     match cmd {
         F_GETFL => task.host_call(nr::fcntl, [fd, cmd, arg, 0, 0, 0]).map(open_flags::to_guest),
         F_SETFL => task.host_call(nr::fcntl, [fd, cmd, open_flags::to_host(arg), 0, 0, 0]),

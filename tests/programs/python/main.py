@@ -73,7 +73,7 @@ def processes():
     print(subprocess.run(["sort", "-n"], input=b"10\n9\n1\n", capture_output=True).stdout)
     print(subprocess.check_output("echo $((6*7)); exit 0", shell=True), subprocess.call(["false"]))
     try:
-        subprocess.run(["sleep", "30"], timeout=0.2)
+        subprocess.run(["sleep", "30"], timeout=2)
     except subprocess.TimeoutExpired as error:
         print("timed out", error.cmd)
     context = multiprocessing.get_context("fork")
