@@ -14,9 +14,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use syscalls::host::Errno;
 use syscalls::memory::Memory;
-use syscalls::{fds, inherit};
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
+use syscalls::{fds, inherit, proc_fs};
 use translator::engine::{Config, MemoryOrder};
 
 /// AT_FLAGS bit of binfmt_misc's P flag (uapi/linux/binfmts.h).
@@ -152,14 +152,16 @@ impl Invocation {
     fn file_name<'a>(&self, given: &'a [u8]) -> &'a [u8] {
         let address = host_auxv(at::EXECFN).filter(|_| self.binfmt);
         // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
-        address
-            .map_or(given, |address| unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes())
+        let name = address
+            .map_or(given, |address| unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes());
+        if name.starts_with(proc_fs::EXE.as_bytes()) { b"/proc/self/exe" } else { name }
     }
 
     /// What the kernel would call the process: it knows already when it was the one to choose the translator.
     fn process_name(&self, path: &Path) -> Option<OsString> {
         if self.binfmt {
-            return None;
+            let exe = self.file_name(b"") == b"/proc/self/exe";
+            return exe.then(|| "exe".into());
         }
         let given = Path::new(&self.command[0]);
         let named = if given.starts_with("/dev/fd") { path } else { given };

@@ -15,7 +15,7 @@ use crate::inherit::{self, Handover, Role};
 use crate::runtime::Options;
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{fds, guest, log, paths, signal};
+use crate::{fds, guest, log, paths, proc_fs, signal};
 
 const AT_EMPTY_PATH: u64 = 0x1000;
 const AT_EACCESS: u64 = 0x200;
@@ -55,6 +55,25 @@ pub(crate) fn start(options: &Options) {
     // Set once: there is one start.
     let _ = OWN_NAME.set(name.unwrap_or_default());
     open(Role::Folder, own.parent().unwrap_or(Path::new("/")));
+}
+
+/// Device and inode of what /proc/self/exe leads to, the translator's program or its runner's; and of what the
+/// runner opens in place of itself, the translator's program.
+pub(crate) fn own_files() -> [Option<(u64, u64)>; 2] {
+    static FILES: OnceLock<[Option<(u64, u64)>; 2]> = OnceLock::new();
+    let identity = |stat: libc::stat| (stat.st_dev, stat.st_ino);
+    let held = |role| proc_fs::fstat(inherit::get(role)? as u64).map(identity);
+    *FILES.get_or_init(|| {
+        let Some(runner) = held(Role::Runner) else { return [held(Role::Translator), None] };
+        let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+        let (folder, name) = (inherit::get(Role::Folder).unwrap_or(-1), OWN_NAME.get());
+        // SAFETY: the name is null-terminated and the structure is ours; all zero is a valid one.
+        let stat = unsafe {
+            let name = name.map_or(c"".as_ptr(), |name| name.as_ptr());
+            (libc::fstatat(folder, name, stat.as_mut_ptr(), 0) == 0).then(|| stat.assume_init())
+        };
+        [Some(runner), stat.map(identity)]
+    })
 }
 
 /// Where a program is, looked up as execvp(3) does.
@@ -227,7 +246,8 @@ fn open_guest(task: &mut Task, dirfd: u64, path: u64, flags: u64) -> Result<Prog
 /// Opens a file by its path, for execution.
 fn open(task: &mut Task, dirfd: u64, path: u64, extra: i32) -> Result<Fd, Errno> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY | extra;
-    let fd = Fd(task.host_call(nr::openat, [dirfd, path, flags as u64, 0, 0, 0])?);
+    let opened = task.host_call(nr::openat, [dirfd, path, flags as u64, 0, 0, 0])?;
+    let fd = Fd(proc_fs::opened(task, opened, dirfd, path, flags as u64)?);
     check_executable(task, &fd)?;
     Ok(fd)
 }
@@ -252,13 +272,8 @@ fn open_descriptor(task: &mut Task, fd: u64) -> Result<Fd, Errno> {
 
 /// Only regular files are executed, and only by those who may.
 fn check_executable(task: &mut Task, fd: &Fd) -> Result<(), Errno> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the structure is ours, and all zero is valid.
-    let stat = unsafe {
-        libc::fstat(fd.0 as i32, stat.as_mut_ptr());
-        stat.assume_init()
-    };
-    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+    let mode = proc_fs::fstat(fd.0).map_or(0, |stat| stat.st_mode);
+    if mode & libc::S_IFMT != libc::S_IFREG {
         return Err(errno::EACCES);
     }
     let empty = c"".as_ptr() as u64;

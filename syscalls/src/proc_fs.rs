@@ -3,22 +3,27 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use translator::cpuid::leaf;
 
-use crate::abi::errno;
-use crate::guest;
+use crate::abi::{AT_FDCWD, errno};
+use crate::files::OpenHow;
 use crate::host::{Errno, SysResult};
 use crate::table::host as nr;
 use crate::task::Task;
+use crate::{exec, guest, paths};
 
 /// The files that are not the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum File {
     Exe,
     Maps,
+    MapsInDetail,
     CommandLine,
     Environment,
     AuxiliaryVector,
@@ -41,15 +46,33 @@ impl File {
         if words.next_if_eq(&b"task".as_slice()).is_some() {
             number(words.next()?)?;
         }
-        let file = match words.next()? {
+        let file = Self::named(words.next()?)?;
+        words.next().is_none().then_some(file)
+    }
+
+    /// A file of a process by its name.
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
             b"exe" => Self::Exe,
             b"maps" => Self::Maps,
+            b"smaps" => Self::MapsInDetail,
             b"cmdline" => Self::CommandLine,
             b"environ" => Self::Environment,
             b"auxv" => Self::AuxiliaryVector,
             _ => return None,
-        };
-        words.next().is_none().then_some(file)
+        })
+    }
+
+    /// What the kernel's own name for a file of procfs stands for, wherever that is mounted: `…/PID/task/TID/maps`.
+    /// `ours` says whether a number is that of a thread of this process.
+    fn of_link(link: &[u8], ours: impl Fn(i32) -> bool) -> Option<Self> {
+        let mut words = link.rsplit(|&b| b == b'/');
+        let (name, folder) = (words.next()?, words.next()?);
+        match std::str::from_utf8(folder).ok().and_then(|word| word.parse().ok()) {
+            Some(number) if ours(number) => Self::named(name),
+            None if name == b"cpuinfo" => Some(Self::CpuInfo),
+            _ => None,
+        }
     }
 
     /// Its contents; none for what is not made up.
@@ -58,6 +81,10 @@ impl File {
         match self {
             Self::Exe => None,
             Self::Maps => Some(task.runtime().memory.proc_maps().into_bytes()),
+            Self::MapsInDetail => {
+                let host = std::fs::read_to_string("/proc/self/smaps").ok()?;
+                Some(detailed_maps(&task.runtime().memory.proc_maps(), &host).into_bytes())
+            }
             Self::CommandLine => Some(strings(&image.argv)),
             Self::Environment => Some(strings(&image.envp)),
             Self::AuxiliaryVector => Some(image.auxv.clone()),
@@ -75,35 +102,52 @@ fn strings(area: &Range<u64>) -> Vec<u8> {
     }
 }
 
-/// Whether `path` names the link to the guest's program.
-fn is_exe(task: &Task, path: &CStr) -> bool {
-    File::of(path.to_bytes(), task.pid, task.tid) == Some(File::Exe)
-}
-
-/// The way to the guest's program, if that is what `path` names: through the kept descriptor, for a program may be
-/// deleted, replaced, behind another root, or without a name.
+/// A host path to open the guest's program by, if the absolute `path` names it.
 pub fn exe(task: &Task, path: &CStr) -> Option<CString> {
-    is_exe(task, path).then_some(())?;
-    let image = &task.runtime().image;
-    match image.file {
-        Some(fd) => CString::new(format!("{EXE}{fd}")).ok(),
-        None => CString::new(image.path.as_os_str().as_bytes()).ok(),
-    }
+    let is_exe = File::of(path.to_bytes(), task.pid, task.tid)? == File::Exe;
+    is_exe.then(|| program(task))
 }
 
-/// What the kernel says of a descriptor, spelt as nobody else does: [`exe`] leads there, and when that is what was
+/// What the kernel says of a descriptor, spelt as nobody else does: [`program`] is there, and when that is what was
 /// executed the program started knows that its name is `/proc/self/exe`.
 pub const EXE: &str = "/proc/self/./fd/";
 
-/// The text of the link to the guest's program, as it is now, if that is what `path` names.
-pub fn exe_text(task: &Task, path: &CStr) -> Option<Vec<u8>> {
-    let link = exe(task, path)?;
-    let text = std::fs::read_link(OsStr::from_bytes(link.to_bytes()));
+/// A host path of the guest's program: through the kept descriptor, for a program may be deleted, replaced, behind
+/// another root, or without a name.
+pub fn program(task: &Task) -> CString {
+    let image = &task.runtime().image;
+    let name = match image.file {
+        Some(fd) => format!("{EXE}{fd}").into_bytes(),
+        None => image.path.as_os_str().as_bytes().to_vec(),
+    };
+    CString::new(name).unwrap_or_default()
+}
+
+/// What readlink(2) says of a link that leads to the guest's program; none for other links.
+pub fn link_to_exe(task: &mut Task, dirfd: u64, path: &CStr) -> Option<Vec<u8>> {
+    let text = path.to_bytes();
+    if !text.is_empty() && text.rsplit(|&b| b == b'/').next() != Some(b"exe") {
+        return None;
+    }
+    if File::of(text, task.pid, task.tid) != Some(File::Exe) {
+        let flags = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
+        let args = [dirfd, path.as_ptr() as u64, flags, 0, 0, 0];
+        let opened = if text.is_empty() { None } else { task.host_call(nr::openat, args).ok() };
+        let file = opened.or(text.is_empty().then_some(dirfd)).and_then(of_descriptor);
+        if let Some(fd) = opened {
+            close(fd);
+        }
+        if file != Some(File::Exe) {
+            return None;
+        }
+    }
+    let text = std::fs::read_link(OsStr::from_bytes(program(task).to_bytes()));
     let text = text.unwrap_or_else(|_| task.runtime().image.path.clone());
     Some(text.into_os_string().into_vec())
 }
 
-/// A descriptor of contents that are made up, if `path` names such a file. `flags` are the guest's of open(2).
+/// A descriptor of contents that are made up, if the absolute `path` names such a file. `flags` are the guest's of
+/// open(2).
 pub fn open(task: &mut Task, path: &CStr, flags: u64) -> Option<SysResult> {
     let text = File::of(path.to_bytes(), task.pid, task.tid)?.text(task)?;
     Some(if flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64 {
@@ -111,6 +155,179 @@ pub fn open(task: &mut Task, path: &CStr, flags: u64) -> Option<SysResult> {
     } else {
         Err(errno::EACCES)
     })
+}
+
+/// What the guest gets for a descriptor that open(2) gave for a name: the same number, and another file when the
+/// name led, on whatever way, to one that is not the kernel's.
+pub fn opened(task: &mut Task, fd: u64, dirfd: u64, path: u64, flags: u64) -> SysResult {
+    let cloexec = flags & libc::O_CLOEXEC as u64;
+    let Some(stat) = fstat(fd) else { return Ok(fd) };
+    if is_translator(task, (stat.st_dev, stat.st_ino), dirfd, path) {
+        let keep = (libc::O_ACCMODE | libc::O_CLOEXEC | libc::O_PATH | libc::O_NONBLOCK) as u64;
+        let program = program(task);
+        let args = [AT_FDCWD as u64, program.as_ptr() as u64, flags & keep, 0, 0, 0];
+        let other = task.host_call(nr::openat, args);
+        return exchange(fd, other, cloexec);
+    }
+    let plain = flags & (libc::O_PATH | libc::O_ACCMODE) as u64 == libc::O_RDONLY as u64;
+    let file = if stat.st_nlink == 0 { of_emulator(fd, path) } else { of_descriptor(fd) };
+    match file.filter(|_| plain).and_then(|file| file.text(task)) {
+        Some(text) => {
+            let other = open_text(task, &text, cloexec != 0);
+            exchange(fd, other, cloexec)
+        }
+        None => Ok(fd),
+    }
+}
+
+/// Puts the file of one descriptor in the place of another's.
+fn exchange(fd: u64, other: SysResult, cloexec: u64) -> SysResult {
+    if let Ok(other) = other {
+        // SAFETY: both descriptors were just made, and are known to nobody.
+        unsafe { libc::dup3(other as i32, fd as i32, cloexec as i32) };
+        close(other);
+        return Ok(fd);
+    }
+    close(fd);
+    other
+}
+
+fn close(fd: u64) {
+    // SAFETY: a descriptor of our own.
+    unsafe { libc::close(fd as i32) };
+}
+
+/// fstat(2) of a descriptor of ours or the guest's.
+pub(crate) fn fstat(fd: u64) -> Option<libc::stat> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the structure is ours; all zero is a valid one.
+    unsafe { (libc::fstat(fd as i32, stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
+}
+
+/// Whether a file that a name led to is the translator's program where the guest's is meant: it has the device and
+/// inode of the one, and one of the links of /proc is on the way.
+pub fn is_translator(task: &mut Task, file: (u64, u64), dirfd: u64, path: u64) -> bool {
+    match exec::own_files() {
+        [own, _] if own == Some(file) => {}
+        // qemu-user opens the program it runs for /proc/self/exe; no guest has to do with that otherwise.
+        [_, shown] => return shown == Some(file),
+    }
+    let how = OpenHow {
+        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
+        mode: 0,
+        resolve: libc::RESOLVE_NO_MAGICLINKS,
+    };
+    let size = size_of::<OpenHow>() as u64;
+    match task.host_call(nr::openat2, [dirfd, path, &raw const how as u64, size, 0, 0]) {
+        Ok(fd) => {
+            close(fd);
+            false
+        }
+        Err(error) => error == errno::ELOOP,
+    }
+}
+
+/// What a descriptor is open on, of the files of procfs that are not the kernel's.
+fn of_descriptor(fd: u64) -> Option<File> {
+    let stat = fstat(fd)?;
+    if !matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFLNK)
+        || !is_proc(fd, stat.st_dev)
+    {
+        return None;
+    }
+    File::of_link(link(fd)?.as_os_str().as_bytes(), is_ours)
+}
+
+/// The kernel's name of what a descriptor is open on.
+fn link(fd: u64) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd as i32)).ok()
+}
+
+/// Whether a number in /proc is a thread of this process.
+fn is_ours(number: i32) -> bool {
+    std::fs::symlink_metadata(format!("/proc/self/task/{number}")).is_ok()
+}
+
+/// The same for a file of procfs that qemu-user gives a text of its own for: it opens a memfd of this name, when a
+/// name leads there from the current directory.
+fn of_emulator(fd: u64, path: u64) -> Option<File> {
+    if link(fd)?.as_os_str() != "/memfd:qemu-open (deleted)" {
+        return None;
+    }
+    let path = paths::read(path).ok()?;
+    let real = std::fs::canonicalize(OsStr::from_bytes(path.as_bytes())).ok()?;
+    File::of_link(real.as_os_str().as_bytes(), is_ours)
+}
+
+/// Whether a descriptor's file, on the device given, is in procfs. What is asked the kernel is remembered.
+fn is_proc(fd: u64, device: u64) -> bool {
+    /// The last device of procfs, and the last that is none.
+    static KNOWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    if let Some(known) = KNOWN.iter().position(|known| known.load(Ordering::Relaxed) == device) {
+        return known == 0;
+    }
+    let mut statfs = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the structure is ours; all zero is a valid one.
+    let (failed, statfs) =
+        unsafe { (libc::fstatfs(fd as i32, statfs.as_mut_ptr()), statfs.assume_init()) };
+    let proc = failed == 0 && statfs.f_type == libc::PROC_SUPER_MAGIC;
+    KNOWN[usize::from(!proc)].store(device, Ordering::Relaxed);
+    proc
+}
+
+/// `/proc/PID/smaps`: the guest's mappings, with the sums of what the kernel says of those it keeps for them. One
+/// that the kernel has joined from several of the guest's is counted for the first of them.
+fn detailed_maps(maps: &str, host: &str) -> String {
+    let range = |line: &str| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+    };
+    // The kernel's mappings: where, and the lines about them.
+    type Lines<'a> = Vec<(&'a str, &'a str)>;
+    let mut kernel: Vec<((u64, u64), Lines)> = Vec::new();
+    for line in host.lines() {
+        match (range(line), line.split_once(':'), kernel.last_mut()) {
+            (Some(range), ..) => kernel.push((range, Vec::new())),
+            (None, Some((key, value)), Some((_, lines))) => lines.push((key, value.trim())),
+            _ => {}
+        }
+    }
+    let keys: Vec<&str> = kernel
+        .first()
+        .map_or_else(Vec::new, |(_, lines)| lines.iter().map(|line| line.0).collect());
+    let mut kernel = kernel.iter().peekable();
+    let mut text = String::new();
+    for line in maps.lines() {
+        let Some((start, end)) = range(line) else { continue };
+        while kernel.next_if(|((_, to), _)| *to <= start).is_some() {}
+        let mut parts = Vec::new();
+        while let Some((_, lines)) = kernel.next_if(|((from, _), _)| *from < end) {
+            parts.push(lines);
+        }
+        let values = |key: &str| {
+            let all = parts.iter().flat_map(|lines| lines.iter());
+            all.filter(|(k, _)| *k == key).map(|(_, value)| *value).collect::<Vec<_>>()
+        };
+        let number = |value: &&str| value.trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+        text.push_str(line);
+        text.push('\n');
+        for key in &keys {
+            // Writing to a String cannot fail.
+            let _ = match *key {
+                "Size" => writeln!(text, "{:<16}{:8} kB", "Size:", (end - start) / 1024),
+                "KernelPageSize" | "MMUPageSize" => {
+                    writeln!(text, "{:<16}{:8} kB", format!("{key}:"), 4)
+                }
+                "THPeligible" => writeln!(text, "{:<16}{:8}", "THPeligible:", 0),
+                "VmFlags" => writeln!(text, "VmFlags: {} ", values(key).first().unwrap_or(&"")),
+                _ => {
+                    let sum: u64 = values(key).iter().map(number).sum();
+                    writeln!(text, "{:<16}{sum:8} kB", format!("{key}:"))
+                }
+            };
+        }
+    }
+    text
 }
 
 /// A descriptor to read a text from, at its beginning.
@@ -223,6 +440,7 @@ mod tests {
         assert_eq!(file("/proc/7/cmdline"), Some(File::CommandLine));
         assert_eq!(file("/proc/9//./environ"), Some(File::Environment));
         assert_eq!(file("/proc/self/task/9/auxv"), Some(File::AuxiliaryVector));
+        assert_eq!(file("/proc/self/smaps"), Some(File::MapsInDetail));
         assert_eq!(file("/proc/cpuinfo"), Some(File::CpuInfo));
         for other in [
             "/proc/8/exe",
@@ -235,6 +453,63 @@ mod tests {
         ] {
             assert_eq!(file(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn names_that_the_kernel_gives() {
+        let file = |link: &str| File::of_link(link.as_bytes(), |number| number == 7 || number == 9);
+        assert_eq!(file("/proc/7/exe"), Some(File::Exe));
+        assert_eq!(file("/proc/7/task/9/maps"), Some(File::Maps));
+        assert_eq!(file("/srv/root/proc/9/smaps"), Some(File::MapsInDetail));
+        assert_eq!(file("/proc/cpuinfo"), Some(File::CpuInfo));
+        assert_eq!(file("/cpuinfo"), Some(File::CpuInfo));
+        for other in [
+            "/proc/8/exe",
+            "/proc/7/fd/9",
+            "/proc/7/comm",
+            "/proc/8/cpuinfo",
+            "cpuinfo",
+            "",
+            "pipe:[7]",
+        ] {
+            assert_eq!(file(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn sums_of_the_kernels_mappings() {
+        let maps = "1000-3000 rw-p 00000000 00:00 0 \n3000-4000 r--p 00000000 00:00 0          [x]\n\
+                    8000-9000 r--p 00000000 00:00 0 \n";
+        let mapping = |range, rss| {
+            format!(
+                "{range} rw-p 00000000 00:00 0 \nSize:  99 kB\nKernelPageSize: 16 kB\nRss:   {rss} kB\nTHPeligible:    1\nVmFlags: rd wr \n"
+            )
+        };
+        let host = [
+            mapping("0-800", 7),
+            mapping("1000-2000", 4),
+            mapping("2000-4000", 5),
+            mapping("5000-6000", 6),
+        ];
+        let detail = |size, rss, flags| {
+            format!(
+                "Size:           {size:8} kB\nKernelPageSize:        4 kB\nRss:            {rss:8} kB\n\
+                     THPeligible:           0\nVmFlags: {flags} \n"
+            )
+        };
+        let lines: Vec<&str> = maps.lines().collect();
+        let expected = [
+            lines[0],
+            "\n",
+            &detail(8, 9, "rd wr"),
+            lines[1],
+            "\n",
+            &detail(4, 0, ""),
+            lines[2],
+            "\n",
+            &detail(4, 0, ""),
+        ];
+        assert_eq!(detailed_maps(maps, &host.concat()), expected.concat());
     }
 
     #[test]

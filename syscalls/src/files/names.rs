@@ -88,12 +88,12 @@ pub fn readlink(task: &mut Task, [path, buf, size, ..]: [u64; 6]) -> SysResult {
 
 /// readlinkat(2)
 pub fn readlinkat(task: &mut Task, [dirfd, path, buf, size, ..]: [u64; 6]) -> SysResult {
-    if guest::starts_with(path, b"/proc/")
-        && let Some(bytes) = proc_fs::exe_text(task, &paths::read(path)?)
+    if size as i32 > 0
+        && let Some(exe) = proc_fs::link_to_exe(task, dirfd, &paths::read(path)?)
     {
         // Cut off without a word, as readlink(2) does.
-        let len = bytes.len().min(size as i32 as usize);
-        guest::write_bytes(buf, &bytes[..len])?;
+        let len = exe.len().min(size as i32 as usize);
+        guest::write_bytes(buf, &exe[..len])?;
         return Ok(len as u64);
     }
     let path = paths::translate(task, dirfd as i32, path, false)?;

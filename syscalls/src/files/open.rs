@@ -41,21 +41,28 @@ pub fn openat(task: &mut Task, [dirfd, path, flags, mode, ..]: [u64; 6]) -> SysR
         return result;
     }
     let path = paths::translate(task, dirfd as i32, path, flags & O_NOFOLLOW == 0)?;
-    task.host_call(nr::openat, [dirfd, path.addr(), open_flags::to_host(flags), mode, 0, 0])
+    let host_flags = open_flags::to_host(flags);
+    let fd = task.host_call(nr::openat, [dirfd, path.addr(), host_flags, mode, 0, 0])?;
+    proc_fs::opened(task, fd, dirfd, path.addr(), host_flags)
 }
 
 /// openat2(2)
 pub fn openat2(task: &mut Task, [dirfd, path, how, size, ..]: [u64; 6]) -> SysResult {
     let mut how = read_how(how, size)?;
+    let guest_flags = how.flags;
+    let host = paths::translate(task, dirfd as i32, path, guest_flags & O_NOFOLLOW == 0)?;
+    how.flags = open_flags::to_host(guest_flags);
+    let size = size_of::<OpenHow>() as u64;
+    let args = [dirfd, host.addr(), &raw const how as u64, size, 0, 0];
+    let fd = task.host_call(nr::openat2, args)?;
+    // Only now: whether the name may be followed is for the kernel to say (RESOLVE_*).
     if guest::starts_with(path, b"/proc/")
-        && let Some(result) = proc_fs::open(task, &paths::read(path)?, how.flags)
+        && let Some(result) = proc_fs::open(task, &paths::read(path)?, guest_flags)
     {
+        task.host_call(nr::close, [fd, 0, 0, 0, 0, 0])?;
         return result;
     }
-    let path = paths::translate(task, dirfd as i32, path, how.flags & O_NOFOLLOW == 0)?;
-    how.flags = open_flags::to_host(how.flags);
-    let size = size_of::<OpenHow>() as u64;
-    task.host_call(nr::openat2, [dirfd, path.addr(), &raw const how as u64, size, 0, 0])
+    proc_fs::opened(task, fd, dirfd, host.addr(), how.flags)
 }
 
 /// The structure in the size known here; what the guest has beyond must be zero (copy_struct_from_user).

@@ -347,7 +347,7 @@ calls! {
     329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) emulate(memory::pkey_mprotect);
     330 289 pkey_alloc(flags: Hex, init_val: Ulong) refuse(errno::ENOSPC) "as on a processor without protection keys";
     331 290 pkey_free(pkey: Int) refuse(errno::EINVAL) "as on a processor without protection keys";
-    332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) pass;
+    332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) emulate(stat::statx) "the program's own file in /proc";
     333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Ptr, timeout: In(Timespec), sig: Ptr) pass;
     334 293 rseq(rseq: Ptr, rseq_len: Uint, flags: Hex32, sig: Uint) refuse(errno::ENOSYS) "the kernel compares the host's program counter";
     335   - uretprobe() refuse(errno::ENOSYS) "as without CONFIG_UPROBES";
