@@ -151,9 +151,11 @@ impl Invocation {
     /// AT_EXECFN: what execve(2) was called with, a script perhaps, which binfmt_misc does not hand on.
     fn file_name<'a>(&self, given: &'a [u8]) -> &'a [u8] {
         let address = host_auxv(at::EXECFN).filter(|_| self.binfmt);
-        // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
-        let name = address
-            .map_or(given, |address| unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes());
+        let name = match address {
+            // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
+            Some(at) => unsafe { CStr::from_ptr(at as *const c_char) }.to_bytes(),
+            None => given,
+        };
         if name.starts_with(proc_fs::EXE.as_bytes()) { b"/proc/self/exe" } else { name }
     }
 
