@@ -385,6 +385,7 @@ fn fault(inbox: &Inbox, info: &SigInfo, context: &mut UContext) -> bool {
         code: info.code(),
         addr: info.addr(),
         write: u32::from(context.is_write()),
+        stack: 0, // the translator finds that out
     };
     let mut host = context.load();
     // SAFETY: as in handler.

@@ -404,11 +404,15 @@ pub(crate) fn force(task: &mut Task, info: &SigInfo) {
 pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     const PAGE_FAULT: u64 = 14;
     const GENERAL_PROTECTION: u64 = 13;
+    const STACK_SEGMENT: u64 = 12;
     let mut signo = fault.signo as i32;
-    // A non-canonical address is #GP, without the address (Intel SDM vol. 1, 3.3.7.1).
+    // A non-canonical address is #GP, or #SS in the stack segment, without the address (Intel SDM vol. 1,
+    // 3.3.7.1).
     if signo == SIGSEGV && !matches!((fault.addr as i64) >> 47, 0 | -1) {
-        task.trap = Trap { number: GENERAL_PROTECTION, error: 0, cr2: task.trap.cr2 };
-        return force(task, &SigInfo::new(SIGSEGV, SI_KERNEL));
+        let (number, signo) =
+            if fault.stack != 0 { (STACK_SEGMENT, SIGBUS) } else { (GENERAL_PROTECTION, SIGSEGV) };
+        task.trap = Trap { number, error: 0, cr2: task.trap.cr2 };
+        return force(task, &SigInfo::new(signo, SI_KERNEL));
     }
     let fetch = fault.write == 0 && fault.addr == task.cpu.rip;
     let mut code = fault.code;
@@ -417,7 +421,11 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
         (signo, code) =
             if prot & EXEC == 0 { (SIGSEGV, SEGV_ACCERR) } else { (SIGBUS, BUS_ADRERR) };
     }
-    let protection = signo == SIGSEGV && code == SEGV_ACCERR;
+    // A page that nothing may touch counts as not present (arch/x86: pte_protnone).
+    let untouchable = task.runtime().memory.protection(fault.addr).is_some_and(|p| p == 0);
+    // What lies above counts as the kernel's (arch/x86/mm/fault.c: sanitize_error_code).
+    let protection =
+        signo == SIGSEGV && code == SEGV_ACCERR && !untouchable || fault.addr >= TASK_SIZE;
     // Error code of #PF (Intel SDM vol. 3, 4.7): P, W/R, U/S, I/D.
     let error =
         u64::from(protection) | u64::from(fault.write != 0) << 1 | 4 | u64::from(fetch) << 4;
@@ -425,6 +433,8 @@ pub(crate) fn memory_fault(task: &mut Task, fault: Fault) {
     force(task, &SigInfo::new(signo, code).with_addr(fault.addr));
 }
 
+/// End of a program's addresses with four-level page tables.
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 const SEGV_ACCERR: i32 = 2;
 const BUS_ADRERR: i32 = 2;
 

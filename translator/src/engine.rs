@@ -4,6 +4,7 @@
 use crate::asm::Asm;
 use crate::cache::{CodeCache, RegionMeta, anonymous};
 use crate::facts;
+use crate::fault_access;
 use crate::fault_flags;
 use crate::flags::Flags;
 use crate::helpers;
@@ -143,6 +144,8 @@ struct Inner {
     flags_live_at_return: bool,
     /// See [`Engine::keep_flags_at_faults`].
     flags_live_at_fault: bool,
+    /// See [`crate::lower::traps`].
+    trap_floats: bool,
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
     /// What has been translated of each guest page (4096 bytes).
@@ -215,6 +218,7 @@ impl Engine {
                 misaligned: HashSet::new(),
                 flags_live_at_return: config.flags_live_at_return,
                 flags_live_at_fault: false,
+                trap_floats: false,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 region: Region::default(),
@@ -285,6 +289,9 @@ impl Engine {
         loop {
             if self.interrupted(cpu) {
                 return Exit::Interrupted;
+            }
+            if mxcsr::unmasks(cpu.mxcsr) {
+                self.trap_floats();
             }
             let Some(host) = self.enter_at(cpu) else {
                 return no_code(cpu);
@@ -405,6 +412,9 @@ impl Engine {
         if matches!(cpu.exit, FAULTED | RAISED) {
             self.complete_flags(cpu);
         }
+        if cpu.exit == FAULTED {
+            self.describe_access(cpu);
+        }
         cpu.entering = 0;
         mxcsr::collect(cpu);
         Some(match cpu.exit {
@@ -440,6 +450,18 @@ impl Engine {
         });
         let rflags = fault_flags::derive(cpu.rflags(), stale, &cpu.gpr, before.flatten());
         cpu.set_rflags(rflags);
+    }
+
+    /// Says of a fault what x86 would.
+    fn describe_access(&self, cpu: &mut CpuState) {
+        let code = CodeReader::new(&*self.memory);
+        if let Fetch::Ok(ins) = fetch(&code, cpu.rip)
+            && let Some(access) = fault_access::access(&ins, cpu, cpu.fault.addr)
+        {
+            cpu.fault.write = u32::from(access.write);
+            cpu.fault.stack = u32::from(access.stack);
+            cpu.fault.addr = access.not_canonical.unwrap_or(cpu.fault.addr);
+        }
     }
 
     fn finish_exit(&self, cpu: &mut CpuState, exit: ExitCode) -> Exit {
@@ -497,7 +519,7 @@ impl Engine {
             flags_live_at_return,
             ..
         } = inner;
-        let flags_live_at_fault = inner.flags_live_at_fault;
+        let (flags_live_at_fault, trap_floats) = (inner.flags_live_at_fault, inner.trap_floats);
         let code = CodeReader::new(&*self.memory);
         region.flags_live_at_fault = flags_live_at_fault;
         let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
@@ -526,6 +548,7 @@ impl Engine {
         asm.clear();
         let mut lower = Lower::new(asm, region, &config, std::mem::take(emitted));
         lower.misaligned = Some(misaligned);
+        lower.trap_floats = trap_floats;
         lower.run();
         *emitted = lower.into_emitted();
         stats.regions += 1;
@@ -605,6 +628,15 @@ impl Engine {
             inner.flags_live_at_fault = true;
             // The code behind a call may fault before it writes flags.
             inner.flags_live_at_return = true;
+            self.flush(&mut inner);
+        }
+    }
+
+    /// A thread has unmasked an exception of SSE: from now on instructions that may raise one look.
+    fn trap_floats(&self) {
+        let mut inner = self.lock();
+        if !inner.trap_floats {
+            inner.trap_floats = true;
             self.flush(&mut inner);
         }
     }
@@ -738,7 +770,8 @@ const BUS_ADRALN: i32 = 1;
 fn no_code(cpu: &mut CpuState) -> Exit {
     const SEGV_MAPERR: i32 = 1;
     cpu.entering = 0;
-    cpu.fault = Fault { signo: libc::SIGSEGV as u32, code: SEGV_MAPERR, addr: cpu.rip, write: 0 };
+    cpu.fault =
+        Fault { signo: libc::SIGSEGV as u32, code: SEGV_MAPERR, addr: cpu.rip, write: 0, stack: 0 };
     Exit::MemoryFault
 }
 

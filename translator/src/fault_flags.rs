@@ -8,6 +8,7 @@
 //! finds the instructions that defined the flags and computes them from the registers.
 
 use crate::flags::Flags;
+use crate::lower::traps::raises_float;
 use crate::region::Region;
 use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 
@@ -29,7 +30,8 @@ fn bit(register: Register) -> Registers {
     if register.is_gpr() { 1 << register.full_register().number() } else { 0 }
 }
 
-/// Whether an instruction accesses memory, so that the guest's handler may see its flags.
+/// Whether an instruction accesses memory or may raise an exception of the x87 or SSE unit, so that
+/// the guest's handler may see its flags.
 pub fn may_fault(ins: &Instruction) -> bool {
     if ins.is_stack_instruction() {
         return true;
@@ -55,6 +57,16 @@ pub fn may_fault(ins: &Instruction) -> bool {
         )
     });
     memory && !matches!(ins.mnemonic(), M::Lea | M::Nop | M::Reservednop)
+        || raises_pending_x87(ins)
+        || raises_float(ins)
+}
+
+/// Whether an instruction belongs to the x87 unit or MMX: a pending exception is raised there.
+fn raises_pending_x87(ins: &Instruction) -> bool {
+    let mnemonic = ins.mnemonic() as u32;
+    (M::F2xm1 as u32..=M::Fyl2xp1 as u32).contains(&mnemonic)
+        || ins.mnemonic() == M::Wait
+        || (0..ins.op_count()).any(|i| ins.op_register(i).is_mm())
 }
 
 /// Registers an instruction may write. RSP's change by a push or pop is not among them, see
@@ -84,7 +96,7 @@ fn written(ins: &Instruction) -> Registers {
         M::Cmpxchg8b | M::Cmpxchg16b => RAX | RDX,
         M::Cpuid | M::Rdtscp => RAX | RBX | RCX | RDX,
         M::Leave | M::Enter => RBP | RSP,
-        M::Pcmpestri | M::Pcmpistri | M::Loop | M::Loope | M::Loopne => RCX,
+        M::Pcmpestri | M::Pcmpestri64 | M::Pcmpistri | M::Loop | M::Loope | M::Loopne => RCX,
         M::Pop => first,
         _ if ins.flow_control() == FlowControl::Next
             || ins.flow_control() == FlowControl::ConditionalBranch =>
@@ -95,8 +107,13 @@ fn written(ins: &Instruction) -> Registers {
     }
 }
 
+/// Whether an instruction may change an integer register.
+pub fn changes(ins: &Instruction, register: Register) -> bool {
+    written(ins) & bit(register) != 0
+}
+
 /// By how much an instruction moves RSP, where that is a constant.
-fn stack_change(ins: &Instruction) -> i64 {
+pub fn stack_change(ins: &Instruction) -> i64 {
     match ins.mnemonic() {
         M::Push | M::Pop | M::Pushf | M::Pushfq | M::Popf | M::Popfq => {
             i64::from(ins.stack_pointer_increment())
@@ -239,7 +256,7 @@ impl Observable {
 
 /// Whether control comes to the next instruction from this one only by falling through it, and
 /// with the registers as it left them.
-fn goes_straight_on(region: &Region, index: usize) -> bool {
+pub fn goes_straight_on(region: &Region, index: usize) -> bool {
     region.falls_into_next(index)
         && matches!(
             region.insns[index].ins.flow_control(),

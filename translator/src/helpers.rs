@@ -72,6 +72,9 @@ helpers! {
     LoadMxcsr = mxcsr::load;
     /// STMXCSR.
     StoreMxcsr = mxcsr::store;
+    /// Before and behind an instruction that may raise #XM.
+    TrapBegin = mxcsr::trap_begin;
+    TrapEnd = mxcsr::trap_end;
     /// The x87 instructions, see [`crate::x87::helpers`].
     X87ArithSt = x87::arith_st;
     X87ArithM = x87::arith_m;

@@ -13,6 +13,7 @@ pub mod decode;
 pub mod dump;
 pub mod engine;
 pub mod facts;
+pub mod fault_access;
 pub mod fault_flags;
 pub mod flags;
 pub mod helpers;

@@ -67,6 +67,18 @@ impl X87State {
         Self { st: [0; 8], cw: 0x37f, sw: 0, top: 0, tag: 0, fop: 0, fip: 0, fdp: 0 };
 }
 
+/// What an instruction may change that raises #XM.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // as in `CpuState`
+pub struct FloatUndo {
+    pub gpr: [u64; 16],
+    pub xmm: [u128; 16],
+    pub st: [u128; 8],
+    /// `nzcv`, `pf` and `af`.
+    pub flags: [u64; 3],
+}
+
 /// MXCSR at process start: all exceptions masked, round to nearest.
 pub const MXCSR_DEFAULT: u32 = 0x1f80;
 
@@ -114,6 +126,8 @@ pub struct Fault {
     pub addr: u64,
     /// Nonzero for a write.
     pub write: u32,
+    /// Nonzero for an access in the stack segment.
+    pub stack: u32,
 }
 
 /// Table of run-time helper addresses that translated code calls through the state register.
@@ -183,6 +197,8 @@ pub struct CpuState {
     pub scratch: [u64; 32],
     /// Where in translated code an [`ExitCode::MemoryFault`] or [`ExitCode::Exception`] came up.
     pub fault_pc: u64,
+    /// See [`crate::lower::traps`].
+    pub float_undo: FloatUndo,
     /// For the embedder: a pointer to its own thread record.
     pub user: u64,
 }

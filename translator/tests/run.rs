@@ -201,3 +201,35 @@ fn flags_go_through_the_stack_and_ah() {
     assert_eq!(cpu.gpr[0] >> 8 & 0xff, 0xd6);
     assert_eq!(cpu.gpr[2], 0xad6);
 }
+
+/// Where an aligned access made a later one's check unnecessary, control that comes in between is checked.
+#[test]
+fn alignment_is_checked_on_every_way_in() {
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    let mut second = a.create_label();
+    a.movaps(xmm0, xmmword_ptr(rdi)).unwrap();
+    a.nop().unwrap();
+    a.set_label(&mut second).unwrap();
+    a.nop().unwrap();
+    a.movaps(xmm1, xmmword_ptr(rdi + 16)).unwrap();
+    a.syscall().unwrap();
+    let code: &'static mut [u8] = Box::leak(vec![0u8; 4096].into_boxed_slice());
+    let base = code.as_ptr() as u64;
+    let bytes = a.assemble(base).expect("assembles");
+    code[..bytes.len()].copy_from_slice(&bytes);
+    let mut cpu = CpuState::new();
+    let engine = engine(HostFeatures::default());
+    engine.attach(&mut cpu).expect("memory");
+    let data = (base + 2048) & !15;
+    for (start, address, exit) in [
+        (0, data, Exit::Syscall),
+        (0, data + 8, Exit::Exception(13)),
+        (4, data + 8, Exit::Exception(13)),
+        (3, data, Exit::Syscall),
+        (3, data + 1, Exit::Exception(13)),
+    ] {
+        (cpu.rip, cpu.gpr[7]) = (base + start, address);
+        assert_eq!(engine.run(&mut cpu), exit, "from {start} with {address:#x}");
+    }
+    engine.detach(&mut cpu);
+}

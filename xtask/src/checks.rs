@@ -122,14 +122,22 @@ impl Part {
                 ]
             }
             Self::Isa => {
-                let isa = arm64().map(|arm64| {
-                    let mut isa = arm64.cargo("run");
-                    isa.args(["--quiet", "--release", "--package=demotic-isa", "--", "check"]);
-                    isa.args(options.quick.then_some("--depth=2"));
-                    isa.args(options.filter.as_ref().map(|filter| format!("--forms={filter}")));
-                    isa
-                });
-                vec![check("instructions, translated beside a real processor's answers", isa)]
+                let isa = |arguments: &[&str], depth: Option<&str>| {
+                    arm64().map(|arm64| {
+                        let mut isa = arm64.cargo("run");
+                        isa.args(["--quiet", "--release", "--package=demotic-isa", "--"]);
+                        isa.args(arguments).arg("check").args(depth);
+                        isa.args(options.filter.as_ref().map(|filter| format!("--forms={filter}")));
+                        isa
+                    })
+                };
+                let full = isa(&[], options.quick.then_some("--depth=2"));
+                let least = if options.quick { "--depth=1" } else { "--depth=5" };
+                let baseline = isa(&["--baseline"], Some(least));
+                vec![
+                    check("instructions, translated beside a real processor's answers", full),
+                    check("the same for ARMv8.0, a sample", baseline),
+                ]
             }
             Self::Demo => {
                 let demo = arm64().and_then(Toolchain::build).map(|demotic| {

@@ -3,15 +3,16 @@
 use crate::{
     forms,
     operands::{self, Built, Place},
-    rng::{Rng, hash},
+    rng::{Lane, Rng, hash},
     sequence,
     state::{CODE, Outcome, Program, State, in_data, vector},
     undefined::{self, Approximation, flag_effect},
 };
 use anyhow::{Context, Result, bail};
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, FlowControl, Instruction, OpKind, Register,
+    Code, Decoder, DecoderOptions, Encoder, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
+use std::sync::OnceLock;
 
 /// What a comparison leaves out.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,9 @@ pub struct Tolerance {
     pub memory: Vec<(u64, u64)>,
     /// How exact vector and x87 results are.
     pub approximation: Approximation,
+    /// Whether the translator runs on ARMv8.0, where SSE's treatment of denormals is inexact
+    /// (see the translator's `mxcsr` module).
+    pub baseline: bool,
 }
 
 impl Tolerance {
@@ -48,6 +52,13 @@ pub struct Case {
 /// Name of the sequences where a form's name would stand.
 pub const SEQUENCE: &str = "sequence";
 
+/// Where a form's name would stand: memory operands without the alignment that their form demands.
+pub const MISALIGNED: &str = "misaligned";
+/// Where a form's name would stand: SSE arithmetic with some exceptions unmasked.
+pub const UNMASKED: &str = "unmasked";
+/// Names that are not those of forms.
+pub const SPECIAL: [&str; 3] = [MISALIGNED, SEQUENCE, UNMASKED];
+
 /// The name of a case.
 pub fn name(kind: &str, index: u32, seed: u64) -> String {
     format!("{kind}#{index}@{seed}")
@@ -63,6 +74,9 @@ impl Case {
         if kind == SEQUENCE {
             return Ok(sequence::case(index, seed));
         }
+        if SPECIAL.contains(&kind) {
+            return Ok(special_case(kind, index, seed));
+        }
         let form = forms::by_name(kind).with_context(|| format!("no form {kind}"))?;
         match form_case(form.code, index, seed) {
             Some(case) => Ok(case),
@@ -76,11 +90,53 @@ impl Case {
 
 /// The `index`th case of an instruction form.
 pub fn form_case(code: Code, index: u32, seed: u64) -> Option<Case> {
-    let name = name(&format!("{code:?}"), index, seed);
+    variation(name(&format!("{code:?}"), index, seed), code, "")
+}
+
+/// The `index`th case of one of the [`SPECIAL`] kinds.
+fn special_case(kind: &str, index: u32, seed: u64) -> Case {
+    let name = name(kind, index, seed);
+    let mut rng = Rng::new(hash(name.as_bytes()).rotate_left(32));
+    static POOLS: [OnceLock<Vec<Code>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let pool = POOLS[usize::from(kind == MISALIGNED)].get_or_init(|| special_forms(kind));
+    loop {
+        if let Some(case) = variation(name.clone(), rng.pick(pool), kind) {
+            return case;
+        }
+    }
+}
+
+/// The forms that a special kind draws from: those that the processors of the last ten years have.
+fn special_forms(kind: &str) -> Vec<Code> {
+    let features = ["SSE", "SSE2", "SSE3", "SSSE3", "SSE4_1", "SSE4_2", "AES", "PCLMULQDQ"];
+    let fits = |code: Code| match kind {
+        MISALIGNED => code.op_code().memory_size().size() == 16,
+        // In how many steps the sums of products raise, processors decide themselves.
+        _ if matches!(code.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd) => false,
+        _ => {
+            matches!(operands::lane(code), Lane::F32 | Lane::F64)
+                || format!("{:?}", code.mnemonic()).starts_with("Cvt")
+        }
+    };
+    let known = |form: &&forms::Form| {
+        form.untested.is_none() && features.contains(&form.feature().as_str()) && fits(form.code)
+    };
+    forms::all().iter().filter(known).map(|form| form.code).collect()
+}
+
+fn variation(name: String, code: Code, kind: &str) -> Option<Case> {
     let mut rng = Rng::new(hash(name.as_bytes()));
     let mut state = State::random(&mut rng, operands::lane(code));
-    let place =
-        Place { fs_base: state.fs_base, gs_base: state.gs_base, pinned: Vec::new(), alone: true };
+    if kind == UNMASKED {
+        state.mxcsr &= !(rng.bits() as u32 & 0x1f80);
+    }
+    let place = Place {
+        fs_base: state.fs_base,
+        gs_base: state.gs_base,
+        pinned: Vec::new(),
+        alone: true,
+        misaligned: kind == MISALIGNED,
+    };
     state.rip = operands::code_address(&mut rng);
     // 200 draws without a fit mean that nothing fits.
     for _ in 0..200 {
@@ -125,6 +181,7 @@ fn finish(name: String, mut state: State, built: &Built, code: Vec<u8>, rng: &mu
         flags: vec![(0, effect.undefined), (state.rip, 0), (state.rip + 1, effect.undefined)],
         memory,
         approximation: undefined::approximation(instruction.mnemonic()),
+        baseline: false,
     };
     Case { name, program: Program { code, state, memory_seed: rng.bits(), patches }, tolerance }
 }

@@ -1,9 +1,9 @@
 //! Checking an executor against the record.
 
 use crate::{
-    case::{Case, SEQUENCE, name},
+    case::{Case, SEQUENCE, SPECIAL, name},
     compare::{Difference, compare},
-    executor::Executor,
+    executor::{Executor, Host},
     record::{self, Answers, Sample},
     state::{Outcome, vector},
 };
@@ -80,12 +80,14 @@ pub fn check(
     answers: &Answers,
     forms: &Regex,
     depth: u32,
+    host: Host,
 ) -> Result<Report> {
     let mut report = Report::default();
     for (kind, samples) in answers.iter().filter(|(kind, _)| forms.is_match(kind)) {
         let standing = report.0.entry(kind.clone()).or_default();
         for (index, sample) in chosen(kind, samples, depth) {
-            let case = Case::by_name(&name(kind, index as u32, 0))?;
+            let mut case = Case::by_name(&name(kind, index as u32, 0))?;
+            case.tolerance.baseline = host == Host::Baseline;
             let expected = sample.outcome(&case)?;
             standing.add(&case.name, judge(executor, &case, &expected));
         }
@@ -98,7 +100,7 @@ fn chosen<'a>(
     samples: &'a [Sample],
     depth: u32,
 ) -> impl Iterator<Item = (usize, &'a Sample)> {
-    let share = if kind == SEQUENCE { record::SEQUENCE_DEPTH / record::FORM_DEPTH } else { 1 };
+    let share = record::special_depth(kind).map_or(1, |all| all / record::FORM_DEPTH);
     samples.iter().enumerate().take((depth * share) as usize)
 }
 
@@ -117,8 +119,9 @@ impl fmt::Display for Report {
                 let count = standing.failures.len();
                 let of = count as u32 + standing.same + standing.missing;
                 writeln!(f, "{kind}: {count} of {of} differ: {} (case {name})", verdict.summary())?;
-                // Each sequence is a case of its own: name them all.
-                for (name, verdict) in standing.failures[1..].iter().filter(|_| kind == SEQUENCE) {
+                // Each of these is a case of its own: name them all.
+                let special = SPECIAL.contains(&kind.as_str());
+                for (name, verdict) in standing.failures[1..].iter().filter(|_| special) {
                     writeln!(f, "  {} (case {name})", verdict.summary())?;
                 }
             } else if standing.missing > 0 && standing.same > 0 && kind != SEQUENCE {
@@ -129,7 +132,8 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        let forms = || self.0.iter().filter(|(kind, _)| *kind != SEQUENCE).map(|(_, s)| s);
+        let forms =
+            || self.0.iter().filter(|(kind, _)| !SPECIAL.contains(&kind.as_str())).map(|(_, s)| s);
         let verified = forms().filter(|s| s.verified()).count();
         let absent = forms().filter(|s| s.absent()).count();
         let sequences = self.0.get(SEQUENCE).cloned().unwrap_or_default();

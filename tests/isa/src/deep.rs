@@ -2,7 +2,7 @@
 //! and one of the two sits in another process. Failing sequences are shrunk.
 
 use crate::{
-    case::{Case, SEQUENCE, form_case},
+    case::{Case, MISALIGNED, SEQUENCE, UNMASKED, form_case, name},
     check::{Verdict, judge},
     executor::Executor,
     forms,
@@ -71,6 +71,13 @@ pub fn run(
             if expected.stop.vector == vector::UD || matches!(verdict, Verdict::Missing(_)) {
                 break;
             }
+            count(&case, verdict);
+        }
+    }
+    for kind in [MISALIGNED, UNMASKED].into_iter().filter(|kind| plan.forms.is_match(kind)) {
+        for index in 0..plan.count * 20 {
+            let case = Case::by_name(&name(kind, index, plan.seed))?;
+            let (_, verdict) = sides.judge(&case)?;
             count(&case, verdict);
         }
     }

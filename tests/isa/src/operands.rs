@@ -22,6 +22,8 @@ pub struct Place {
     pub pinned: Vec<(Register, u64)>,
     /// Whether the instruction stands alone; else what it needs of the memory cannot be promised.
     pub alone: bool,
+    /// Whether memory operands may lack the alignment that the form demands.
+    pub misaligned: bool,
 }
 
 /// An instruction with what it needs.
@@ -210,9 +212,8 @@ fn immediate(code: Code, rng: &mut Rng, kind: OpKind) -> u64 {
     }
 }
 
-/// The alignment that a form demands of its memory operand. What happens without it (#GP) is not
-/// tested: the translator does not check alignment.
-fn alignment(code: Code, size: usize) -> u64 {
+/// The alignment that a form demands of its memory operand.
+pub fn alignment(code: Code, size: usize) -> u64 {
     use Mnemonic::*;
     let unaligned = [Movups, Movupd, Movdqu, Lddqu];
     let vex = [Vmovaps, Vmovapd, Vmovdqa, Vmovntps, Vmovntpd, Vmovntdq, Vmovntdqa];
@@ -252,7 +253,7 @@ fn memory_operand(
 ) -> Option<()> {
     let size = code.op_code().memory_size().size();
     built.instruction.set_op_kind(operand, OpKind::Memory);
-    let alignment = alignment(code, size);
+    let alignment = if place.misaligned { 1 } else { alignment(code, size) };
     let target = Target::random(rng, size, alignment);
     let addressing = match kind {
         Kind::seg_rBX_al => {

@@ -5,7 +5,7 @@
 //! names; a hash of code and start state tells when a change of the generator made a record stale.
 
 use crate::{
-    case::{Case, SEQUENCE, form_case, name},
+    case::{Case, MISALIGNED, SEQUENCE, SPECIAL, UNMASKED, form_case, name},
     executor::Executor,
     forms::{self, Form},
     rng::hash,
@@ -25,6 +25,16 @@ use std::{
 pub const FORM_DEPTH: u32 = 40;
 /// Recorded sequences.
 pub const SEQUENCE_DEPTH: u32 = 8000;
+
+/// Recorded cases of a kind that is not a form.
+pub fn special_depth(kind: &str) -> Option<u32> {
+    match kind {
+        SEQUENCE => Some(SEQUENCE_DEPTH),
+        MISALIGNED => Some(2000),
+        UNMASKED => Some(4000),
+        _ => None,
+    }
+}
 
 /// One recorded answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,16 +109,26 @@ pub fn record(processor: &mut dyn Executor) -> Result<Answers> {
             groups.entry(form.feature()).or_default().insert(form.name(), samples);
         }
     }
-    let mut sequences = Vec::new();
-    for index in 0..SEQUENCE_DEPTH {
-        let case = Case::by_name(&name(SEQUENCE, index, 0))?;
-        sequences.push(Sample::new(&case, &processor.run(&case.program)?));
-    }
-    groups.insert(SEQUENCE.into(), Answers::from([(SEQUENCE.into(), sequences)]));
     for (group, answers) in &groups {
         store(group, answers)?;
     }
+    for kind in SPECIAL {
+        groups.insert(kind.into(), record_special(processor, kind)?);
+    }
     Ok(groups.into_values().flatten().collect())
+}
+
+/// Records one of the [`SPECIAL`] kinds anew.
+pub fn record_special(processor: &mut dyn Executor, kind: &str) -> Result<Answers> {
+    let depth = special_depth(kind).with_context(|| format!("no kind {kind}"))?;
+    let mut samples = Vec::new();
+    for index in 0..depth {
+        let case = Case::by_name(&name(kind, index, 0))?;
+        samples.push(Sample::new(&case, &processor.run(&case.program)?));
+    }
+    let answers = Answers::from([(kind.into(), samples)]);
+    store(kind, &answers)?;
+    Ok(answers)
 }
 
 /// The answers for a form; `None` if the processor does not have the instruction.

@@ -8,7 +8,7 @@ use crate::{
     forms::{self, Form},
     operands::{self, Place},
     rng::{Lane, Rng, hash},
-    state::{DATA, OPERANDS_SIZE, Program, RSP, State},
+    state::{DATA, OPERANDS_SIZE, Program, RSP, State, in_data},
     undefined::{self, Approximation, flag_effect},
 };
 use iced_x86::{
@@ -331,7 +331,13 @@ impl Sequence {
         for (register, value) in &pinned {
             state.gpr[register.number()] = *value;
         }
-        let place = Place { fs_base: state.fs_base, gs_base: state.gs_base, pinned, alone: false };
+        let place = Place {
+            fs_base: state.fs_base,
+            gs_base: state.gs_base,
+            pinned,
+            alone: false,
+            misaligned: false,
+        };
         let length = 5 + rng.below(36) as u32;
         let memory_seed = rng.bits();
         let mut generator = Generator {
@@ -396,7 +402,7 @@ impl Sequence {
             .map(|&offset| self.state.rip + u64::from(offset))
             .collect();
         let flags = addresses.into_iter().zip(flat.undefined_flags()).collect();
-        let tolerance = Tolerance { flags, ..Tolerance::default() };
+        let tolerance = Tolerance { flags, memory: self.ignored_memory(), ..Tolerance::default() };
         let program = Program {
             code: result.code_buffer,
             state: self.state.clone(),
@@ -404,6 +410,37 @@ impl Sequence {
             patches: Vec::new(),
         };
         Case { name: self.name.clone(), program, tolerance }
+    }
+
+    /// Saved state of the x87 unit that processors fill in differently: address and length.
+    fn ignored_memory(&self) -> Vec<(u64, u64)> {
+        let mut ignored = Vec::new();
+        for item in &self.items {
+            let Body::Plain { setup, instruction } = &item.body else { continue };
+            let fields = undefined::ignored_memory(instruction.code());
+            let value = |register: Register, _: usize, _: usize| {
+                let full = register.full_register();
+                match register {
+                    Register::FS => Some(self.state.fs_base),
+                    Register::GS => Some(self.state.gs_base),
+                    _ if register.is_segment_register() => Some(0),
+                    _ => setup
+                        .iter()
+                        .find(|(r, _)| *r == full)
+                        .map(|(_, value)| *value)
+                        .or(Some(self.state.gpr[full.number()])),
+                }
+            };
+            if !fields.is_empty()
+                && let Some(address) = instruction.virtual_address(0, 0, value)
+            {
+                let inside = |at: u64, length: u64| in_data(at, length as usize);
+                let absolute =
+                    fields.iter().map(|(at, length)| (address.wrapping_add(*at), *length));
+                ignored.extend(absolute.filter(|&(at, length)| inside(at, length)));
+            }
+        }
+        ignored
     }
 
     fn flat(&self) -> Flat {

@@ -184,6 +184,7 @@ pub mod vector {
     pub const DE: u8 = 0;
     pub const BP: u8 = 3;
     pub const UD: u8 = 6;
+    pub const SS: u8 = 12;
     pub const GP: u8 = 13;
     pub const PF: u8 = 14;
     pub const MF: u8 = 16;

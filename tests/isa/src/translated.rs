@@ -79,7 +79,15 @@ impl Translated {
     fn stop(&mut self) -> Result<Stop> {
         Ok(match self.engine.run(self.cpu) {
             Exit::Exception(vector) => Stop { vector, address: 0 },
-            Exit::MemoryFault => Stop { vector: vector::PF, address: self.cpu.fault.addr },
+            Exit::MemoryFault => {
+                let fault = self.cpu.fault;
+                match (fault.addr as i64 >> 47, fault.stack) {
+                    (0 | -1, _) => Stop { vector: vector::PF, address: fault.addr },
+                    // What is not canonical is no page fault (Intel SDM vol. 1, 3.3.7.1).
+                    (_, 0) => Stop { vector: vector::GP, address: 0 },
+                    _ => Stop { vector: vector::SS, address: 0 },
+                }
+            }
             Exit::Unimplemented => Stop { vector: vector::UNIMPLEMENTED, address: 0 },
             exit @ (Exit::Syscall | Exit::Interrupted) => bail!("the program ended with {exit:?}"),
         })
@@ -180,6 +188,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
             code: info.si_code,
             addr: info.si_addr() as u64,
             write: 0,
+            stack: 0,
         };
         if engine.handle_fault(cpu, &mut host, fault) {
             write_back(&host, context, &mut *vectors);

@@ -16,7 +16,7 @@ use std::{fs, process::ExitCode};
 fn run(host: Host, depth: u32) -> Report {
     let answers = record::load().expect("the record can be read");
     let every = Regex::new("").expect("a valid expression");
-    check(&mut Worker::fork(host), &answers, &every, depth).expect("the record is current")
+    check(&mut Worker::fork(host), &answers, &every, depth, host).expect("the record is current")
 }
 
 /// What is wrong on arm64: a form that fails on ARMv8.0 alone, or a page that does not tell how

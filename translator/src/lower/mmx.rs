@@ -471,10 +471,12 @@ fn cvtpd2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     let source = l.vread(ins, 1, 16);
     l.vmov(S, source);
     l.free_temps();
-    if ins.mnemonic() == M::Cvtpd2pi {
-        dynasm!(l.a; .arch aarch64; frintx v17.d2, v17.d2);
-    } else if l.config.host.frint {
-        l.a.word(0x4e61_ea31); // FRINT32Z v17.2d, v17.2d
+    // What does not fit is invalid, and not also inexact.
+    match (ins.mnemonic(), l.config.host.frint) {
+        (M::Cvtpd2pi, true) => l.a.word(0x6e61_ea31), // FRINT32X v17.2d, v17.2d
+        (_, true) => l.a.word(0x4e61_ea31),           // FRINT32Z v17.2d, v17.2d
+        (M::Cvtpd2pi, false) => dynasm!(l.a; .arch aarch64; frintx v17.d2, v17.d2),
+        (_, false) => {}
     }
     let (low, high) = (l.tmp(), l.tmp());
     let limit = l.constant(Width::X, 0x41e0_0000_0000_0000); // 2^31

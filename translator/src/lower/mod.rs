@@ -25,6 +25,7 @@
 //! - Everything that could depend on the address of the code, of the guest or of the translator
 //!   goes through the literal pool with a relocation, or through the state register.
 
+pub mod alignment;
 pub mod arith;
 pub mod atomics;
 pub mod bits;
@@ -46,6 +47,7 @@ pub mod sse_shuffle;
 pub mod strings;
 pub mod system;
 pub mod table;
+pub mod traps;
 pub mod x87;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width};
@@ -122,6 +124,8 @@ pub struct Lower<'a> {
     pub misaligned: Option<&'a HashSet<u64>>,
     /// Whether the current instruction is one of those.
     between_barriers: bool,
+    /// Whether unmasked exceptions of SSE are raised, see [`traps`].
+    pub trap_floats: bool,
     /// Index of the current instruction in the region.
     pub index: usize,
     /// Flags that the current instruction may write and that are read later.
@@ -157,6 +161,7 @@ impl<'a> Lower<'a> {
             config,
             misaligned: None,
             between_barriers: false,
+            trap_floats: false,
             index: 0,
             need: Flags::NONE,
             live_out: Flags::NONE,
@@ -197,6 +202,10 @@ impl<'a> Lower<'a> {
         self.live_out = insn.live_out;
         self.free_temps();
         let lowered = match insn.entry.lower {
+            Some(f) if insn.entry.vector => {
+                self.check_alignment(&insn.ins);
+                self.trapping(&insn.ins, f)
+            }
             Some(f) => f(self, &insn.ins),
             None => Err(Unimplemented),
         };

@@ -357,6 +357,7 @@ fn ldmxcsr(l: &mut Lower, ins: &Instruction) -> Lowered {
     let raise = l.cold_raise(13);
     l.a.cbnz(Width::W, reserved, raise);
     l.call_helper(Helper::LoadMxcsr);
+    l.leave_if_unmasked(R(20));
     Ok(())
 }
 

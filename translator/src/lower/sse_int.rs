@@ -1,8 +1,6 @@
 //! SSE2 and later integer arithmetic and logic, and the bitwise operations of both floating-point types.
 //!
-//! Most are one NEON instruction on the registers that hold the guest's. Memory operands of 16
-//! bytes need not be aligned here: a real processor raises #GP for an unaligned one, but a check would
-//! cost two instructions at each access, and programs do not rely on the fault.
+//! Most are one NEON instruction on the registers that hold the guest's.
 
 use super::operands::vec_of;
 use super::table::{Rows, plain, row};

@@ -1,6 +1,4 @@
 //! SSE data movement: whole registers, scalars, halves, lanes to and from integer registers, masks.
-//!
-//! MOVAPS and the other aligned forms do not check alignment (see `sse_int`).
 
 use super::operands::{host_of, vec_of};
 use super::table::{Rows, plain};

@@ -23,6 +23,8 @@ pub struct Entry {
     /// Tells forms that may leave these flags as they were: a shift whose count may be zero, a repeated
     /// comparison.
     pub may_keep: Option<fn(&Instruction) -> bool>,
+    /// Whether it is an instruction of SSE, MMX or the cryptographic extensions.
+    pub vector: bool,
 }
 
 impl Entry {
@@ -37,7 +39,7 @@ pub type Rows = &'static [(Mnemonic, Entry)];
 
 /// Shorthand for a row.
 pub const fn row(m: Mnemonic, f: LowerFn, reads: Flags, writes: Flags) -> (Mnemonic, Entry) {
-    (m, Entry { lower: Some(f), reads, writes, may_keep: None })
+    (m, Entry { lower: Some(f), reads, writes, may_keep: None, vector: false })
 }
 
 /// Shorthand for a row of an instruction with forms that may keep the flags they else write.
@@ -62,8 +64,6 @@ const FAMILIES: &[Rows] = &[
     atomics::ROWS,
     bits::ROWS,
     control::ROWS,
-    crypto::ROWS,
-    mmx::ROWS,
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
     muldiv::ROWS,
@@ -72,6 +72,12 @@ const FAMILIES: &[Rows] = &[
     system::ROWS,
     x87::CONDITIONAL_ROWS,
     x87::ROWS,
+];
+
+/// Families of vector instructions.
+const VECTOR_FAMILIES: &[Rows] = &[
+    crypto::ROWS,
+    mmx::ROWS,
     sse_convert::ROWS,
     sse_float::ROWS,
     sse_float::OTHER_ROWS,
@@ -87,15 +93,25 @@ const COUNT: usize = 2048;
 
 const fn build() -> [Entry; COUNT] {
     // What is not in the table reads all flags: nothing is lost before the guest gets its SIGILL.
-    let mut t =
-        [Entry { lower: None, reads: Flags::ALL, writes: Flags::NONE, may_keep: None }; COUNT];
+    let mut t = [Entry {
+        lower: None,
+        reads: Flags::ALL,
+        writes: Flags::NONE,
+        may_keep: None,
+        vector: false,
+    }; COUNT];
+    t = put(t, FAMILIES, false);
+    put(t, VECTOR_FAMILIES, true)
+}
+
+const fn put(mut t: [Entry; COUNT], families: &[Rows], vector: bool) -> [Entry; COUNT] {
     let mut f = 0;
-    while f < FAMILIES.len() {
+    while f < families.len() {
         let mut i = 0;
-        while i < FAMILIES[f].len() {
-            let (m, e) = FAMILIES[f][i];
+        while i < families[f].len() {
+            let (m, e) = families[f][i];
             assert!(t[m as usize].lower.is_none(), "a mnemonic stands in two families");
-            t[m as usize] = e;
+            t[m as usize] = Entry { vector, ..e };
             i += 1;
         }
         f += 1;
@@ -106,7 +122,7 @@ const fn build() -> [Entry; COUNT] {
 static TABLE: [Entry; COUNT] = build();
 
 /// The entry of the MMX forms of mnemonics that SSE has too.
-static MMX: Entry = plain(Mnemonic::Paddb, mmx::lower).1;
+static MMX: Entry = Entry { vector: true, ..plain(Mnemonic::Paddb, mmx::lower).1 };
 
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {

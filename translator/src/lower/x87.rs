@@ -456,5 +456,8 @@ fn fxsave(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.call(helper);
     let fault = l.cold_raise(13);
     l.a.cbnz(Width::X, ARG0, fault);
+    if matches!(ins.mnemonic(), M::Fxrstor | M::Fxrstor64) {
+        l.leave_if_unmasked(ARG1);
+    }
     Ok(())
 }

@@ -307,13 +307,14 @@ pub extern "C" fn fxsave(cpu: &mut CpuState, address: u64, wide: u64, _: u64) ->
     DONE
 }
 
-/// FXRSTOR: address, whether with REX.W. Result 1: #GP.
+/// FXRSTOR: address, whether with REX.W. First result 1: #GP; second 1: it unmasks an exception of SSE.
 pub extern "C" fn fxrstor(cpu: &mut CpuState, address: u64, wide: u64, _: u64) -> Pair {
     if !address.is_multiple_of(16) {
         return Pair(1, 0);
     }
     let image = read_guest(address);
-    Pair(u64::from(!image::fxrstor(cpu, &image, wide != 0)), 0)
+    let valid = image::fxrstor(cpu, &image, wide != 0);
+    Pair(u64::from(!valid), u64::from(mxcsr::unmasks(cpu.mxcsr)))
 }
 
 /// MASKMOVQ: address, bytes, mask.
