@@ -5,8 +5,8 @@
 //! stands between two helpers: the first notes what the instruction may change, the second looks at
 //! the exception flags, and puts that back before the exception is raised.
 //!
-//! Two flags may differ from a processor's then: PE beside an unmasked underflow, which tells whether the
-//! result would be inexact if exponents had no limit, and the masked ones of DPPS and DPPD, which
+//! Two flags may differ from a processor's then: PE beside an unmasked overflow or underflow, which tells
+//! whether the result would be inexact if exponents had no limit, and the masked ones of DPPS and DPPD, which
 //! raise in two steps.
 
 use super::table::LowerFn;
