@@ -11,9 +11,10 @@ use crate::helpers;
 use crate::lower::exits::{UNIMPLEMENTED, table_offset};
 use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
-use crate::region::{CodeReader, Fetch, MAX_INSTRUCTIONS, Region, fetch};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region, fetch};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
+use iced_x86::Instruction;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -443,7 +444,10 @@ impl Engine {
             if e.guest == next {
                 return Some(None);
             }
-            let Fetch::Ok(ins) = fetch(&code, meta.guest + u64::from(e.guest)) else { return None };
+            let mut ins = Instruction::default();
+            if !fetch(&code, meta.guest + u64::from(e.guest), &mut ins) {
+                return None;
+            }
             let adjacent = e.guest + ins.len() as u32 == next;
             next = e.guest;
             adjacent.then_some(Some(ins))

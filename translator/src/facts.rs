@@ -4,7 +4,7 @@
 use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{CodeReader, Fetch, Insn, Next, Region, direct_target, fetch};
+use crate::region::{CodeReader, Insn, Next, Region, direct_target, fetch};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
@@ -89,9 +89,10 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
     let mut live = Flags::NONE;
     let mut pos = addr;
     for _ in 0..LOOK_AHEAD {
-        let Fetch::Ok(ins) = fetch(outside.code, pos) else {
+        let mut ins = Instruction::default();
+        if !fetch(outside.code, pos, &mut ins) {
             break;
-        };
+        }
         let entry = table::entry(&ins);
         live = live.or(entry.reads.and(unknown));
         if outside.flags_live_at_fault && may_fault(&ins) {

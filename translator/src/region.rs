@@ -6,7 +6,7 @@
 //! so that an if/else and the loop around it become one region. A branch whose target lies in the
 //! region is internal, any other leaves it.
 
-use crate::decode::{self, decode};
+use crate::decode;
 use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
 use crate::lower::table::{self, Entry};
@@ -62,13 +62,13 @@ pub enum Next {
 }
 
 impl Insn {
-    fn new(ins: Instruction) -> Self {
-        let entry = table::entry(&ins);
+    /// An instruction that is still to be decoded.
+    fn new() -> Self {
         Insn {
-            entry,
-            kills: entry.kills(&ins),
-            flow: ins.flow_control(),
-            ins,
+            ins: Instruction::default(),
+            entry: table::invalid(),
+            kills: Flags::NONE,
+            flow: FlowControl::Next,
             next: Next::Never,
             live_out: Flags::NONE,
             live_in: Flags::NONE,
@@ -76,6 +76,13 @@ impl Insn {
             target: None,
             live_taken: Flags::NONE,
         }
+    }
+
+    /// Fills in what follows from the decoded instruction.
+    fn classify(&mut self) {
+        self.entry = table::entry(&self.ins);
+        self.kills = self.entry.kills(&self.ins);
+        self.flow = self.ins.flow_control();
     }
 
     /// A jump, conditional or not, LOOP and JRCXZ included; not a call.
@@ -110,15 +117,6 @@ pub struct Region {
     open: Vec<u64>,
 }
 
-/// How the instruction at an address could be read.
-#[derive(Clone, Copy, Debug)]
-pub enum Fetch {
-    /// Decoded.
-    Ok(Instruction),
-    /// The bytes are not executable memory.
-    Fault,
-}
-
 /// Guest code as one translation reads it: what the memory map said of the neighbourhood is kept.
 pub struct CodeReader<'a> {
     memory: &'a dyn GuestMemory,
@@ -150,20 +148,19 @@ impl<'a> CodeReader<'a> {
     }
 }
 
-/// Decodes the instruction at `addr`. An undefined encoding is `Ok` with `Code::INVALID`.
-pub fn fetch(code: &CodeReader, addr: u64) -> Fetch {
+/// Decodes the instruction at `addr` into `ins`, which is `Instruction::default()`. An undefined encoding
+/// gives `Code::INVALID`. Returns false if its bytes are not all executable memory.
+pub fn fetch(code: &CodeReader, addr: u64, ins: &mut Instruction) -> bool {
     let available = code.available(addr);
     if available == 0 {
-        return Fetch::Fault;
+        return false;
     }
     // SAFETY: the memory map says that these bytes are mapped and readable. The guest may change
     // them meanwhile, which is its own race: any bytes decode to something.
     let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, available) };
-    let ins = decode(bytes, addr);
-    if ins.is_invalid() && available < decode::LONGEST && ins.len() >= available {
-        return Fetch::Fault; // the instruction runs into memory that is not executable
-    }
-    Fetch::Ok(ins)
+    decode::decode_out(ins, bytes, addr);
+    let cut_off = available < decode::LONGEST && ins.len() >= available;
+    !(cut_off && ins.is_invalid())
 }
 
 /// Address a direct near branch goes to.
@@ -191,16 +188,26 @@ impl Region {
         let mut certain = max;
         let mut max = max;
         let mut runs_into = false;
-        while let Fetch::Ok(ins) = fetch(code, pos) {
-            let insn = Insn::new(ins);
-            if !runs_into && !self.insns.is_empty() && known(pos) {
+        loop {
+            let count = self.insns.len();
+            if !runs_into && count > 0 && known(pos) {
                 runs_into = true;
-                max = max.min(self.insns.len() + MAX_LOOP);
+                max = max.min(count + MAX_LOOP);
             }
-            let over = (self.insns.len() + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
-            if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {
+            self.insns.push(Insn::new());
+            let insn = &mut self.insns[count];
+            if !fetch(code, pos, &mut insn.ins) {
+                self.insns.truncate(count);
                 break;
             }
+            insn.classify();
+            let over = (count + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
+            if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {
+                self.insns.truncate(count);
+                break;
+            }
+            let next = insn.ins.next_ip();
+            let ends = insn.leaves_for_good() || insn.ends_block();
             if insn.is_jump()
                 && let Some(t) = direct_target(&insn.ins)
                 && t > pos
@@ -208,23 +215,18 @@ impl Region {
             {
                 self.open.push(t);
             }
-            let next = insn.ins.next_ip();
-            let ends = insn.flow != FlowControl::Next
-                && (insn.leaves_for_good() || insn.ends_block())
-                || insn.ins.is_invalid();
             if insn.flow == FlowControl::ConditionalBranch || ends {
-                certain = certain.min(self.insns.len() + 1);
+                certain = certain.min(count + 1);
             }
-            self.insns.push(insn);
-            if ends {
+            pos = if ends {
                 // The nearest forward target that has not been passed.
                 match self.open.iter().copied().filter(|&t| t >= next).min() {
-                    Some(t) => pos = t,
+                    Some(t) => t,
                     None => break,
                 }
             } else {
-                pos = next;
-            }
+                next
+            };
         }
         self.resolve();
         if runs_into {

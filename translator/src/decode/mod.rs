@@ -36,18 +36,24 @@ type Window = [u8; WINDOW];
 /// and one that is cut off are `Code::INVALID`.
 pub fn decode(bytes: &[u8], ip: u64) -> Instruction {
     let mut ins = Instruction::default();
+    decode_out(&mut ins, bytes, ip);
+    ins
+}
+
+/// The same into an `ins` that is `Instruction::default()`.
+#[inline]
+pub fn decode_out(ins: &mut Instruction, bytes: &[u8], ip: u64) {
     let known = match bytes.first_chunk() {
-        Some(window) => from_tables(&mut ins, window, ip) && ins.len() <= LONGEST,
+        Some(window) => from_tables(ins, window, ip) && ins.len() <= LONGEST,
         None => {
             let mut window = [0; WINDOW];
             window[..bytes.len()].copy_from_slice(bytes);
-            from_tables(&mut ins, &window, ip) && ins.len() <= bytes.len().min(LONGEST)
+            from_tables(ins, &window, ip) && ins.len() <= bytes.len().min(LONGEST)
         }
     };
     if !known {
-        ins = from_iced(bytes, ip);
+        *ins = from_iced(bytes, ip);
     }
-    ins
 }
 
 /// Decodes what the tables leave out.

@@ -124,6 +124,11 @@ static TABLE: [Entry; COUNT] = build();
 /// The entry of the MMX forms of mnemonics that SSE has too.
 static MMX: Entry = Entry { vector: true, ..plain(Mnemonic::Paddb, mmx::lower).1 };
 
+/// The entry of undefined encodings.
+pub fn invalid() -> &'static Entry {
+    &TABLE[Mnemonic::INVALID as usize]
+}
+
 /// The table's entry for an instruction.
 pub fn entry(ins: &Instruction) -> &'static Entry {
     if mmx::has_mm_operand(ins) {
