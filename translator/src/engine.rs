@@ -459,7 +459,8 @@ impl Engine {
     /// Says of a fault what x86 would.
     fn describe_access(&self, cpu: &mut CpuState) {
         let code = CodeReader::new(&*self.memory);
-        if let Fetch::Ok(ins) = fetch(&code, cpu.rip)
+        let mut ins = Instruction::default();
+        if fetch(&code, cpu.rip, &mut ins)
             && let Some(access) = fault_access::access(&ins, cpu, cpu.fault.addr)
         {
             cpu.fault.write = u32::from(access.write);
