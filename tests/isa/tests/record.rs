@@ -8,7 +8,7 @@ use demotic_isa::{
     check::{Report, check},
     docs,
     executor::{Host, Worker},
-    record,
+    forms, record,
 };
 use regex::Regex;
 use std::{fs, process::ExitCode};
@@ -37,8 +37,44 @@ fn translated(full: &Report) -> Vec<String> {
     wrong
 }
 
+/// Whether this processor has a CPUID feature of the processors that recorded; what all have is not asked.
+#[cfg(target_arch = "x86_64")]
+fn has(feature: &str) -> bool {
+    match feature {
+        "ADX" => is_x86_feature_detected!("adx"),
+        "AVX" => is_x86_feature_detected!("avx"),
+        "AVX2" => is_x86_feature_detected!("avx2"),
+        "BMI1" => is_x86_feature_detected!("bmi1"),
+        "BMI2" => is_x86_feature_detected!("bmi2"),
+        "F16C" => is_x86_feature_detected!("f16c"),
+        "FMA" => is_x86_feature_detected!("fma"),
+        "GFNI" => is_x86_feature_detected!("gfni"),
+        "SHA" => is_x86_feature_detected!("sha"),
+        "SSE4A" => is_x86_feature_detected!("sse4a"),
+        "VAES" => is_x86_feature_detected!("vaes"),
+        "VPCLMULQDQ" => is_x86_feature_detected!("vpclmulqdq"),
+        _ => true,
+    }
+}
+
+/// The translator runs everything that is recorded.
+#[cfg(not(target_arch = "x86_64"))]
+fn has(_feature: &str) -> bool {
+    true
+}
+
+/// Whether the local executor can answer for a form of the record. Sequences are no form, and use nothing rare.
+fn can_run(name: &str) -> bool {
+    let runs = forms::by_name(name).is_none_or(|form| form.feature().split('+').all(has));
+    if !runs {
+        println!("{name}: not on this processor");
+    }
+    runs
+}
+
 fn main() -> ExitCode {
-    let full = run(Host::Full, record::FORM_DEPTH);
+    let mut full = run(Host::Full, record::FORM_DEPTH);
+    full.0.retain(|name, _| can_run(name));
     println!("{full}");
     let wrong = if cfg!(target_arch = "aarch64") {
         translated(&full)
