@@ -20,7 +20,8 @@ use crate::{
 /// The options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Try fewer cases of each instruction, and leave out the whole programs that take long.
+    /// Try fewer cases of each instruction, and leave out the whole programs that take long
+    /// and the virtual machine.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Give the whole programs their full size.
@@ -50,6 +51,8 @@ enum Part {
     Demo,
     /// Whole programs, native beside translated.
     Programs,
+    /// What only an arm64 kernel can show: the tests of the virtual machine.
+    Vm,
 }
 
 /// One command that checks something; or why there can be none.
@@ -153,6 +156,19 @@ impl Part {
                     .and_then(|demotic| programs(&demotic, options));
                 vec![check("whole programs, native beside translated", programs)]
             }
+            Self::Vm if options.quick => Vec::new(),
+            Self::Vm if cfg!(not(target_arch = "x86_64")) => {
+                say("the virtual machine is left out: only an x86_64 machine can make it");
+                Vec::new()
+            }
+            Self::Vm => {
+                let vm = std::env::current_exe().map_err(Into::into).map(|xtask| {
+                    let mut vm = Command::new(xtask);
+                    vm.args(["vm", "test"]).args(filter);
+                    vm
+                });
+                vec![check("the virtual machine", vm)]
+            }
         }
     }
 }
@@ -204,7 +220,7 @@ fn run(mut command: Command) -> Result<(u64, u64)> {
 }
 
 /// The counts in a last line: `test result: ok. 5 passed; 0 failed; …` of libtest, or `5 passed, 0 failed`.
-fn counted(line: &str) -> Option<(u64, u64)> {
+pub fn counted(line: &str) -> Option<(u64, u64)> {
     let (line, separator) = match line.strip_prefix("test result: ") {
         Some(result) => (result.split_once(". ")?.1, " passed; "),
         None => (line, " passed, "),
