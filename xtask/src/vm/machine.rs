@@ -1,6 +1,7 @@
 //! A machine: booted, found again, and stopped. Its folder holds its share, its console's output and its channels.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::{
@@ -78,13 +79,13 @@ impl Machine {
 
     /// Is it running? QEMU inherits a locked file, so that no process number has to be trusted.
     pub fn running(&self) -> Result<bool> {
-        Ok(self.lock()?.is_none())
+        Ok(self.lock(FlockOperation::NonBlockingLockShared)?.is_none())
     }
 
-    /// The lock that a running machine holds; `None` when one does.
-    fn lock(&self) -> Result<Option<File>> {
-        let file = File::create(self.file("lock"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    /// The lock that a running machine holds for itself alone; `None` when one does.
+    fn lock(&self, how: FlockOperation) -> Result<Option<File>> {
+        let file = File::create(self.file("machine.lock"))?;
+        match flock(&file, how) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
@@ -95,10 +96,13 @@ impl Machine {
     pub fn boot(&self, parts: impl FnOnce() -> Result<Parts>) -> Result<()> {
         if !self.running()? {
             let parts = parts()?;
-            // Someone else may have been quicker.
-            if let Some(lock) = self.lock()? {
-                self.prepare()?;
-                self.start(&parts, &lock)?;
+            // Someone else may be quicker, or only be looking.
+            while !self.running()? {
+                if let Some(lock) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
+                    self.prepare()?;
+                    self.start(&parts, &lock)?;
+                    break;
+                }
             }
         }
         if !self.description().is_empty() {
@@ -134,7 +138,7 @@ impl Machine {
             let path = entry?.path();
             if path.is_dir() {
                 fs::remove_dir_all(path)?;
-            } else if path != self.file("lock") {
+            } else if path.extension() != Some(OsStr::new("lock")) {
                 fs::remove_file(path)?;
             }
         }
