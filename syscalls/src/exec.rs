@@ -168,6 +168,8 @@ struct Program {
     prefix: Vec<CString>,
     /// Whether the guest's own first argument is replaced by `prefix`.
     scripted: bool,
+    /// Whether the kernel would not find the interpreters by their names.
+    moved: bool,
 }
 
 /// execve(2).
@@ -181,7 +183,16 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EXECVE_CHECK) != 0 {
         return Err(errno::EINVAL);
     }
-    let mut program = open_guest(task, dirfd, path, flags)?;
+    let options = &task.runtime().options;
+    let by_kernel = options.binfmt && options.runner.is_empty();
+    let mut program = match open_guest(task, dirfd, path, flags) {
+        // It may be executable all the same, and the kernel opens it for the translator.
+        Err(errno::EACCES) if by_kernel && flags & AT_EXECVE_CHECK == 0 => {
+            let arguments = pointers(argv)?;
+            return same_call(task, &arguments, call);
+        }
+        opened => opened?,
+    };
     if flags & AT_EXECVE_CHECK != 0 {
         return Ok(0);
     }
@@ -189,9 +200,7 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     let format = resolve_scripts(task, &mut program, dirfd)?;
     let options = &task.runtime().options;
     match format {
-        Format::Guest
-            if options.binfmt && options.runner.is_empty() && !program.is_hidden(dirfd) =>
-        {
+        Format::Guest if by_kernel && !program.is_hidden(dirfd) => {
             direct(task, &program, &arguments, call)
         }
         Format::Guest => {
@@ -330,6 +339,7 @@ fn resolve_scripts(task: &mut Task, program: &mut Program, dirfd: u64) -> Result
             return Err(errno::ENOENT);
         }
         let host = paths::of_translator(task, &interpreter);
+        program.moved |= host != interpreter || interpreter.to_bytes().starts_with(b"/proc/");
         program.fd = open(task, AT_FDCWD as u64, host.as_ptr() as u64, 0)?;
         let script = std::mem::replace(&mut program.name, interpreter.clone());
         if program.scripted {
@@ -353,7 +363,7 @@ fn closes_on_exec(fd: u64) -> bool {
 impl Program {
     fn new(fd: Fd, filename: CString) -> Self {
         let name = filename.clone();
-        Self { fd, filename, name, prefix: Vec::new(), scripted: false }
+        Self { fd, filename, name, prefix: Vec::new(), scripted: false, moved: false }
     }
 
     /// Whether an interpreter could not open what the guest executes: its name goes through `dirfd`, which is closed
@@ -375,16 +385,21 @@ impl Program {
     }
 }
 
-/// Leaves it to the host's kernel: the guest's own call, unless an interpreter was found for it.
+/// Leaves it to the host's kernel: the guest's own call, unless the kernel would not find an interpreter.
 fn direct(task: &mut Task, program: &Program, guest: &[u64], guest_call: [u64; 6]) -> SysResult {
-    let [dirfd, path, _, envp, flags, _] = guest_call;
-    let arguments = program.arguments(guest);
-    if program.scripted {
-        let name = paths::of_translator(task, &program.name);
-        return call(task, AT_FDCWD as u64, name.as_ptr() as u64, &arguments, envp, 0);
+    if !program.moved {
+        return same_call(task, guest, guest_call);
     }
+    let name = paths::of_translator(task, &program.name);
+    let arguments = program.arguments(guest);
+    call(task, AT_FDCWD as u64, name.as_ptr() as u64, &arguments, guest_call[3], 0)
+}
+
+/// The guest's own call.
+fn same_call(task: &mut Task, guest: &[u64], guest_call: [u64; 6]) -> SysResult {
+    let [dirfd, path, _, envp, flags, _] = guest_call;
     let host = paths::translate(task, dirfd as i32, path, flags & AT_SYMLINK_NOFOLLOW == 0)?;
-    call(task, dirfd, host.addr(), &arguments, envp, flags)
+    call(task, dirfd, host.addr(), guest, envp, flags)
 }
 
 /// Executes an arm64 program under the emulator that runs us.
