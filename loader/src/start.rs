@@ -16,7 +16,7 @@ use syscalls::host::Errno;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
-use syscalls::{fds, inherit, proc_fs};
+use syscalls::{exec, fds, inherit};
 use translator::engine::{Config, MemoryOrder};
 
 /// AT_FLAGS bit of binfmt_misc's P flag (uapi/linux/binfmts.h).
@@ -149,21 +149,20 @@ impl Invocation {
     }
 
     /// AT_EXECFN: what execve(2) was called with, a script perhaps, which binfmt_misc does not hand on.
-    fn file_name<'a>(&self, given: &'a [u8]) -> &'a [u8] {
-        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt);
-        let name = match address {
-            // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
-            Some(at) => unsafe { CStr::from_ptr(at as *const c_char) }.to_bytes(),
-            None => given,
+    fn file_name(&self) -> Vec<u8> {
+        let Some(address) = host_auxv(at::EXECFN).filter(|_| self.binfmt) else {
+            return self.command[0].as_bytes().to_vec();
         };
-        if name.starts_with(proc_fs::EXE.as_bytes()) { b"/proc/self/exe" } else { name }
+        // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
+        let told = unsafe { CStr::from_ptr(address as *const c_char) };
+        exec::name_for_guest(told.to_bytes())
     }
 
     /// What the kernel would call the process: it knows already when it was the one to choose the translator.
     fn process_name(&self, path: &Path) -> Option<OsString> {
         if self.binfmt {
-            let exe = self.file_name(b"") == b"/proc/self/exe";
-            return exe.then(|| "exe".into());
+            // But for the one name that the kernel was not told.
+            return (self.file_name() == b"/proc/self/exe").then(|| "exe".into());
         }
         let given = Path::new(&self.command[0]);
         let named = if given.starts_with("/dev/fd") { path } else { given };
@@ -203,7 +202,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
 
     let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
     let mut argv: Vec<&[u8]> = invocation.command.iter().map(|a| a.as_bytes()).collect();
-    let execfn = invocation.file_name(argv[0]);
+    let execfn = invocation.file_name();
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
@@ -212,7 +211,8 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         false => host_environment().collect(),
     };
     let environment = invocation.environment(environment);
-    let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
+    let contents =
+        Contents { argv: &argv, envp: &environment, execfn: &execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
     let image = Image {
