@@ -59,7 +59,7 @@ use crate::state::offset;
 use crate::tramp::Trampoline;
 use exits::{ExitStub, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use std::collections::HashSet;
 
 /// FS base.
@@ -327,10 +327,26 @@ impl<'a> Lower<'a> {
     /// form, so the state's flags are exact for the helper if they are live.
     pub fn call_helper(&mut self, h: Helper) {
         self.canonical(Flags::ALL);
+        // A helper's own accesses are plain ones.
+        let barriers = self.ordered() && self.helper_needs_order(h);
+        if barriers {
+            self.a.dmb_ish();
+        }
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
         self.a.b_trampoline(Trampoline::CallHelper, true);
+        if barriers {
+            self.a.dmb_ish();
+        }
+    }
+
+    /// Whether a helper may access the current instruction's memory operand, and does not order that itself.
+    fn helper_needs_order(&self, h: Helper) -> bool {
+        let ins = self.current();
+        let masked = matches!(ins.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu);
+        let operand = masked || ins.op_kinds().any(|kind| kind == OpKind::Memory);
+        operand && !matches!(h, Helper::SplitAtomic | Helper::RepMovs | Helper::RepStos)
     }
 }
 
