@@ -17,7 +17,7 @@ use crate::tramp::{self, Trampoline};
 use iced_x86::Instruction;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
@@ -135,6 +135,9 @@ pub struct Engine {
     memory: Box<dyn GuestMemory>,
     cache: CodeCache,
     inner: Mutex<Inner>,
+    /// Counts flushes: addresses in the cache from before one mean nothing after it. Changes under the lock, while
+    /// no thread is in translated code.
+    generation: AtomicU64,
 }
 
 /// What only the holder of the lock touches.
@@ -155,8 +158,6 @@ struct Inner {
     asm: Asm,
     emitted: Emitted,
     attached: Vec<*mut CpuState>,
-    /// Counts flushes: addresses in the cache from before one mean nothing after it.
-    generation: u64,
     stats: Stats,
 }
 
@@ -226,9 +227,9 @@ impl Engine {
                 asm: Asm::default(),
                 emitted: Emitted::default(),
                 attached: Vec::new(),
-                generation: 0,
                 stats: Stats::default(),
             }),
+            generation: AtomicU64::new(0),
         })
     }
 
@@ -370,11 +371,10 @@ impl Engine {
 
     /// Enters translated code; handles the exits that only concern the translator.
     fn enter(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
-        let exit = self.enter_raw(cpu, host)?;
+        let (exit, generation) = self.enter_raw(cpu, host)?;
         match exit {
             ExitCode::Direct => {
-                let target = self.link(cpu.exit_arg);
-                cpu.rip = target;
+                self.link(cpu.exit_arg, cpu.rip, generation);
                 None
             }
             ExitCode::Indirect => {
@@ -387,23 +387,19 @@ impl Engine {
 
     /// The same for a translation that is used once: nothing is linked to or from it.
     fn enter_unlinked(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
-        match self.enter_raw(cpu, host)? {
-            ExitCode::Direct => {
-                // SAFETY: the exit trampoline stored the address of the stub's record.
-                cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
-                None
-            }
-            ExitCode::Indirect => None,
+        match self.enter_raw(cpu, host)?.0 {
+            ExitCode::Direct | ExitCode::Indirect => None,
             other => Some(self.finish_exit(cpu, other)),
         }
     }
 
-    /// None if the thread was interrupted before it could enter.
-    fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<ExitCode> {
+    /// Why the code was left, and the generation of the cache it was in. None if the thread was interrupted before it
+    /// could enter.
+    fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<(ExitCode, u64)> {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `interrupted`.
         if unsafe { std::ptr::read_volatile(&cpu.interrupt) } != 0 {
-            cpu.entering = 0;
+            leave(cpu);
             return None;
         }
         mxcsr::apply(cpu, self.config.host.afp);
@@ -416,15 +412,21 @@ impl Engine {
         if cpu.exit == FAULTED {
             self.describe_access(cpu);
         }
-        cpu.entering = 0;
+        if cpu.exit == ExitCode::Direct as u64 {
+            // SAFETY: the exit trampoline stored the address of the stub's record, which is there while no flush can be.
+            cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
+        }
+        let generation = self.generation.load(Ordering::Relaxed);
+        leave(cpu);
         mxcsr::collect(cpu);
-        Some(match cpu.exit {
+        let code = match cpu.exit {
             0 => ExitCode::Direct,
             1 => ExitCode::Indirect,
             2 => ExitCode::Syscall,
             3 => ExitCode::Exception,
             _ => ExitCode::MemoryFault,
-        })
+        };
+        Some((code, generation))
     }
 
     /// At a fault, computes the flags that translated code has left out, see [`fault_flags`]. The
@@ -482,21 +484,18 @@ impl Engine {
         }
     }
 
-    /// Links the exit whose record is given to its target's translation. Returns the guest target.
-    fn link(&self, record: u64) -> u64 {
-        // SAFETY: the exit trampoline stored the address of the stub's record.
-        let target = unsafe { (record as *const u64).read_unaligned() };
+    /// Links the exit whose record is given to the translation of its target, unless the cache has been thrown away
+    /// since the exit was taken.
+    fn link(&self, record: u64, target: u64, generation: u64) {
         let mut inner = self.lock();
-        let generation = inner.generation;
         if let Some(host) = self.find_or_translate(&mut inner, target)
-            && inner.generation == generation
+            && self.generation.load(Ordering::Relaxed) == generation
             && let Some(meta) = self.cache.region_at(record)
             && !meta.is_dead()
         {
             inner.stats.links += 1;
             self.cache.link(meta, record, host);
         }
-        target
     }
 
     fn fill_branch_table(&self, cpu: &mut CpuState) {
@@ -667,7 +666,9 @@ impl Engine {
             // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
             // out waits for the lock before it goes in again.
             unsafe {
-                while std::ptr::read_volatile(&(*cpu).entering) != 0 {
+                let entering = AtomicU64::from_ptr(&raw mut (*cpu).entering);
+                // With `leave`: all that the thread did inside is done.
+                while entering.load(Ordering::Acquire) != 0 {
                     libc::sched_yield();
                 }
                 (*cpu).shadow_sp = (*cpu).shadow_top;
@@ -676,7 +677,7 @@ impl Engine {
                 self.clear_branch_table((*cpu).branch_table);
             }
         }
-        inner.generation += 1;
+        self.generation.fetch_add(1, Ordering::Relaxed);
         inner.entries.clear();
         inner.pages.clear();
         self.cache.reset();
@@ -770,6 +771,12 @@ const FAULTED: u64 = ExitCode::MemoryFault as u64;
 
 /// `si_code` of a SIGBUS for a misaligned access.
 const BUS_ADRALN: i32 = 1;
+
+/// Says that the thread is out of translated code, and has read and written what it had to there.
+fn leave(cpu: &mut CpuState) {
+    // SAFETY: an aligned word of the state, which a flush reads meanwhile.
+    unsafe { AtomicU64::from_ptr(&raw mut cpu.entering) }.store(0, Ordering::Release);
+}
 
 /// No executable memory at rip: an instruction fetch fault.
 fn no_code(cpu: &mut CpuState) -> Exit {
