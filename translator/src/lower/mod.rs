@@ -331,6 +331,8 @@ impl<'a> Lower<'a> {
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
         self.a.b_trampoline(Trampoline::CallHelper, true);
+        // The flags have changed their form, and an access behind the call may fault.
+        self.mark();
     }
 }
 
