@@ -170,6 +170,8 @@ pub struct SharedOptions {
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Diagnosis")]
     pub trace_exec: Option<PathBuf>,
     /// Print each piece of code and its translation to standard error
+    ///
+    /// The translation is in hexadecimal, unless Demotic was built with the feature `disassembler`.
     #[arg(long, help_heading = "Diagnosis")]
     pub dump_asm: bool,
     /// Print the translator's counters to standard error at exit

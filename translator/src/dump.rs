@@ -6,7 +6,6 @@ use crate::engine::{Config, GuestMemory};
 use crate::facts;
 use crate::lower::{Emitted, Lower, MapEntry};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
-use disarm64::{InsnDisplay, decoder};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
 
@@ -59,12 +58,25 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
             let _ = writeln!(out, "    {:5x}  {name}\t\t{t:?}", 4 * i);
             continue;
         }
-        let _ = match decoder::decode(word) {
-            Some(op) => writeln!(out, "    {:5x}  {}", 4 * i, op.display_at(4 * i as u64)),
+        let _ = match disassembled(word, 4 * i as u64) {
+            Some(text) => writeln!(out, "    {:5x}  {text}", 4 * i),
             None => writeln!(out, "    {:5x}  .word {word:#010x}", 4 * i),
         };
     }
     out
+}
+
+/// An arm64 instruction at an address, if it is one that the disassembler knows.
+#[cfg(feature = "disassembler")]
+fn disassembled(word: u32, at: u64) -> Option<impl std::fmt::Display> {
+    use disarm64::{InsnDisplay, decoder};
+    decoder::decode(word).map(|instruction| instruction.display_at(at).to_string())
+}
+
+/// Without the disassembler there are only words.
+#[cfg(not(feature = "disassembler"))]
+fn disassembled(_word: u32, _at: u64) -> Option<&'static str> {
+    None
 }
 
 /// Translates the region at `entry` without running it and returns the listing, or None if there
