@@ -2,7 +2,7 @@
 
 mod form;
 #[path = "../src/decode/layout.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // the half that reads the tables
 mod layout;
 mod probe;
 mod tree;

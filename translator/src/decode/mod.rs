@@ -6,7 +6,7 @@
 //! ([layout.rs](layout.rs) says how they are read). They hold the legacy and the VEX opcode maps;
 //! what is not in them, undefined opcodes first of all, is left to iced-x86.
 
-#[allow(dead_code)] // the build script's half
+#[allow(dead_code)] // the half that writes the tables, in the build script
 mod layout;
 mod special;
 #[cfg(test)]
