@@ -180,7 +180,7 @@ fn set_up_child(cpu: &mut CpuState, args: &CloneArgs) {
         cpu.gpr[reg::RSP] = sp;
     }
     if args.is(CLONE_SETTLS) {
-        cpu.fs_base = args.tls;
+        cpu.set_fs_base(args.tls);
     }
 }
 
@@ -292,6 +292,7 @@ fn copy_processor(from: &CpuState) -> Box<CpuState> {
     cpu.other_flags = from.other_flags;
     cpu.fs_base = from.fs_base;
     cpu.gs_base = from.gs_base;
+    cpu.selectors = from.selectors;
     cpu.xmm = from.xmm;
     cpu.ymm_high = from.ymm_high;
     cpu.x87 = from.x87;

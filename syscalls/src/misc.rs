@@ -16,11 +16,11 @@ pub fn arch_prctl(task: &mut Task, [code, addr, ..]: [u64; 6]) -> SysResult {
     match code {
         ARCH_SET_GS | ARCH_SET_FS if addr >= ADDRESS_LIMIT => Err(Errno(libc::EPERM)),
         ARCH_SET_GS => {
-            task.cpu.gs_base = addr;
+            task.cpu.set_gs_base(addr);
             Ok(0)
         }
         ARCH_SET_FS => {
-            task.cpu.fs_base = addr;
+            task.cpu.set_fs_base(addr);
             Ok(0)
         }
         ARCH_GET_FS => guest::write(addr, &task.cpu.fs_base).map(|()| 0),

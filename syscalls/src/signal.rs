@@ -460,7 +460,8 @@ pub(crate) fn exception(task: &mut Task, vector: u8) {
         // #OF, #GP and what else there may be.
         _ => SigInfo::new(SIGSEGV, SI_KERNEL),
     };
-    task.trap = Trap { number: u64::from(vector), error: 0, cr2: task.trap.cr2 };
+    let error = task.cpu.error_code().into();
+    task.trap = Trap { number: u64::from(vector), error, cr2: task.trap.cr2 };
     force(task, &info);
 }
 

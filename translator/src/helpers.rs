@@ -7,6 +7,7 @@
 //! moment: a fault abandons its frame.
 
 use crate::mxcsr;
+use crate::segments;
 use crate::state::{CpuState, MAX_HELPERS};
 use crate::vector;
 use crate::x87::helpers as x87;
@@ -58,6 +59,16 @@ helpers! {
     GetFlags = get_flags;
     /// POPF: new RFLAGS, mask of the bits to change.
     SetFlags = set_flags;
+    /// Segments and far transfers, see [`crate::segments`].
+    LoadSegment = segments::load;
+    LoadStackSegment = segments::load_stack;
+    AccessRights = segments::access_rights;
+    SegmentLimit = segments::limit;
+    VerifySegment = segments::verify;
+    FarJump = segments::far_jump;
+    FarCall = segments::far_call;
+    FarReturn = segments::far_return;
+    InterruptReturn = segments::interrupt_return;
     /// SHA, see [`crate::vector`].
     Sha1Rnds4 = vector::sha1rnds4;
     Sha1Nexte = vector::sha1nexte;

@@ -4,6 +4,7 @@
 //! vector registers, the flags and the FS base live in host registers (see `docs/registers.md`);
 //! the fields here are their home whenever the thread is outside translated code.
 
+use crate::segments::DataSegment;
 use std::mem::offset_of;
 
 /// Index of a guest integer register in [`CpuState::gpr`], in x86 encoding order.
@@ -105,13 +106,18 @@ pub enum ExitCode {
     Indirect = 1,
     /// `syscall`; `rip` is the address behind the instruction.
     Syscall = 2,
-    /// An exception raised by an instruction; `exit_arg` is the vector, `rip` the instruction
+    /// An exception raised by an instruction; `exit_arg` is of [`exception`], `rip` the instruction
     /// (for #BP and #OF the address behind it).
     Exception = 3,
     /// A fault on a memory access; `exit_arg` is not used, the fault is in [`CpuState::fault`].
     MemoryFault = 4,
     /// The thread was asked to come out, [`CpuState::interrupt`] is set.
     Interrupt = 5,
+}
+
+/// An exception's vector and error code as [`CpuState::exit_arg`] has them.
+pub const fn exception(vector: u8, error_code: u16) -> u64 {
+    vector as u64 | (error_code as u64) << 16
 }
 
 /// A memory fault that a host signal reported.
@@ -199,6 +205,8 @@ pub struct CpuState {
     pub fault_pc: u64,
     /// See [`crate::lower::traps`].
     pub float_undo: FloatUndo,
+    /// The selectors in DS, ES, FS and GS; CS and SS always hold the same.
+    pub selectors: [u16; 4],
     /// For the embedder: a pointer to its own thread record.
     pub user: u64,
 }
@@ -212,6 +220,23 @@ impl CpuState {
         s.mxcsr = MXCSR_DEFAULT;
         s.other_flags = rflags::FIXED | rflags::IF;
         s
+    }
+
+    /// Sets the FS base as a system call does, which loads a null selector before.
+    pub fn set_fs_base(&mut self, base: u64) {
+        self.selectors[DataSegment::Fs as usize] = 0;
+        self.fs_base = base;
+    }
+
+    /// Sets the GS base as a system call does.
+    pub fn set_gs_base(&mut self, base: u64) {
+        self.selectors[DataSegment::Gs as usize] = 0;
+        self.gs_base = base;
+    }
+
+    /// The error code of the exception that translated code was left for.
+    pub fn error_code(&self) -> u16 {
+        (self.exit_arg >> 16) as u16
     }
 
     /// RFLAGS as PUSHFQ would store it.
@@ -256,7 +281,7 @@ pub mod offset {
         HELPER_RETURN = helper_return,
         FPCR = fpcr, FPSR = fpsr, HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
         FAULT_PC = fault_pc, BRANCH_TABLE = branch_table, HELPERS = helpers,
-        SCRATCH = scratch,
+        SCRATCH = scratch, SELECTORS = selectors,
     }
 }
 

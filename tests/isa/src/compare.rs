@@ -54,6 +54,11 @@ pub fn compare(case: &Case, expected: &Outcome, actual: &Outcome) -> Vec<Differe
     found.hex("rip", e.rip, a.rip);
     found.hex("fs_base", e.fs_base, a.fs_base);
     found.hex("gs_base", e.gs_base, a.gs_base);
+    for (i, name) in ["ds", "es", "fs", "gs"].iter().enumerate() {
+        // A null selector's lowest bits last until the next interrupt: IRET clears them (SDM vol. 2).
+        let seen = |selector: u16| if selector < 4 { 0 } else { selector };
+        found.hex(*name, seen(e.selectors[i]), seen(a.selectors[i]));
+    }
     let undefined = case.tolerance.flags_of(expected);
     flags(e.rflags & !rflags(undefined), a.rflags & !rflags(undefined), &mut found);
     vectors(&case.tolerance, start, e, a, &mut found);
@@ -77,6 +82,8 @@ fn stop(expected: &Outcome, actual: &Outcome, found: &mut Differences) {
     } else if e.vector == vector::PF {
         // Which byte of an access across a page end is reported, processors decide themselves.
         found.hex("stop: page of the fault address", e.address >> 12, a.address >> 12);
+    } else {
+        found.hex("stop: error code", e.address, a.address);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod native;
 pub mod operands;
 pub mod record;
 pub mod rng;
+pub mod segments;
 pub mod sequence;
 pub mod show;
 pub mod state;

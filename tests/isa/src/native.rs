@@ -2,9 +2,9 @@
 //!
 //! Entry and exit go through the kernel: an INT3 raises SIGTRAP, whose handler puts the program's
 //! registers into the signal frame, and sigreturn loads them all at once; whatever ends the program
-//! raises a signal too, whose frame holds all registers. Only the FS and GS bases are not part of a
-//! frame; they are exchanged with the FSGSBASE instructions, and the handler touches no
-//! thread-local variable while the program's FS base is loaded.
+//! raises a signal too, whose frame holds all registers. Only DS, ES, FS and GS are not part of a
+//! frame; their selectors are exchanged with MOV, the bases with the FSGSBASE instructions, and the handler touches
+//! no thread-local variable while the program's FS base is loaded.
 
 use crate::state::{
     CODE, CODE_SIZE, COMPARED_FLAGS, DATA, DATA_SIZE, Outcome, Program, State, Stop, X87,
@@ -120,10 +120,13 @@ fn map(address: u64, size: usize, protection: i32) -> Result<()> {
 
 extern "C" fn on_signal(signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let (fs, gs): (u64, u64);
-    // SAFETY: FSGSBASE was checked for. With HOST_FS zero (idle or entering) the bases stay.
+    let selectors;
+    // SAFETY: FSGSBASE was checked for. With HOST_FS zero (idle or entering) all stays.
     unsafe {
         asm!("rdfsbase {}", "rdgsbase {}", out(reg) fs, out(reg) gs);
+        selectors = read_selectors();
         if HOST_FS != 0 {
+            write_selectors([0; 4]);
             asm!("wrfsbase {}", in(reg) HOST_FS);
         }
     }
@@ -146,12 +149,14 @@ extern "C" fn on_signal(signal: i32, _info: *mut libc::siginfo_t, context: *mut 
             // SAFETY: from here to sigreturn nothing uses thread-local variables.
             unsafe {
                 HOST_FS = exchange.host_fs;
+                write_selectors(exchange.state.selectors);
                 asm!("wrfsbase {}", "wrgsbase {}", in(reg) fs, in(reg) gs);
             }
         }
         Phase::Running => {
             save(&mut exchange.state, &context.uc_mcontext.gregs, xsave);
             (exchange.state.fs_base, exchange.state.gs_base) = (fs, gs);
+            exchange.state.selectors = selectors;
             exchange.stop = stop(&context.uc_mcontext.gregs);
             exchange.phase = Phase::Idle;
             context.uc_mcontext.gregs = exchange.host_gregs;
@@ -167,6 +172,31 @@ extern "C" fn on_signal(signal: i32, _info: *mut libc::siginfo_t, context: *mut 
         Phase::Idle => unsafe {
             libc::signal(signal, libc::SIG_DFL);
         },
+    }
+}
+
+/// The selectors in DS, ES, FS and GS.
+#[inline(always)]
+fn read_selectors() -> [u16; 4] {
+    let (ds, es, fs, gs): (u16, u16, u16, u16);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!("mov {:x}, ds", "mov {:x}, es", "mov {:x}, fs", "mov {:x}, gs",
+            out(reg) ds, out(reg) es, out(reg) fs, out(reg) gs);
+    }
+    [ds, es, fs, gs]
+}
+
+/// Loads DS, ES, FS and GS, which clears the bases of the latter two.
+///
+/// # Safety
+/// The selectors can be loaded, and nothing uses thread-local variables before FS has its base again.
+#[inline(always)]
+unsafe fn write_selectors([ds, es, fs, gs]: [u16; 4]) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("mov ds, {:x}", "mov es, {:x}", "mov fs, {:x}", "mov gs, {:x}",
+            in(reg) ds, in(reg) es, in(reg) fs, in(reg) gs);
     }
 }
 
@@ -262,6 +292,10 @@ fn save(state: &mut State, gregs: &[i64; 23], xsave: &[u8]) {
 
 fn stop(gregs: &[i64; 23]) -> Stop {
     let vector = gregs[libc::REG_TRAPNO as usize] as u8;
-    let address = if vector == vector::PF { gregs[libc::REG_CR2 as usize] as u64 } else { 0 };
+    let address = match vector {
+        vector::PF => gregs[libc::REG_CR2 as usize] as u64,
+        vector::GP => gregs[libc::REG_ERR as usize] as u64,
+        _ => 0,
+    };
     Stop { vector, address }
 }

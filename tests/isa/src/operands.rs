@@ -4,6 +4,7 @@
 use crate::{
     address::{Addressing, Target},
     rng::{Lane, Rng},
+    segments,
     state::{CODE, COMPARED_FLAGS, OPERANDS_SIZE, STACK, random_mxcsr, random_x87_control},
 };
 use iced_x86::{
@@ -200,7 +201,7 @@ fn immediate(code: Code, rng: &mut Rng, kind: OpKind) -> u64 {
     let value = rng.int();
     match (code.mnemonic(), kind) {
         // The stack pointer must stay near the stack.
-        (Mnemonic::Enter | Mnemonic::Ret, OpKind::Immediate16) => value & 0x1ff,
+        (Mnemonic::Enter | Mnemonic::Ret | Mnemonic::Retf, OpKind::Immediate16) => value & 0x1ff,
         (_, OpKind::Immediate8to16 | OpKind::Immediate8to32 | OpKind::Immediate8to64) => {
             value as i8 as u64
         }
@@ -269,6 +270,12 @@ fn memory_operand(
         return None;
     }
     let address = addressing.apply(built)?;
+    // AMD's processors read 32 bits where MOVSXD has a destination of 16, Intel's the 16 that they use.
+    let reach = if code == Code::Movsxd_r16_rm16 { 4 } else { size };
+    let must_be_there = segments::by_kernel(code) || reach > size;
+    if must_be_there && !crate::state::in_data(address, reach) {
+        return None;
+    }
     if place.alone && crate::state::in_data(address, size.max(1)) && size > 0 {
         built.patches.push((address, memory_value(code, rng, size)));
     }
@@ -306,7 +313,7 @@ fn implicit_operands(
     {
         string_operands(rng, place, wide, built)?;
     }
-    if instruction.is_stack_instruction() && place.alone {
+    if (instruction.is_stack_instruction() || segments::is_far(code)) && place.alone {
         built.need(Register::RSP, STACK + 8 * rng.below(16))?;
     }
     match code.mnemonic() {
@@ -355,6 +362,9 @@ fn implicit_operands(
         Mnemonic::Wrfsbase | Mnemonic::Wrgsbase => {
             built.need(instruction.op0_register(), rng.bits() >> 17)?;
         }
+        Mnemonic::Verr | Mnemonic::Verw => segments::selector_operand(0, rng, built)?,
+        Mnemonic::Lar | Mnemonic::Lsl => segments::selector_operand(1, rng, built)?,
+        Mnemonic::Mov if segments::is_load(code) => segments::selector_operand(1, rng, built)?,
         _ => {}
     }
     if let Some(value) = required_memory(code, rng, stop) {
@@ -382,6 +392,9 @@ fn required_memory(code: Code, rng: &mut Rng, stop: u64) -> Option<Vec<u8>> {
             .flat_map(|w| w.to_le_bytes().into_iter().chain(std::iter::repeat_n(0, gap)))
             .collect::<Vec<u8>>()
     };
+    if let Some(image) = segments::image(code, rng, stop) {
+        return Some(image);
+    }
     Some(match code {
         Code::Ldmxcsr_m32 | Code::VEX_Vldmxcsr_m32 => random_mxcsr(rng).to_le_bytes().to_vec(),
         Code::Fldcw_m2byte => random_x87_control(rng).to_le_bytes().to_vec(),

@@ -8,6 +8,7 @@ use crate::{
     forms::{self, Form},
     operands::{self, Place},
     rng::{Lane, Rng, hash},
+    segments,
     state::{DATA, OPERANDS_SIZE, Program, RSP, State, in_data},
     undefined::{self, Approximation, flag_effect},
 };
@@ -81,7 +82,8 @@ const NOT_IN_SEQUENCES: &[Mnemonic] = {
     use Mnemonic::*;
     &[
         Wrfsbase, Wrgsbase, Leave, Enter, Popf, Popfq, Maskmovq, Maskmovdqu, Fnsave, Fnstenv,
-        Fxsave, Fxsave64, Fbld, Fldcw, Fldenv, Frstor, Fxrstor, Fxrstor64, Ldmxcsr, Sahf, Std,
+        Fxsave, Fxsave64, Fbld, Fldcw, Fldenv, Frstor, Fxrstor, Fxrstor64, Ldmxcsr, Sahf, Std, Lss,
+        Lfs, Lgs, Lar, Lsl, Verr, Verw, Sgdt, Sidt, Sldt, Smsw, Str,
     ]
 };
 
@@ -93,6 +95,7 @@ fn pools() -> &'static Pools {
                 && form.code.encoding() == iced_x86::EncodingKind::Legacy
                 && form.code.flow_control() == FlowControl::Next
                 && !NOT_IN_SEQUENCES.contains(&form.code.mnemonic())
+                && !segments::is_load(form.code)
                 && undefined::approximation(form.code.mnemonic()) == Approximation::Exact
         };
         let mut pools = Pools { common: vec![], integer: vec![], sse: vec![], x87: vec![] };

@@ -40,8 +40,8 @@ pub fn registers(state: &State) -> String {
     let x87 = &state.x87;
     writeln!(
         text,
-        "  flags {:#x} (of {COMPARED_FLAGS:#x})  fs {:#x}  gs {:#x}  mxcsr {:#x}  x87 cw {:#x} sw {:#x} tag {:#x}",
-        state.rflags, state.fs_base, state.gs_base, state.mxcsr, x87.cw, x87.sw, x87.tag
+        "  flags {:#x} (of {COMPARED_FLAGS:#x})  fs {:#x}  gs {:#x}  ds es fs gs {:x?}  mxcsr {:#x}  x87 cw {:#x} sw {:#x} tag {:#x}",
+        state.rflags, state.fs_base, state.gs_base, state.selectors, state.mxcsr, x87.cw, x87.sw, x87.tag
     )
     .expect("writing to a string");
     for i in 0..8 {

@@ -54,6 +54,8 @@ pub struct State {
     pub fs_base: u64,
     /// GS base.
     pub gs_base: u64,
+    /// The selectors in DS, ES, FS and GS.
+    pub selectors: [u16; 4],
     /// Low halves of the vector registers.
     pub xmm: [u128; 16],
     /// High halves of the vector registers.
@@ -74,18 +76,29 @@ impl State {
         xmm.fill_with(|| rng.lanes(lane));
         let mut ymm_high = [0; 16];
         ymm_high.fill_with(|| rng.lanes(lane));
+        let selectors = segment_selectors(&mut Rng::new(gpr[0] ^ gpr[15]));
         Self {
             gpr,
             rip: CODE,
             rflags: rng.bits() as u32 & COMPARED_FLAGS,
             fs_base: segment_base(rng),
             gs_base: segment_base(rng),
+            selectors,
             xmm,
             ymm_high,
             mxcsr: random_mxcsr(rng),
             x87: random_x87(rng, lane),
         }
     }
+}
+
+/// Selectors that can be loaded, more often than not the usual null.
+fn segment_selectors(rng: &mut Rng) -> [u16; 4] {
+    let mut selectors = [0; 4];
+    if rng.chance(30) {
+        selectors.fill_with(|| rng.pick(&[0, 0x23, 0x28, 0x2b, 0x33]));
+    }
+    selectors
 }
 
 /// A segment base: near the data, or far from it so that the sum wraps around.
@@ -174,7 +187,7 @@ pub fn in_data(address: u64, size: usize) -> bool {
 pub struct Stop {
     /// The exception's vector (Intel SDM vol. 3, 6.3.1). 3, of an INT3, is the ordinary end.
     pub vector: u8,
-    /// The address a page fault was about; 0 for other vectors.
+    /// The address a page fault was about; for #GP the error code; 0 for other vectors.
     pub address: u64,
 }
 
@@ -228,6 +241,7 @@ pub struct Delta {
     rflags: Option<u32>,
     fs_base: Option<u64>,
     gs_base: Option<u64>,
+    selectors: Option<[u16; 4]>,
     xmm: Vec<(u8, u128)>,
     ymm_high: Vec<(u8, u128)>,
     mxcsr: Option<u32>,
@@ -258,6 +272,7 @@ impl Delta {
             rflags: (start.rflags != end.rflags).then_some(end.rflags),
             fs_base: (start.fs_base != end.fs_base).then_some(end.fs_base),
             gs_base: (start.gs_base != end.gs_base).then_some(end.gs_base),
+            selectors: (start.selectors != end.selectors).then_some(end.selectors),
             xmm: changed(&start.xmm, &end.xmm),
             ymm_high: changed(&start.ymm_high, &end.ymm_high),
             mxcsr: (start.mxcsr != end.mxcsr).then_some(end.mxcsr),
@@ -281,6 +296,7 @@ impl Delta {
         state.rflags = self.rflags.unwrap_or(start.rflags);
         state.fs_base = self.fs_base.unwrap_or(start.fs_base);
         state.gs_base = self.gs_base.unwrap_or(start.gs_base);
+        state.selectors = self.selectors.unwrap_or(start.selectors);
         apply(&mut state.xmm, &self.xmm);
         apply(&mut state.ymm_high, &self.ymm_high);
         state.mxcsr = self.mxcsr.unwrap_or(start.mxcsr);

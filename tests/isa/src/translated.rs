@@ -78,7 +78,7 @@ impl Translated {
 
     fn stop(&mut self) -> Result<Stop> {
         Ok(match self.engine.run(self.cpu) {
-            Exit::Exception(vector) => Stop { vector, address: 0 },
+            Exit::Exception(vector) => Stop { vector, address: self.cpu.error_code().into() },
             Exit::MemoryFault => {
                 let fault = self.cpu.fault;
                 match (fault.addr as i64 >> 47, fault.stack) {
@@ -140,6 +140,7 @@ fn load(state: &State, cpu: &mut CpuState) {
     cpu.set_rflags(state.rflags.into());
     cpu.fs_base = state.fs_base;
     cpu.gs_base = state.gs_base;
+    cpu.selectors = state.selectors;
     cpu.xmm = state.xmm;
     cpu.ymm_high = state.ymm_high;
     cpu.mxcsr = state.mxcsr;
@@ -161,6 +162,7 @@ fn save(cpu: &CpuState) -> State {
         rflags: cpu.rflags() as u32 & COMPARED_FLAGS,
         fs_base: cpu.fs_base,
         gs_base: cpu.gs_base,
+        selectors: cpu.selectors,
         xmm: cpu.xmm,
         ymm_high: cpu.ymm_high,
         mxcsr: cpu.mxcsr,

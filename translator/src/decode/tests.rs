@@ -213,3 +213,19 @@ fn fifteen_bytes_are_an_instruction_and_sixteen_are_not() {
         assert_eq!(as_in_iced(&bytes, IP).is_invalid(), prefixes > 3);
     }
 }
+
+/// In 64-bit mode Intel's processors ignore the operand-size prefix of near branches (SDM vol. 2, JMP).
+#[test]
+fn near_branches_have_64_bits() {
+    let code = |bytes: &[u8]| {
+        let ins = decode(bytes, 0x1_0000_0000);
+        (ins.code(), ins.len())
+    };
+    assert_eq!(code(&[0x66, 0xc3]), (Code::Retnq, 2));
+    assert_eq!(code(&[0x66, 0xe9, 1, 0, 0, 0]), (Code::Jmp_rel32_64, 6));
+    assert_eq!(code(&[0x66, 0xe8, 1, 0, 0, 0]), (Code::Call_rel32_64, 6));
+    assert_eq!(code(&[0x66, 0x74, 1]), (Code::Je_rel8_64, 3));
+    assert_eq!(code(&[0x66, 0x0f, 0x84, 1, 0, 0, 0]), (Code::Je_rel32_64, 7));
+    assert_eq!(code(&[0x66, 0xff, 0xe0]), (Code::Jmp_rm64, 3));
+    assert_eq!(code(&[0x66, 0xff, 0xd0]), (Code::Call_rm64, 3));
+}

@@ -1,6 +1,7 @@
 //! Control flow: JMP, Jcc, JRCXZ, LOOP, CALL, RET, SYSCALL, and the instructions that trap.
 
 use super::operands::{Addr, host_of};
+use super::segments;
 use super::table::{Rows, plain, row};
 use super::{BitTest, Lower, Lowered, Test, Unimplemented};
 use crate::asm::{R, Width};
@@ -123,6 +124,9 @@ fn jmp(l: &mut Lower, ins: &Instruction) -> Lowered {
         }
         return Ok(());
     }
+    if is_far(ins) {
+        return segments::far_jump(l, ins);
+    }
     indirect_target(l, ins)?;
     l.canonical(Flags::ALL);
     l.branch_indirect(false);
@@ -140,12 +144,21 @@ fn indirect_target(l: &mut Lower, ins: &Instruction) -> Lowered {
             let m = l.address(ins, 8);
             l.load(8, TARGET, m);
         }
-        _ => return Err(Unimplemented), // far and 16-bit branches
+        _ => return Err(Unimplemented), // branches of 16 bits, which the decoder does not make
     }
     Ok(())
 }
 
+/// A far JMP or CALL, which in 64-bit mode is one through memory.
+fn is_far(ins: &Instruction) -> bool {
+    use Code::*;
+    matches!(ins.code(), Jmp_m1616 | Jmp_m1632 | Jmp_m1664 | Call_m1616 | Call_m1632 | Call_m1664)
+}
+
 fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if is_far(ins) {
+        return segments::far_call(l, ins);
+    }
     let next = ins.next_ip();
     let direct = ins.op_kind(0) == OpKind::NearBranch64;
     if !direct {

@@ -464,6 +464,22 @@ fn cvtps2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     Ok(())
 }
 
+/// FRINTX of v17 for the lanes that then fit 32 bits, and FRINTI, which is never inexact, for the others.
+fn round_doubles(l: &mut Lower) {
+    let limit = l.constant(Width::X, 0x41e0_0000_0000_0000); // 2^31
+    dynasm!(l.a; .arch aarch64
+        ; frinti v18.d2, v17.d2
+        ; dup v19.d2, X(limit.0)
+        ; fcmgt v16.d2, v19.d2, v18.d2
+        ; fneg v19.d2, v19.d2
+        ; fcmge v19.d2, v18.d2, v19.d2
+        ; and v16.b16, v16.b16, v19.b16
+        ; bsl v16.b16, v17.b16, v18.b16
+        ; frintx v17.d2, v16.d2
+    );
+    l.free_temps();
+}
+
 /// CVTPD2PI and CVTTPD2PI; the conversions to 32 bits are the scalar ones, which raise the invalid
 /// exception for what does not fit 32 bits.
 fn cvtpd2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -475,7 +491,7 @@ fn cvtpd2pi(l: &mut Lower, ins: &Instruction) -> Lowered {
     match (ins.mnemonic(), l.config.host.frint) {
         (M::Cvtpd2pi, true) => l.a.word(0x6e61_ea31), // FRINT32X v17.2d, v17.2d
         (_, true) => l.a.word(0x4e61_ea31),           // FRINT32Z v17.2d, v17.2d
-        (M::Cvtpd2pi, false) => dynasm!(l.a; .arch aarch64; frintx v17.d2, v17.d2),
+        (M::Cvtpd2pi, false) => round_doubles(l),
         (_, false) => {}
     }
     let (low, high) = (l.tmp(), l.tmp());

@@ -37,6 +37,7 @@ pub mod mmx;
 pub mod moves;
 pub mod muldiv;
 pub mod operands;
+pub mod segments;
 pub mod shifts;
 pub mod sse_convert;
 pub mod sse_float;
@@ -326,11 +327,16 @@ impl<'a> Lower<'a> {
     /// the helper through the state, whose `rip` is the current instruction. Flags are spilled and reloaded in canonical
     /// form, so the state's flags are exact for the helper if they are live.
     pub fn call_helper(&mut self, h: Helper) {
+        let changed = self.flags != FlagState::CANONICAL;
         self.canonical(Flags::ALL);
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
         self.a.b_trampoline(Trampoline::CallHelper, true);
+        // An access that follows may fault, and finds other flags than the instruction began with.
+        if changed {
+            self.mark();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! sets, sign extensions of the accumulator, BSWAP, XLAT.
 
 use super::operands::{Addr, host_of, is_high_byte, width_of};
+use super::segments;
 use super::table::{Rows, plain, row};
 use super::{Lower, Lowered};
 use crate::asm::{R, Reloc, Width};
@@ -62,8 +63,8 @@ fn nop(_l: &mut Lower, _ins: &Instruction) -> Lowered {
 }
 
 fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.op0_register().is_segment_register() || ins.op1_register().is_segment_register() {
-        return mov_segment(l, ins);
+    if ins.op1_register().is_segment_register() {
+        return segments::mov(l, ins);
     }
     if ins.op0_register().is_cr()
         || ins.op1_register().is_cr()
@@ -108,28 +109,6 @@ fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
             let m = l.address(ins, size);
             l.store(size, src, m);
         }
-    }
-    Ok(())
-}
-
-/// Segment selectors are fixed in 64-bit Linux: CS 0x33, SS 0x2b, the others 0.
-fn mov_segment(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.op0_register().is_segment_register() {
-        // Loading a null or the user data selector changes nothing that 64-bit code can see.
-        l.read(ins, 1);
-        return Ok(());
-    }
-    let selector = match ins.op1_register() {
-        Register::CS => 0x33,
-        Register::SS => 0x2b,
-        _ => 0,
-    };
-    let t = if selector == 0 { R::ZR } else { l.constant(Width::W, selector) };
-    if ins.op_kind(0) == OpKind::Memory {
-        let m = l.address(ins, 2);
-        l.store(2, t, m);
-    } else {
-        l.write_register(ins.op0_register(), t);
     }
     Ok(())
 }
@@ -225,7 +204,9 @@ fn lea(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn push(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = if ins.stack_pointer_increment() == -2 { 2 } else { 8 };
     let src = match ins.op_kind(0) {
-        OpKind::Register if ins.op0_register().is_segment_register() => R::ZR,
+        OpKind::Register if ins.op0_register().is_segment_register() => {
+            l.selector(ins.op0_register())
+        }
         OpKind::Register => host_of(ins.op0_register()),
         OpKind::Memory => {
             let m = l.address(ins, size);
@@ -285,11 +266,6 @@ fn pop(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Ok(());
     }
     let reg = ins.op0_register();
-    if reg.is_segment_register() {
-        let t = l.tmp();
-        l.pop_value(t, size);
-        return Ok(());
-    }
     if size == 8 && reg != Register::RSP {
         l.pop_value(host_of(reg), 8);
         return Ok(());
@@ -310,24 +286,24 @@ fn leave(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 /// ENTER alloc, level (Intel SDM vol. 2): push rbp, copy `level - 1` frame pointers, push the new one.
+/// With words of 16 bits, too, RSP moves as a whole.
 fn enter(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.code() != Code::Enterq_imm16_imm8 {
-        return Err(super::Unimplemented);
-    }
+    let size = if ins.code() == Code::Enterq_imm16_imm8 { 8 } else { 2 };
+    let word = size as i32;
     let level = ins.immediate8_2nd() as i32 & 31;
     let allocate = u64::from(ins.immediate16());
-    l.store(8, RBP, Addr::Imm(RSP, -8));
+    l.store(size, RBP, Addr::Imm(RSP, -word));
     let t = l.tmp();
     for i in 1..level {
-        l.load(8, t, Addr::Imm(RBP, -8 * i));
-        l.store(8, t, Addr::Imm(RSP, -8 - 8 * i));
+        l.load(size, t, Addr::Imm(RBP, -word * i));
+        l.store(size, t, Addr::Imm(RSP, -word - word * i));
     }
-    l.a.sub_imm(Width::X, t, RSP, 8);
+    l.a.sub_imm(Width::X, t, RSP, size.into());
     if level > 0 {
-        l.store(8, t, Addr::Imm(RSP, -8 - 8 * level));
+        l.store(size, t, Addr::Imm(RSP, -word - word * level));
     }
-    l.a.mov(Width::X, RBP, t);
-    let total = 8 + 8 * level as u64 + allocate;
+    l.write_register(if size == 8 { Register::RBP } else { Register::BP }, t);
+    let total = u64::from(size) * (1 + level as u64) + allocate;
     l.add_constant(Width::X, RSP, RSP, -(total as i64));
     Ok(())
 }

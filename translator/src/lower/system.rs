@@ -1,9 +1,9 @@
 //! Flag transfers (PUSHF POPF LAHF SAHF CLC STC CMC CLD STD), processor information and time,
-//! segment bases, hints, IRETQ and far RET, and what is privileged.
+//! segment bases, hints, and what is privileged.
 
 use super::operands::Addr;
 use super::table::{Rows, plain, row};
-use super::{AF, Carry, FS, Lower, Lowered, PF, STATE, Unimplemented};
+use super::{AF, Carry, FS, Lower, Lowered, PF, STATE};
 use crate::asm::{Cond, R, Width};
 use crate::flags::Flags;
 use crate::helpers::Helper;
@@ -46,8 +46,6 @@ pub(super) const ROWS: Rows = &[
     plain(M::Rdgsbase, rdgsbase),
     plain(M::Wrfsbase, wrfsbase),
     plain(M::Wrgsbase, wrgsbase),
-    row(M::Iretq, iretq, Flags::ALL, Flags::NONE),
-    row(M::Retf, retf, Flags::ALL, Flags::NONE),
     plain(M::Pause, pause),
     plain(M::Prefetch, hint),
     plain(M::Prefetchw, hint),
@@ -253,43 +251,6 @@ fn wrfsbase(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn wrgsbase(l: &mut Lower, ins: &Instruction) -> Lowered {
     let base = l.read_zx(ins, 0);
     l.a.str(base, STATE, offset::GS_BASE);
-    Ok(())
-}
-
-/// IRETQ to the same privilege level: pops rip, CS, RFLAGS, rsp, SS.
-fn iretq(l: &mut Lower, _: &Instruction) -> Lowered {
-    let t = l.tmp();
-    l.load(8, t, Addr::Imm(RSP, 32)); // may fault: before anything changes
-    l.load(8, t, Addr::Imm(RSP, 0));
-    l.load(8, R(20), Addr::Imm(RSP, 16));
-    l.a.mov_imm(Width::X, R(21), u64::MAX);
-    l.call_helper(Helper::SetFlags);
-    l.load(8, R(16), Addr::Imm(RSP, 0));
-    l.load(8, RSP, Addr::Imm(RSP, 24));
-    l.branch_indirect(false);
-    Ok(())
-}
-
-/// Far RET: the code segment can only be the same.
-fn retf(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let size = match ins.code() {
-        Code::Retfq | Code::Retfq_imm16 => 8,
-        Code::Retfd | Code::Retfd_imm16 => 4,
-        _ => return Err(Unimplemented),
-    };
-    let extra = if ins.op_count() == 1 { i64::from(ins.immediate16()) } else { 0 };
-    l.canonical(Flags::ALL);
-    l.mark();
-    let fault = l.cold_raise(GP);
-    let (target, selector) = (l.tmp(), l.tmp());
-    l.load(size, selector, Addr::Imm(RSP, size as i32));
-    l.load(size, target, Addr::Imm(RSP, 0));
-    l.a.ubfx(Width::W, selector, selector, 0, 16);
-    l.a.eor_imm(Width::W, R(30), selector, 0x30);
-    l.a.sub_imm(Width::W, R(30), R(30), 3);
-    l.a.cbnz(Width::W, R(30), fault);
-    l.add_constant(Width::X, RSP, RSP, 2 * i64::from(size) + extra);
-    l.branch_indirect(false);
     Ok(())
 }
 

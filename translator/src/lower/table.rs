@@ -3,7 +3,9 @@
 //! Each family file contributes its rows; here they are put together at compile time.
 
 use super::{Lower, Lowered};
-use super::{arith, atomics, bits, control, mmx, moves, muldiv, shifts, strings, system, x87};
+use super::{
+    arith, atomics, bits, control, mmx, moves, muldiv, segments, shifts, strings, system, x87,
+};
 use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
@@ -67,6 +69,7 @@ const FAMILIES: &[Rows] = &[
     moves::CONDITIONAL_ROWS,
     moves::ROWS,
     muldiv::ROWS,
+    segments::ROWS,
     shifts::ROWS,
     strings::ROWS,
     system::ROWS,
@@ -138,8 +141,11 @@ pub fn entry(ins: &Instruction) -> &'static Entry {
 }
 
 fn entry_of(code: Code) -> &'static Entry {
-    // These string instructions share their mnemonics with SSE instructions.
+    use Code::*;
     let m = match code {
+        Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popw_FS | Popq_FS | Popw_GS
+        | Popq_GS => return &segments::LOADS,
+        // These string instructions share their mnemonics with SSE instructions.
         Code::Movsd_m32_m32 => Mnemonic::Movsq,
         Code::Cmpsd_m32_m32 => Mnemonic::Cmpsq,
         _ => code.mnemonic(),

@@ -9,10 +9,10 @@ use super::convert::Source;
 use super::f80::F80;
 use super::image;
 use super::ops::{self, Binary, Pair as Two, Target, Unary};
+use crate::guest_memory;
 use crate::helpers::Pair;
 use crate::mxcsr;
 use crate::state::CpuState;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What a helper without a result returns.
 const DONE: Pair = Pair(0, 0);
@@ -237,31 +237,11 @@ pub extern "C" fn load_control(cpu: &mut CpuState, control: u64, _: u64, _: u64)
     DONE
 }
 
-/// Writes to guest memory. A fault abandons the caller, which has changed nothing yet.
-fn write_guest<const N: usize>(address: u64, image: &[u8; N]) {
-    let p = address as *mut u8;
-    // SAFETY: a guest address is the same host address; the guest's fault handling answers for
-    // what is not mapped, and nothing of ours lies where the guest has memory.
-    unsafe {
-        // Both pages fault before either changes.
-        for end in [p, p.wrapping_add(N - 1)] {
-            AtomicU8::from_ptr(end).fetch_or(0, Ordering::Relaxed);
-        }
-        p.cast::<[u8; N]>().write_unaligned(*image);
-    }
-}
-
-/// Reads guest memory, see [`write_guest`].
-fn read_guest<const N: usize>(address: u64) -> [u8; N] {
-    // SAFETY: as in `write_guest`.
-    unsafe { (address as *const [u8; N]).read_unaligned() }
-}
-
 /// FNSTENV: address, whether in 16-bit format.
 pub extern "C" fn store_env(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
     match short {
-        0 => write_guest(address, &image::store_env(&cpu.x87)),
-        _ => write_guest(address, &image::store_short_env(&cpu.x87)),
+        0 => guest_memory::write(address, &image::store_env(&cpu.x87)),
+        _ => guest_memory::write(address, &image::store_short_env(&cpu.x87)),
     }
     image::mask_all(&mut cpu.x87);
     DONE
@@ -270,8 +250,8 @@ pub extern "C" fn store_env(cpu: &mut CpuState, address: u64, short: u64, _: u64
 /// FLDENV: address, whether in 16-bit format.
 pub extern "C" fn load_env(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
     match short {
-        0 => image::load_env(&mut cpu.x87, &read_guest(address)),
-        _ => image::load_short_env(&mut cpu.x87, &read_guest(address)),
+        0 => image::load_env(&mut cpu.x87, &guest_memory::read(address)),
+        _ => image::load_short_env(&mut cpu.x87, &guest_memory::read(address)),
     }
     DONE
 }
@@ -279,8 +259,8 @@ pub extern "C" fn load_env(cpu: &mut CpuState, address: u64, short: u64, _: u64)
 /// FNSAVE: address, whether in 16-bit format.
 pub extern "C" fn save(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
     match short {
-        0 => write_guest(address, &image::save(&cpu.x87)),
-        _ => write_guest(address, &image::short_save(&cpu.x87)),
+        0 => guest_memory::write(address, &image::save(&cpu.x87)),
+        _ => guest_memory::write(address, &image::short_save(&cpu.x87)),
     }
     ops::init(&mut cpu.x87);
     DONE
@@ -289,8 +269,8 @@ pub extern "C" fn save(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> 
 /// FRSTOR: address, whether in 16-bit format.
 pub extern "C" fn restore(cpu: &mut CpuState, address: u64, short: u64, _: u64) -> Pair {
     match short {
-        0 => image::restore(&mut cpu.x87, &read_guest(address)),
-        _ => image::short_restore(&mut cpu.x87, &read_guest(address)),
+        0 => image::restore(&mut cpu.x87, &guest_memory::read(address)),
+        _ => image::short_restore(&mut cpu.x87, &guest_memory::read(address)),
     }
     DONE
 }
@@ -300,10 +280,10 @@ pub extern "C" fn fxsave(cpu: &mut CpuState, address: u64, wide: u64, _: u64) ->
     if !address.is_multiple_of(16) {
         return Pair(1, 0);
     }
-    let mut image = read_guest(address);
+    let mut image = guest_memory::read(address);
     mxcsr::collect(cpu);
     image::fxsave(cpu, &mut image, wide != 0);
-    write_guest(address, &image);
+    guest_memory::write(address, &image);
     DONE
 }
 
@@ -312,7 +292,7 @@ pub extern "C" fn fxrstor(cpu: &mut CpuState, address: u64, wide: u64, _: u64) -
     if !address.is_multiple_of(16) {
         return Pair(1, 0);
     }
-    let image = read_guest(address);
+    let image = guest_memory::read(address);
     let valid = image::fxrstor(cpu, &image, wide != 0);
     Pair(u64::from(!valid), u64::from(mxcsr::unmasks(cpu.mxcsr)))
 }
@@ -321,7 +301,7 @@ pub extern "C" fn fxrstor(cpu: &mut CpuState, address: u64, wide: u64, _: u64) -
 pub extern "C" fn masked_store(_: &mut CpuState, address: u64, bytes: u64, mask: u64) -> Pair {
     for (i, byte) in bytes.to_le_bytes().into_iter().enumerate() {
         if mask >> (8 * i + 7) & 1 != 0 {
-            write_guest(address.wrapping_add(i as u64), &[byte]);
+            guest_memory::write(address.wrapping_add(i as u64), &[byte]);
         }
     }
     DONE
