@@ -59,16 +59,6 @@ helpers! {
     GetFlags = get_flags;
     /// POPF: new RFLAGS, mask of the bits to change.
     SetFlags = set_flags;
-    /// Segments and far transfers, see [`crate::segments`].
-    LoadSegment = segments::load;
-    LoadStackSegment = segments::load_stack;
-    AccessRights = segments::access_rights;
-    SegmentLimit = segments::limit;
-    VerifySegment = segments::verify;
-    FarJump = segments::far_jump;
-    FarCall = segments::far_call;
-    FarReturn = segments::far_return;
-    InterruptReturn = segments::interrupt_return;
     /// SHA, see [`crate::vector`].
     Sha1Rnds4 = vector::sha1rnds4;
     Sha1Nexte = vector::sha1nexte;
@@ -119,6 +109,16 @@ helpers! {
     FxRstor = x87::fxrstor;
     /// MASKMOVQ.
     MaskedStore = x87::masked_store;
+    /// Segments and far transfers, see [`crate::segments`].
+    LoadSegment = segments::load;
+    LoadStackSegment = segments::load_stack;
+    AccessRights = segments::access_rights;
+    SegmentLimit = segments::limit;
+    VerifySegment = segments::verify;
+    FarJump = segments::far_jump;
+    FarCall = segments::far_call;
+    FarReturn = segments::far_return;
+    InterruptReturn = segments::interrupt_return;
 }
 
 /// Writes the helpers' addresses into a state.
