@@ -16,7 +16,7 @@ use syscalls::host::Errno;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
 use syscalls::sigframe::MIN_SIGSTKSZ;
-use syscalls::{fds, inherit, proc_fs};
+use syscalls::{exec, fds, inherit};
 use translator::engine::{Config, MemoryOrder};
 
 /// AT_FLAGS bit of binfmt_misc's P flag (uapi/linux/binfmts.h).
@@ -148,25 +148,27 @@ impl Invocation {
         entries
     }
 
-    /// AT_EXECFN: what execve(2) was called with, a script perhaps, which binfmt_misc does not hand on.
-    fn file_name<'a>(&self, given: &'a [u8]) -> &'a [u8] {
-        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt);
-        let name = match address {
-            // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
-            Some(at) => unsafe { CStr::from_ptr(at as *const c_char) }.to_bytes(),
-            None => given,
-        };
-        if name.starts_with(proc_fs::EXE.as_bytes()) { b"/proc/self/exe" } else { name }
+    /// What the kernel was told to execute, a script perhaps, when it was the one to choose the translator.
+    fn told(&self) -> Option<&[u8]> {
+        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt)?;
+        // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
+        Some(unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes())
     }
 
-    /// What the kernel would call the process: it knows already when it was the one to choose the translator.
+    /// AT_EXECFN: what execve(2) was called with.
+    fn file_name(&self) -> Vec<u8> {
+        self.told().map_or_else(|| self.command[0].as_bytes().to_vec(), exec::name_for_guest)
+    }
+
+    /// What the kernel would call the process, if it does not do so already.
     fn process_name(&self, path: &Path) -> Option<OsString> {
-        if self.binfmt {
-            let exe = self.file_name(b"") == b"/proc/self/exe";
-            return exe.then(|| "exe".into());
-        }
         let given = Path::new(&self.command[0]);
-        let named = if given.starts_with("/dev/fd") { path } else { given };
+        let named = match self.told() {
+            Some(told) if exec::name_for_guest(told) == b"/proc/self/exe" => Path::new("exe"),
+            Some(told) if !exec::is_descriptor(told) => return None,
+            None if !given.starts_with("/dev/fd") => given,
+            _ => path,
+        };
         let name = named.file_name()?.as_bytes();
         Some(OsStr::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)).to_owned())
     }
@@ -203,7 +205,7 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
 
     let auxv = auxiliary_vector(load::vdso(memory)?, &loaded);
     let mut argv: Vec<&[u8]> = invocation.command.iter().map(|a| a.as_bytes()).collect();
-    let execfn = invocation.file_name(argv[0]);
+    let execfn = invocation.file_name();
     if let Some(name) = &invocation.program.argv0 {
         argv[0] = name.as_bytes();
     }
@@ -212,7 +214,8 @@ fn run(invocation: Invocation) -> Result<std::convert::Infallible, LoadError> {
         false => host_environment().collect(),
     };
     let environment = invocation.environment(environment);
-    let contents = Contents { argv: &argv, envp: &environment, execfn, random, auxv: &auxv };
+    let contents =
+        Contents { argv: &argv, envp: &environment, execfn: &execfn, random, auxv: &auxv };
     let stack = load::stack(memory, &contents, loaded.executable_stack)?;
 
     let image = Image {

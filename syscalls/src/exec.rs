@@ -2,6 +2,10 @@
 //! translator, which gets the program as an open descriptor. `#!` is resolved here.
 //! Every error is found before anything of the old program is lost.
 
+mod by_kernel;
+
+pub use by_kernel::{is_descriptor, name_for_guest};
+
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
@@ -34,7 +38,8 @@ static OWN_NAME: OnceLock<CString> = OnceLock::new();
 pub(crate) fn start(options: &Options) {
     let open = |role, path: &Path| {
         let held = || inherit::hold(role, File::open(path).ok()?.as_raw_fd());
-        if inherit::get(role).or_else(held).is_none() {
+        // Where the kernel starts translators, none is needed but in rare cases.
+        if inherit::get(role).or_else(held).is_none() && !options.binfmt {
             log::warn(format_args!(
                 "{} cannot be opened: no program can be executed",
                 path.display()
@@ -181,13 +186,16 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EXECVE_CHECK) != 0 {
         return Err(errno::EINVAL);
     }
+    let options = &task.runtime().options;
+    if options.binfmt && options.runner.is_empty() && options.sysroot.is_none() {
+        return by_kernel::execveat(task, call);
+    }
     let mut program = open_guest(task, dirfd, path, flags)?;
     if flags & AT_EXECVE_CHECK != 0 {
         return Ok(0);
     }
     let arguments = pointers(argv)?;
     let format = resolve_scripts(task, &mut program, dirfd)?;
-    let options = &task.runtime().options;
     match format {
         Format::Guest
             if options.binfmt && options.runner.is_empty() && !program.is_hidden(dirfd) =>
@@ -481,8 +489,13 @@ fn call(
 ) -> SysResult {
     let mut argv = arguments.to_vec();
     argv.push(0);
+    host_exec(task, [dirfd, path, argv.as_ptr() as u64, envp, flags, 0])
+}
+
+/// The same, with all its arguments as they go to the kernel.
+fn host_exec(task: &mut Task, args: [u64; 6]) -> SysResult {
     signal::before_exec(task)?;
-    let result = task.host_call(nr::execveat, [dirfd, path, argv.as_ptr() as u64, envp, flags, 0]);
+    let result = task.host_call(nr::execveat, args);
     signal::after_failed_exec(task);
     result
 }
