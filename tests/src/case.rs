@@ -1,4 +1,4 @@
-//! One whole program: run natively twice, then translated, and judged.
+//! One whole program: its reference run, its translated run, and the judgement.
 
 use std::{
     collections::HashSet,
@@ -14,33 +14,65 @@ use anyhow::{Context, Result};
 use crate::{
     compare,
     list::{Program, Size},
-    sandbox::{End, Outcome, Sandbox},
+    sandbox::{End, Kept, Outcome, Sandbox},
 };
 
-/// Where programs come from and how they are translated.
+/// Where programs come from, and how they are run.
 pub struct Setting {
-    /// The translator.
-    pub demotic: PathBuf,
-    /// What runs the translator, where the processor cannot.
-    pub runner: Option<PathBuf>,
-    /// The x86_64 root of the programs.
-    pub sysroot: PathBuf,
-    /// Can x86_64 programs be run here without the translator?
-    pub native: bool,
+    /// What a translated run must be like.
+    pub reference: Reference,
+    /// How programs come to be translated.
+    pub translation: Translation,
+    /// The root directory of the programs.
+    pub root: PathBuf,
     /// How large the programs' work is made.
     pub size: Size,
     /// Holds the folders of files that programs find in theirs.
     pub files: PathBuf,
-    /// Where programs run.
+    /// Where programs run: a folder below their root.
     pub work: PathBuf,
+    /// What the programs' time limits are multiplied with.
+    pub patience: u32,
 }
+
+/// What a translated run is compared with.
+pub enum Reference {
+    /// Native runs, here and now.
+    Native,
+    /// What an earlier [`Translation::None`] kept in its folder of this path.
+    Recorded(PathBuf),
+    /// The same program built for this processor, which must have the same exit status: where the builds are.
+    Control(PathBuf),
+    /// Nothing but the exit status it should have.
+    Status,
+}
+
+/// How programs are translated.
+pub enum Translation {
+    /// Not at all.
+    None,
+    /// By calling the translator.
+    Call {
+        /// The translator.
+        demotic: PathBuf,
+        /// What runs the translator, where the processor cannot.
+        runner: Option<PathBuf>,
+        /// The x86_64 root of the programs.
+        sysroot: PathBuf,
+    },
+    /// The kernel does it, and has no other way to run them.
+    Kernel,
+}
+
+/// Where the programs of [`Reference::Control`] are, by processor.
+pub const BUILDS: [&str; 2] = ["arm64", "x86_64"];
 
 /// How a test went: what is wrong, if anything, and how long both ways took.
 pub struct Verdict {
     /// What is wrong.
     pub problems: Vec<String>,
-    /// The native run.
-    pub native: Duration,
+    /// The reference run.
+    pub reference: Duration,
     /// The translated run.
     pub translated: Duration,
 }
@@ -48,35 +80,41 @@ pub struct Verdict {
 impl Setting {
     /// Runs one program both ways and judges it.
     pub fn judge(&self, program: &Program) -> Result<Verdict> {
-        let sandbox = Sandbox::new(self.work.join(&program.name))?;
+        let sandbox = Sandbox::new(self.work.join(&program.name), &self.root)?;
         let mut verdict =
-            Verdict { problems: Vec::new(), native: Duration::ZERO, translated: Duration::ZERO };
-        let native =
-            if self.native { self.natively(program, &sandbox, &mut verdict)? } else { None };
-        if !verdict.problems.is_empty() {
-            return Ok(verdict);
-        }
-        let record = sandbox.file("exec.trace");
-        let translated =
-            self.run(&sandbox, "translated", program, self.translated(program, &record))?;
-        verdict.translated = translated.took;
-        match &native {
-            Some(native) => {
-                verdict.problems.extend(compare::outcomes(native, &translated, &program.ignore)?)
-            }
-            None if translated.end != End::Exit(program.status) => {
-                verdict.problems.push(format!(
-                    "ended with {}, not with status {}",
-                    translated.end, program.status
-                ));
-            }
-            None => {}
-        }
-        verdict.problems.extend(not_translated(program, &record, &self.sysroot));
-        if !verdict.problems.is_empty() {
-            verdict.problems.push(complaints(&translated)?);
+            Verdict { problems: Vec::new(), reference: Duration::ZERO, translated: Duration::ZERO };
+        let reference = self.refer(program, &sandbox, &mut verdict)?;
+        if verdict.problems.is_empty() && !matches!(self.translation, Translation::None) {
+            self.translate(program, &sandbox, reference.as_ref(), &mut verdict)?;
         }
         Ok(verdict)
+    }
+
+    /// What the translated run is to be compared with, if with more than the exit status.
+    fn refer(
+        &self,
+        program: &Program,
+        sandbox: &Sandbox,
+        verdict: &mut Verdict,
+    ) -> Result<Option<Kept>> {
+        match &self.reference {
+            Reference::Native => self.natively(program, sandbox, verdict),
+            Reference::Recorded(folder) => {
+                let kept = Kept::of(&folder.join(&program.name), NATIVE);
+                if !kept.stdout.exists() {
+                    verdict.problems.push("no native run of it was recorded".into());
+                }
+                Ok(Some(kept))
+            }
+            Reference::Control(_) => {
+                let line = self.command_line(program, BUILDS[0], BUILDS[1]);
+                let control = self.run(sandbox, "control", program, command(&line))?;
+                verdict.reference = control.took;
+                expect("the control", &control, program, verdict)?;
+                Ok(None)
+            }
+            Reference::Status => Ok(None),
+        }
     }
 
     /// The native run, done twice: a program that does not do the same twice is no test.
@@ -85,32 +123,60 @@ impl Setting {
         program: &Program,
         sandbox: &Sandbox,
         verdict: &mut Verdict,
-    ) -> Result<Option<Outcome>> {
+    ) -> Result<Option<Kept>> {
         let line = program.command_line();
-        let command = || {
-            let mut command = Command::new(&line[0]);
-            command.args(&line[1..]);
-            command
-        };
-        let once = self.run(sandbox, "native", program, command())?;
-        verdict.native = once.took;
-        if once.end != End::Exit(program.status) {
-            verdict.problems.push(format!(
-                "natively it ended with {}, not with status {}",
-                once.end, program.status
-            ));
-            verdict.problems.push(complaints(&once)?);
-            return Ok(None);
+        let once = self.run(sandbox, NATIVE, program, command(&line))?;
+        verdict.reference = once.took;
+        expect("natively it", &once, program, verdict)?;
+        if verdict.problems.is_empty() {
+            let again = self.run(sandbox, "again", program, command(&line))?;
+            let mut differences = compare::files(&once.kept, &again.kept, &program.ignore)?;
+            differences.extend(unlike(&again, program.status));
+            if !differences.is_empty() {
+                let problem = "it does not do the same twice natively, so it is no test";
+                verdict.problems.push(problem.into());
+                verdict.problems.extend(differences);
+            }
         }
-        let again = self.run(sandbox, "again", program, command())?;
-        let differences = compare::outcomes(&once, &again, &program.ignore)?;
-        if !differences.is_empty() {
-            verdict
-                .problems
-                .push("it does not do the same twice natively, so it is no test".into());
-            verdict.problems.extend(differences);
+        if !verdict.problems.is_empty() {
+            // Nothing is to be compared with it.
+            fs::remove_file(&once.kept.stdout)?;
         }
-        Ok(Some(once))
+        Ok(Some(once.kept))
+    }
+
+    /// The translated run, judged.
+    fn translate(
+        &self,
+        program: &Program,
+        sandbox: &Sandbox,
+        reference: Option<&Kept>,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
+        let record = sandbox.file("exec.trace");
+        let line = self.command_line(program, BUILDS[1], BUILDS[0]);
+        let mut translated = command(&line);
+        if let Translation::Call { demotic, runner, sysroot } = &self.translation {
+            translated = Command::new(runner.as_ref().unwrap_or(demotic));
+            if let Some(runner) = runner {
+                translated.arg(demotic).arg("--runner").arg(runner);
+            }
+            translated.arg("--sysroot").arg(sysroot).arg("--trace-exec").arg(&record).args(line);
+        }
+        let translated = self.run(sandbox, "translated", program, translated)?;
+        verdict.translated = translated.took;
+        let problems = &mut verdict.problems;
+        problems.extend(unlike(&translated, program.status));
+        if let Some(reference) = reference {
+            problems.extend(compare::files(reference, &translated.kept, &program.ignore)?);
+        }
+        if let Translation::Call { sysroot, .. } = &self.translation {
+            problems.extend(not_translated(program, &record, sysroot));
+        }
+        if !problems.is_empty() {
+            problems.push(complaints(&translated.kept)?);
+        }
+        Ok(())
     }
 
     fn run(
@@ -121,27 +187,45 @@ impl Setting {
         command: Command,
     ) -> Result<Outcome> {
         let files = self.files.join(program.files.as_ref().unwrap_or(&program.name));
-        let limit = program.limit(self.size);
+        let limit = program.limit(self.size) * self.patience;
         sandbox.run(name, command, &files, &program.sizes(self.size), limit)
     }
 
-    fn translated(&self, program: &Program, record: &Path) -> Command {
-        let mut command = match &self.runner {
-            Some(runner) => {
-                let mut command = Command::new(runner);
-                command.arg(&self.demotic).arg("--runner").arg(runner);
-                command
+    /// The command line, with `{own}` and `{other}` the folders of a control's builds.
+    fn command_line(&self, program: &Program, own: &str, other: &str) -> Vec<String> {
+        let mut line = program.command_line();
+        if let Reference::Control(builds) = &self.reference {
+            let folder = |name| builds.join(name).display().to_string();
+            for word in &mut line {
+                *word = word.replace("{own}", &folder(own)).replace("{other}", &folder(other));
             }
-            None => Command::new(&self.demotic),
-        };
-        command
-            .arg("--sysroot")
-            .arg(&self.sysroot)
-            .arg("--trace-exec")
-            .arg(record)
-            .args(program.command_line());
-        command
+        }
+        line
     }
+}
+
+/// What a native run is kept under.
+const NATIVE: &str = "native";
+
+fn command(line: &[String]) -> Command {
+    let mut command = Command::new(&line[0]);
+    command.args(&line[1..]);
+    command
+}
+
+/// How a run ended, if not with the exit status it should have.
+fn unlike(outcome: &Outcome, status: i32) -> Option<String> {
+    (outcome.end != End::Exit(status))
+        .then(|| format!("ended with {}, not with status {status}", outcome.end))
+}
+
+/// Notes how a reference run ended, if not as it should.
+fn expect(what: &str, outcome: &Outcome, program: &Program, verdict: &mut Verdict) -> Result<()> {
+    if let Some(problem) = unlike(outcome, program.status) {
+        verdict.problems.push(format!("{what} {problem}"));
+        verdict.problems.push(complaints(&outcome.kept)?);
+    }
+    Ok(())
 }
 
 /// The programs that should have been translated and are not in the translator's record of what it loaded.
@@ -170,14 +254,18 @@ fn names(program: &str, sysroot: &Path) -> Vec<OsString> {
     targets.chain([own.clone()]).collect()
 }
 
-/// The last lines of standard error.
-fn complaints(outcome: &Outcome) -> Result<String> {
-    let bytes = fs::read(&outcome.kept.stderr).context("standard error")?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
-    let last =
-        lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line:.200}\n"));
-    Ok(format!("standard error ends with:\n{}", last.collect::<String>()))
+/// The last lines of both outputs.
+fn complaints(kept: &Kept) -> Result<String> {
+    let mut text = String::new();
+    for (name, file) in [("standard output", &kept.stdout), ("standard error", &kept.stderr)] {
+        let bytes = fs::read(file).context(name)?;
+        let lines = String::from_utf8_lossy(&bytes);
+        let lines: Vec<_> = lines.lines().collect();
+        let last = &lines[lines.len().saturating_sub(15)..];
+        text += &format!("{name} ends with:\n");
+        text.extend(last.iter().map(|line| format!("    {line:.200}\n")));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -11,19 +11,16 @@ use std::{
 use anyhow::{Context, Result};
 use similar::TextDiff;
 
-use crate::sandbox::Outcome;
+use crate::sandbox::Kept;
 
 /// How many lines of a difference are shown.
 const SHOWN: usize = 40;
 
-/// What differs, in a few lines; nothing when the runs are alike.
-pub fn outcomes(left: &Outcome, right: &Outcome, ignore: &[String]) -> Result<Vec<String>> {
+/// What differs in standard output and in the files written, in a few lines; nothing when the runs are alike.
+pub fn files(left: &Kept, right: &Kept, ignore: &[String]) -> Result<Vec<String>> {
     let mut differences = Vec::new();
-    if left.end != right.end {
-        differences.push(format!("ended with {}, not with {}", right.end, left.end));
-    }
-    differences.extend(contents("standard output", &left.kept.stdout, &right.kept.stdout)?);
-    let (left, right) = (entries(&left.kept.files)?, entries(&right.kept.files)?);
+    differences.extend(contents("standard output", &left.stdout, &right.stdout)?);
+    let (left, right) = (entries(&left.files)?, entries(&right.files)?);
     let names: BTreeSet<_> = left.keys().chain(right.keys()).collect();
     for name in names {
         if ignore.iter().any(|ignored| name.starts_with(ignored)) {

@@ -1,9 +1,13 @@
 //! One run of a program: in a folder of its own, with an environment that does not vary, under a time limit.
 
 use std::{
+    ffi::CString,
     fs::{self, File},
     io,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::{
+        ffi::OsStrExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
@@ -45,9 +49,19 @@ pub struct Kept {
     pub files: PathBuf,
 }
 
+impl Kept {
+    /// Where the results of the run called `name` are kept, in the folder of its test.
+    pub fn of(folder: &Path, name: &str) -> Self {
+        let file = |kind| folder.join(format!("{name}{kind}"));
+        Self { stdout: file(".stdout"), stderr: file(".stderr"), files: file("") }
+    }
+}
+
 /// The folder of one test. Each run happens in the same place, so that paths a program prints do not differ.
 pub struct Sandbox {
     folder: PathBuf,
+    /// The root directory of the programs.
+    root: PathBuf,
 }
 
 /// What every run finds in its environment.
@@ -61,11 +75,17 @@ const ENVIRONMENT: [(&str, &str); 6] = [
 ];
 
 impl Sandbox {
-    /// Empties `folder` and takes it.
-    pub fn new(folder: PathBuf) -> Result<Self> {
+    /// Empties `folder` and takes it; programs have `root` as their root directory, in which it is.
+    pub fn new(folder: PathBuf, root: &Path) -> Result<Self> {
         remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { folder: folder.canonicalize()? })
+        Ok(Self { folder: folder.canonicalize()?, root: root.canonicalize()? })
+    }
+
+    /// What programs call a file of this root.
+    fn inside(&self, path: &Path) -> Result<PathBuf> {
+        let below = path.strip_prefix(&self.root).context("programs run outside their root")?;
+        Ok(Path::new("/").join(below))
     }
 
     /// A file beside the runs.
@@ -83,11 +103,7 @@ impl Sandbox {
         limit: Duration,
     ) -> Result<Outcome> {
         let (work, temporary) = (self.file("work"), self.file("tmp"));
-        let kept = Kept {
-            stdout: self.file(&format!("{name}.stdout")),
-            stderr: self.file(&format!("{name}.stderr")),
-            files: self.file(name),
-        };
+        let kept = Kept::of(&self.folder, name);
         fs::create_dir(&work)?;
         fs::create_dir(&temporary)?;
         if files.is_dir() {
@@ -98,12 +114,16 @@ impl Sandbox {
             .env_clear()
             .envs(ENVIRONMENT)
             .envs(sizes.iter().map(|(name, value)| (name, value)))
-            .env("HOME", &work)
-            .env("TMPDIR", &temporary)
+            .env("HOME", self.inside(&work)?)
+            .env("TMPDIR", self.inside(&temporary)?)
             .stdin(Stdio::null())
             .stdout(File::create(&kept.stdout)?)
             .stderr(File::create(&kept.stderr)?)
             .process_group(0);
+        close_on_exec(&mut command);
+        if self.root != Path::new("/") {
+            chroot(&mut command, &self.root)?;
+        }
         let start = Instant::now();
         let end = within(command, limit)?;
         let took = start.elapsed();
@@ -111,6 +131,26 @@ impl Sandbox {
         remove(&temporary)?;
         Ok(Outcome { end, took, kept })
     }
+}
+
+/// Keeps from a command what this program itself was left open, which differs from one caller to the next.
+fn close_on_exec(command: &mut Command) {
+    // SAFETY: one system call, which changes flags of descriptors.
+    unsafe {
+        command.pre_exec(|| {
+            // Kernels before 5.11 do not know it; there it is as it was.
+            libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
+            Ok(())
+        });
+    }
+}
+
+/// Has a command run with `root` as its root directory, where the folder it begins in must be.
+fn chroot(command: &mut Command, root: &Path) -> Result<()> {
+    let root = CString::new(root.as_os_str().as_bytes())?;
+    // SAFETY: between fork and exec only a system call is made, with memory that is there already.
+    unsafe { command.pre_exec(move || Ok(rustix::process::chroot(&root)?)) };
+    Ok(())
 }
 
 /// Runs a command to its end or to the limit, and ends what it left behind in its process group.
@@ -185,7 +225,7 @@ mod tests {
 
     fn run(script: &str, limit: Duration) -> Outcome {
         let folder = tempfile::tempdir().unwrap();
-        let sandbox = Sandbox::new(folder.path().join("case")).unwrap();
+        let sandbox = Sandbox::new(folder.path().join("case"), Path::new("/")).unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         sandbox.run("native", command, Path::new("/nonexistent"), &[], limit).unwrap()
@@ -197,6 +237,14 @@ mod tests {
         let outcome = run("sleep 600 & sleep 600", Duration::from_millis(300));
         assert_eq!(outcome.end, End::TimeLimit);
         assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_run_inherits_no_descriptors() {
+        let file = File::open("/").unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        let look = format!("test -e /proc/$$/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        assert_eq!(run(&look, Duration::from_secs(60)).end, End::Exit(1));
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn different_output_is_shown() {
 
 #[test]
 fn a_different_exit_status_is_shown() {
-    fails_with(ONE, r#""$@"; exit 4"#, "ended with exit status 4, not with exit status 3");
+    fails_with(ONE, r#""$@"; exit 4"#, "ended with exit status 4, not with status 3");
 }
 
 #[test]

@@ -67,7 +67,8 @@ static inline long need(const char *what, long result)
     return result;
 }
 
-/* Waits for a child; its failures are ours. A child that could not execute ends with 200 + errno. */
+/* Waits for a child; its failures are ours. A child that could not execute ends with NOT_EXECUTED + errno. */
+#define NOT_EXECUTED 160
 static inline int ended(const char *what, pid_t child)
 {
     int status = 0;
@@ -89,7 +90,7 @@ static inline void all_well(const char *what, pid_t child)
 __attribute__((noreturn)) static inline void not_executed(void)
 {
     fflush(stdout);
-    _exit(200 + (errno < 55 ? errno : 54));
+    _exit(NOT_EXECUTED + (errno < 95 ? errno : 95));
 }
 
 static inline pid_t start(void)

@@ -32,8 +32,8 @@ static void executes(const char *what, const char *path, const char *expected)
         have += n;
     close(ends[0]);
     int status = ended(what, pid);
-    if (status >= 200)
-        snprintf(text, sizeof text, "%s", strerrorname_np(status - 200));
+    if (status >= NOT_EXECUTED)
+        snprintf(text, sizeof text, "%s", strerrorname_np(status - NOT_EXECUTED));
     same(what, text, expected);
 }
 

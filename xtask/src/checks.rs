@@ -50,6 +50,8 @@ enum Part {
     Demo,
     /// Whole programs, native beside translated.
     Programs,
+    /// What only an arm64 kernel can show: the tests of the virtual machine.
+    Vm,
 }
 
 /// One command that checks something; or why there can be none.
@@ -153,6 +155,20 @@ impl Part {
                     .and_then(|demotic| programs(&demotic, options));
                 vec![check("whole programs, native beside translated", programs)]
             }
+            // It takes long: it is run when it is asked for.
+            Self::Vm if options.part != Some(Self::Vm) => Vec::new(),
+            Self::Vm if cfg!(not(target_arch = "x86_64")) => {
+                say("the virtual machine is left out: only an x86_64 machine can make it");
+                Vec::new()
+            }
+            Self::Vm => {
+                let vm = std::env::current_exe().map_err(Into::into).map(|xtask| {
+                    let mut vm = Command::new(xtask);
+                    vm.args(["vm", "test"]).args(filter);
+                    vm
+                });
+                vec![check("the virtual machine", vm)]
+            }
         }
     }
 }
@@ -204,7 +220,7 @@ fn run(mut command: Command) -> Result<(u64, u64)> {
 }
 
 /// The counts in a last line: `test result: ok. 5 passed; 0 failed; …` of libtest, or `5 passed, 0 failed`.
-fn counted(line: &str) -> Option<(u64, u64)> {
+pub fn counted(line: &str) -> Option<(u64, u64)> {
     let (line, separator) = match line.strip_prefix("test result: ") {
         Some(result) => (result.split_once(". ")?.1, " passed; "),
         None => (line, " passed, "),

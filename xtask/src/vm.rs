@@ -9,11 +9,19 @@ mod recipe;
 mod request;
 mod roots;
 mod shell;
+mod startup;
 mod step;
+mod suite;
 mod translator;
 mod twin;
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -53,6 +61,10 @@ struct KernelOption {
 enum Command {
     /// Run a command in the machine, booted if it is not; its output and exit status are this one's.
     Run(Run),
+    /// Run the tests that need the machine, in one of their own. The last line is `N passed, N failed`.
+    Test(Test),
+    /// Measure what it takes to start programs, natively, by Demotic and by qemu-user, in a machine of its own.
+    Startup(KernelOption),
     /// Switch machines off: all of them, or that of --kernel.
     Stop(KernelOption),
     /// Say which machines are running, and where what they are made of is kept.
@@ -74,6 +86,14 @@ struct Run {
     /// The command.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
+}
+
+#[derive(clap::Args)]
+struct Test {
+    #[command(flatten)]
+    kernel: KernelOption,
+    /// Only the tests with this in their name.
+    filter: Option<String>,
 }
 
 /// The exit status of a command that was ended at its time limit, as timeout(1) has it.
@@ -108,6 +128,10 @@ pub fn vm(options: &Options) -> Result<ExitCode> {
             }
             Ok(exit_code(status.unwrap_or(TIMED_OUT)))
         }
+        Some(Command::Test(Test { kernel, filter })) => {
+            test(kernel.kernel.as_deref(), filter.as_deref())
+        }
+        Some(Command::Startup(KernelOption { kernel })) => startup(kernel.as_deref()),
         Some(Command::Stop(KernelOption { kernel })) => stop(kernel.as_deref()),
         Some(Command::Status) => status(),
         Some(Command::Clean) => {
@@ -120,37 +144,82 @@ pub fn vm(options: &Options) -> Result<ExitCode> {
 
 /// A machine that is up, with the translator of this tree registered.
 fn ready(kernel: Option<&str>) -> Result<Machine> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!(
-            "the machine's x86_64 root is made by an x86_64 processor: it needs an x86_64 machine"
-        );
-    }
-    setup::ensure(For::Vm);
+    let workshop = Workshop::open()?;
     let recipe = Recipe::read();
     let kernel = recipe.kernel(kernel)?;
     let demotic = Toolchain::find(false)?.build()?;
     let machine = Machine::new(folder().join(&kernel.name))?;
-    machine.boot(|| parts(&recipe, kernel))?;
+    machine.boot(|| workshop.parts(&recipe, kernel).map(|(parts, _)| parts))?;
     translator::install(&machine, &demotic)?;
     Ok(machine)
 }
 
-/// What a machine is booted from, fetched and built where it is not there yet.
-fn parts(recipe: &Recipe, kernel: &recipe::Kernel) -> Result<Parts> {
-    let cache = Cache::open()?;
-    let steps = Steps::new(cache.folder().join("logs"))?;
-    let workshop = &Workshop { cache, steps };
-    let (fetched, roots) = std::thread::scope(|scope| {
-        let fetched = scope.spawn(|| kernel::fetch(workshop, kernel));
-        let roots = roots::build(workshop, recipe);
-        (fetched.join().expect("no panic"), roots)
-    });
-    let fetched = fetched?;
-    Ok(Parts {
-        image: fetched.image()?,
-        initrd: initrd::build(workshop, recipe, &kernel.name, &fetched)?,
-        disks: image::build(workshop, &roots?)?,
+/// The tests, in a machine booted for them and stopped after them, whatever comes of them.
+fn test(kernel: Option<&str>, filter: Option<&str>) -> Result<ExitCode> {
+    let (workshop, recipe) = (Workshop::open()?, Recipe::read());
+    let builds = suite::Builds::new(&Toolchain::find(false)?)?;
+    alone("test", &workshop, &recipe, kernel, |machine, x86_64| {
+        suite::test(machine, &workshop.steps, &builds, x86_64, filter)
     })
+}
+
+/// The figures of starts, in the same way.
+fn startup(kernel: Option<&str>) -> Result<ExitCode> {
+    let (workshop, recipe) = (Workshop::open()?, Recipe::read());
+    let demotic = Toolchain::find(false)?.build()?;
+    alone("startup", &workshop, &recipe, kernel, |machine, _| {
+        startup::measure(machine, &workshop, &recipe, &demotic)
+    })
+}
+
+/// Does something in a machine that is booted for it, and stopped after it whatever comes of it; with the x86_64 root
+/// also here.
+fn alone(
+    purpose: &str,
+    workshop: &Workshop,
+    recipe: &Recipe,
+    kernel: Option<&str>,
+    work: impl FnOnce(&Machine, &Path) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let kernel = recipe.kernel(kernel)?;
+    let (parts, x86_64) = workshop.parts(recipe, kernel)?;
+    let machine = Machine::new(folder().join(format!("{purpose}-{}", kernel.name)))?;
+    if machine.running()? {
+        say("a machine that was left running is stopped");
+        machine.stop()?;
+    }
+    machine.boot(|| Ok(parts))?;
+    let done = work(&machine, &x86_64);
+    machine.stop()?;
+    done
+}
+
+impl Workshop {
+    fn open() -> Result<Self> {
+        if std::env::consts::ARCH != "x86_64" {
+            bail!("the machine's x86_64 root is made by an x86_64 processor, which this is not");
+        }
+        setup::ensure(For::Vm);
+        let cache = Cache::open()?;
+        let steps = Steps::new(cache.folder().join("logs"))?;
+        Ok(Self { cache, steps })
+    }
+
+    /// What a machine is booted from, fetched and built where it is not there yet; and the x86_64 root.
+    fn parts(&self, recipe: &Recipe, kernel: &recipe::Kernel) -> Result<(Parts, PathBuf)> {
+        let (fetched, roots) = std::thread::scope(|scope| {
+            let fetched = scope.spawn(|| kernel::fetch(self, kernel));
+            let roots = roots::build(self, recipe);
+            (fetched.join().expect("no panic"), roots)
+        });
+        let (fetched, roots) = (fetched?, roots?);
+        let parts = Parts {
+            image: fetched.image()?,
+            initrd: initrd::build(self, recipe, &kernel.name, &fetched)?,
+            disks: image::build(self, &roots)?,
+        };
+        Ok((parts, roots.x86_64))
+    }
 }
 
 /// Where machines have their folders.

@@ -1,4 +1,8 @@
-//! Runs the whole programs of `programs.toml`, natively and translated. The last line is `N passed, N failed`.
+//! Runs the programs of a list, natively and translated, and compares. The last line is `N passed, N failed`.
+//!
+//! Where both can be done, both are done here (`--demotic`). For a machine whose kernel knows the translator, a native
+//! run elsewhere is recorded (`--record`), and translated runs are compared with that (`--recorded`) or with builds
+//! for the machine's own processor (`--control`).
 
 use std::{
     path::{Path, PathBuf},
@@ -10,25 +14,30 @@ use std::{
 use anyhow::Result;
 use clap::Parser;
 use demotic_tests::{
-    case::{Setting, Verdict},
+    case::{Reference, Setting, Translation, Verdict},
     list::{self, Program, Size},
 };
 
-/// Runs whole programs natively and translated, and compares.
+/// Runs programs natively and translated, and compares.
 #[derive(Parser)]
 struct Options {
-    /// The translator.
-    #[arg(long)]
-    demotic: PathBuf,
+    #[command(flatten)]
+    way: Way,
     /// What runs the translator, where the processor cannot.
     #[arg(long)]
     runner: Option<PathBuf>,
     /// The x86_64 root of the programs.
     #[arg(long, default_value = "/")]
     sysroot: PathBuf,
-    /// Where programs run.
+    /// The root directory that programs are given.
+    #[arg(long, default_value = "/")]
+    root: PathBuf,
+    /// Where programs run, below their root.
     #[arg(long)]
     work: PathBuf,
+    /// What time limits are multiplied with.
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
     /// The list of programs; beside it, the folder `programs` with their files.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/programs.toml"))]
     list: PathBuf,
@@ -45,6 +54,24 @@ struct Options {
     filter: Option<String>,
 }
 
+/// What is run, and what it is compared with.
+#[derive(clap::Args)]
+#[group(required = true)]
+struct Way {
+    /// Run programs natively if the processor can, and with this translator.
+    #[arg(long)]
+    demotic: Option<PathBuf>,
+    /// Run them natively and keep what comes of it where they run.
+    #[arg(long)]
+    record: bool,
+    /// Have the kernel run them translated, and compare with what `--record` kept in this folder.
+    #[arg(long)]
+    recorded: Option<PathBuf>,
+    /// Have the kernel run the programs of this folder's arm64 and x86_64; both must end with the same status.
+    #[arg(long)]
+    control: Option<PathBuf>,
+}
+
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let size = match (options.quick, options.full) {
@@ -57,20 +84,31 @@ fn main() -> Result<ExitCode> {
             && !(program.slow && options.quick)
     };
     let programs: Vec<_> = list::read(&options.list)?.into_iter().filter(chosen).collect();
-    let setting = Setting {
-        demotic: options.demotic,
-        runner: options.runner,
-        sysroot: options.sysroot,
-        native: cfg!(target_arch = "x86_64"),
-        size,
-        files: options.list.parent().unwrap_or(Path::new(".")).join("programs"),
-        work: options.work,
+    let (reference, translation) = match options.way {
+        Way { recorded: Some(folder), .. } => (Reference::Recorded(folder), Translation::Kernel),
+        Way { control: Some(folder), .. } => (Reference::Control(folder), Translation::Kernel),
+        Way { demotic: Some(demotic), .. } => {
+            let (runner, sysroot) = (options.runner, options.sysroot);
+            let reference =
+                if cfg!(target_arch = "x86_64") { Reference::Native } else { Reference::Status };
+            (reference, Translation::Call { demotic, runner, sysroot })
+        }
+        _ => (Reference::Native, Translation::None),
     };
-    if !setting.native {
+    if matches!(reference, Reference::Status) {
         eprintln!(
             "no x86_64 processor here: outputs are not compared, exit statuses and children are"
         );
     }
+    let setting = Setting {
+        reference,
+        translation,
+        root: options.root,
+        size,
+        files: options.list.parent().unwrap_or(Path::new(".")).join("programs"),
+        work: options.work,
+        patience: options.patience,
+    };
     let (next, failed) = (AtomicUsize::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..options.jobs {
@@ -91,11 +129,11 @@ fn main() -> Result<ExitCode> {
 fn report(program: &Program, judged: Result<Verdict>) -> bool {
     let problems = match judged {
         Ok(verdict) if verdict.problems.is_empty() => {
-            let (native, translated) =
-                (verdict.native.as_secs_f64(), verdict.translated.as_secs_f64());
             println!(
-                "ok      {:24} native {native:6.2} s, translated {translated:6.2} s",
-                program.name
+                "ok      {:24} reference {:6.2} s, translated {:6.2} s",
+                program.name,
+                verdict.reference.as_secs_f64(),
+                verdict.translated.as_secs_f64()
             );
             return true;
         }

@@ -1,6 +1,7 @@
 //! A machine: booted, found again, and stopped. Its folder holds its share, its console's output and its channels.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::{
@@ -78,29 +79,49 @@ impl Machine {
 
     /// Is it running? QEMU inherits a locked file, so that no process number has to be trusted.
     pub fn running(&self) -> Result<bool> {
-        Ok(self.lock()?.is_none())
+        Ok(self.lock(FlockOperation::NonBlockingLockShared)?.is_none())
     }
 
-    /// The lock that a running machine holds; `None` when one does.
-    fn lock(&self) -> Result<Option<File>> {
-        let file = File::create(self.file("lock"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    /// The lock that a running machine holds for itself alone; `None` when one does.
+    fn lock(&self, how: FlockOperation) -> Result<Option<File>> {
+        let file = File::create(self.file("machine.lock"))?;
+        match flock(&file, how) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Boots the machine from `parts` and waits until it takes requests; only waits if it is running.
+    /// Boots the machine from `parts` and waits until it takes requests; only waits if it is running. One that does
+    /// not come up is booted once more.
     pub fn boot(&self, parts: impl FnOnce() -> Result<Parts>) -> Result<()> {
         if !self.running()? {
             let parts = parts()?;
-            // Someone else may have been quicker.
-            if let Some(lock) = self.lock()? {
+            self.begin(&parts)?;
+            let Err(error) = self.wait() else { return Ok(()) };
+            say(&format!("{error:#}\n── this machine is ended, and booted once more"));
+            if self.running()? {
+                self.stop()?;
+            }
+            self.begin(&parts)?;
+        }
+        self.wait()
+    }
+
+    /// Begins to boot, unless someone else is quicker.
+    fn begin(&self, parts: &Parts) -> Result<()> {
+        // Someone may hold the lock for a moment who is only looking.
+        while !self.running()? {
+            if let Some(lock) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
                 self.prepare()?;
-                self.start(&parts, &lock)?;
+                return self.start(parts, &lock);
             }
         }
+        Ok(())
+    }
+
+    /// Waits until the machine is up; one that is not shows the end of its console's output.
+    fn wait(&self) -> Result<()> {
         if !self.description().is_empty() {
             return Ok(());
         }
@@ -108,14 +129,15 @@ impl Machine {
         let progress = Progress::new("booting");
         while self.description().is_empty() {
             if !self.running()? {
-                bail!(
-                    "the machine ended at once\n{}\n{}",
-                    self.tail("qemu.log"),
-                    self.tail("console.log")
-                );
+                let logs = [self.tail("qemu.log"), self.tail("console.log")].join("\n");
+                bail!("the machine ended before it was up\n{logs}");
             }
             if start.elapsed() > BOOT_LIMIT {
-                bail!("not up after {} s\n{}", BOOT_LIMIT.as_secs(), self.tail("console.log"));
+                bail!(
+                    "the machine is not up after {} s\n{}",
+                    BOOT_LIMIT.as_secs(),
+                    self.tail("console.log")
+                );
             }
             progress.tick();
             thread::sleep(Duration::from_millis(50));
@@ -134,7 +156,7 @@ impl Machine {
             let path = entry?.path();
             if path.is_dir() {
                 fs::remove_dir_all(path)?;
-            } else if path != self.file("lock") {
+            } else if path.extension() != Some(OsStr::new("lock")) {
                 fs::remove_file(path)?;
             }
         }

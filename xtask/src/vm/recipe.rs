@@ -17,6 +17,8 @@ pub struct Recipe {
     pub x86_64: Root,
     /// The arm64 root.
     pub arm64: Root,
+    /// The other translator, for `cargo xtask vm startup`.
+    pub beside: Beside,
 }
 
 /// A kernel.
@@ -29,6 +31,18 @@ pub struct Kernel {
     pub suite: String,
     /// The package that depends on the newest of its kind.
     pub package: String,
+}
+
+/// Another translator.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// The suite it comes from.
+    pub suite: String,
+    /// Its package.
+    pub package: String,
+    /// Its program, in the package.
+    pub program: String,
 }
 
 /// Modules, by what needs them.

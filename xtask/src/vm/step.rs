@@ -37,9 +37,26 @@ impl Steps {
 
     /// Runs a command to its end; an error shows the end of its log.
     pub fn run(&self, what: &str, limit: Duration, command: &mut Command) -> Result<()> {
+        let progress = Progress::new(what);
+        self.execute(what, limit, command, &progress)?;
+        progress.done();
+        Ok(())
+    }
+
+    /// The same, for what takes no time to speak of: nothing is shown.
+    pub fn quietly(&self, what: &str, limit: Duration, command: &mut Command) -> Result<()> {
+        self.execute(what, limit, command, &Progress::hidden(what))
+    }
+
+    fn execute(
+        &self,
+        what: &str,
+        limit: Duration,
+        command: &mut Command,
+        progress: &Progress,
+    ) -> Result<()> {
         let log = self.logs.join(what.replace([' ', '/'], "-")).with_extension("log");
         let file = File::create(&log).with_context(|| log.display().to_string())?;
-        let progress = Progress::new(what);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -47,11 +64,8 @@ impl Steps {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} could not be started", command.get_program().display()))?;
-        match within(&mut child, limit, &progress)? {
-            Some(status) if status.success() => {
-                progress.done();
-                Ok(())
-            }
+        match within(&mut child, limit, progress)? {
+            Some(status) if status.success() => Ok(()),
             Some(status) => bail!("{what}: {status}\n{}", tail(&log)),
             None => bail!("{what}: not done after {} s\n{}", limit.as_secs(), tail(&log)),
         }
@@ -106,6 +120,12 @@ impl Progress {
         }
         let start = Instant::now();
         Self { what: what.into(), start, bar, said: start.into() }
+    }
+
+    /// Says nothing until it has taken long.
+    fn hidden(what: &str) -> Self {
+        let start = Instant::now();
+        Self { what: what.into(), start, bar: None, said: start.into() }
     }
 
     /// It goes on.
