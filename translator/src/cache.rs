@@ -151,6 +151,18 @@ pub fn anonymous(len: usize, prot: i32) -> io::Result<u64> {
     if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p as u64) }
 }
 
+/// The same, at a multiple of its length, which is a power of two.
+pub fn anonymous_aligned(len: usize, prot: i32) -> io::Result<u64> {
+    let block = anonymous(2 * len, prot)?;
+    let start = block.next_multiple_of(len as u64);
+    // SAFETY: what lies before and behind the aligned part of the block mapped just now.
+    unsafe {
+        libc::munmap(block as *mut _, (start - block) as usize);
+        libc::munmap((start + len as u64) as *mut _, (block + len as u64 - start) as usize);
+    }
+    Ok(start)
+}
+
 impl CodeCache {
     /// Reserves the cache.
     pub fn new(size: usize) -> io::Result<Self> {

@@ -2,13 +2,13 @@
 //! say what guest state a host program counter stands for.
 
 use crate::asm::Asm;
-use crate::cache::{CodeCache, RegionMeta, anonymous};
+use crate::cache::{CodeCache, RegionMeta, anonymous, anonymous_aligned};
 use crate::facts;
 use crate::fault_access;
 use crate::fault_flags;
 use crate::flags::Flags;
 use crate::helpers;
-use crate::lower::exits::{UNIMPLEMENTED, table_offset};
+use crate::lower::exits::{UNIMPLEMENTED, table_entry};
 use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region, fetch};
@@ -240,7 +240,7 @@ impl Engine {
     /// Gives a new thread's state its tables (shadow stack, branch table, helpers).
     /// The state must stay where it is until [`detach`](Self::detach).
     pub fn attach(&self, cpu: &mut CpuState) -> io::Result<()> {
-        let table = anonymous(BRANCH_TABLE_SIZE, libc::PROT_READ | libc::PROT_WRITE)?;
+        let table = anonymous_aligned(BRANCH_TABLE_SIZE, libc::PROT_READ | libc::PROT_WRITE)?;
         let block = anonymous(SHADOW_SIZE + 2 * SHADOW_GUARD, libc::PROT_NONE)?;
         let shadow = block + SHADOW_GUARD as u64;
         // SAFETY: the range is inside the block mapped just now.
@@ -256,7 +256,7 @@ impl Engine {
         cpu.shadow_top = shadow + SHADOW_SIZE as u64 - 1024;
         cpu.shadow_sp = cpu.shadow_top;
         helpers::install(cpu);
-        self.clear_branch_table(table);
+        self.miss_at_zero(table);
         self.lock().attached.push(cpu);
         Ok(())
     }
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     /// An empty entry has guest address 0, so the one for address 0 must lead to the miss trampoline.
-    fn clear_branch_table(&self, table: u64) {
+    fn miss_at_zero(&self, table: u64) {
         let miss = BranchTableEntry { guest: 0, host: self.trampoline(Trampoline::Indirect) };
         // SAFETY: the first entry of a table that `attach` mapped.
         unsafe { *(table as *mut BranchTableEntry) = miss };
@@ -503,7 +503,7 @@ impl Engine {
         let mut inner = self.lock();
         inner.stats.indirect_misses += 1;
         if let Some(host) = self.find_or_translate(&mut inner, cpu.rip) {
-            let entry = cpu.branch_table + table_offset(cpu.rip);
+            let entry = table_entry(cpu.branch_table, cpu.rip);
             // SAFETY: inside the table that `attach` mapped; only this thread uses it now.
             unsafe {
                 *(entry as *mut BranchTableEntry) = BranchTableEntry { guest: cpu.rip, host }
@@ -672,8 +672,13 @@ impl Engine {
                 }
                 (*cpu).shadow_sp = (*cpu).shadow_top;
                 (*cpu).armed = [0; 4];
-                std::ptr::write_bytes((*cpu).branch_table as *mut u8, 0, BRANCH_TABLE_SIZE);
-                self.clear_branch_table((*cpu).branch_table);
+                // Private anonymous pages are zero again.
+                libc::madvise(
+                    (*cpu).branch_table as *mut _,
+                    BRANCH_TABLE_SIZE,
+                    libc::MADV_DONTNEED,
+                );
+                self.miss_at_zero((*cpu).branch_table);
             }
         }
         inner.generation += 1;

@@ -93,8 +93,9 @@ pub struct BranchTableEntry {
     pub host: u64,
 }
 
-/// log2 of the number of entries of the indirect-branch table.
-pub const BRANCH_TABLE_BITS: u32 = 14;
+/// log2 of the number of entries of the indirect-branch table. The index is the low bits of the guest address,
+/// of which functions, aligned to 16 bytes, leave four unused. Pages of the table are there once they are written.
+pub const BRANCH_TABLE_BITS: u32 = 16;
 
 /// Why translated code returned to Rust; written by the exit trampolines to [`CpuState::exit`].
 #[repr(u64)]
@@ -195,7 +196,7 @@ pub struct CpuState {
     pub shadow_top: u64,
     /// The shadow stack's block with its guards: address and length.
     pub shadow_block: [u64; 2],
-    /// The thread's indirect-branch table, `1 << BRANCH_TABLE_BITS` entries.
+    /// The thread's indirect-branch table, `1 << BRANCH_TABLE_BITS` entries, aligned to its size.
     pub branch_table: u64,
     /// Host addresses of the run-time helpers, by helper number.
     pub helpers: [u64; MAX_HELPERS],

@@ -233,3 +233,98 @@ fn alignment_is_checked_on_every_way_in() {
     }
     engine.detach(&mut cpu);
 }
+
+/// Flags that are computed where a branch leads are those that the comparison itself would have left.
+#[test]
+fn flags_behind_a_branch_are_those_of_the_comparison() {
+    type Emit = fn(&mut CodeAssembler);
+    let compares: [Emit; 6] = [
+        |a| a.cmp(eax, ecx).unwrap(),
+        |a| a.cmp(rax, qword_ptr(rsi)).unwrap(),
+        |a| a.cmp(dword_ptr(rsi), 0x1234_5678).unwrap(),
+        |a| a.cmp(rax, 0).unwrap(),
+        |a| a.test(eax, eax).unwrap(),
+        |a| a.test(rax, rcx).unwrap(),
+    ];
+    let word = 0x8000_0011u64;
+    let flags = |compare: Emit, branch: bool, values: [u64; 2]| {
+        let cpu = run(|a| {
+            let mut out = a.create_label();
+            a.mov(rax, values[0]).unwrap();
+            a.mov(rcx, values[1]).unwrap();
+            a.mov(rsi, &raw const word as u64).unwrap();
+            compare(a);
+            if branch {
+                // Each kills the flags where it is not taken; too far to be of the region.
+                a.jne(out).unwrap();
+                compare(a);
+                a.jl(out).unwrap();
+                compare(a);
+                a.jae(out).unwrap();
+                compare(a);
+                a.jb(out).unwrap();
+            }
+            a.jmp(out).unwrap();
+            a.db(&[0xcc; 3000]).unwrap();
+            a.set_label(&mut out).unwrap();
+            a.pushfq().unwrap();
+            a.pop(rdx).unwrap();
+        });
+        cpu.gpr[2]
+    };
+    for (i, compare) in compares.into_iter().enumerate() {
+        // TEST leaves AF undefined.
+        let defined = if i < 4 { 0x8d5 } else { 0x8c5 };
+        for values in [[5, 7], [7, 5], [0x8000_0000, 1], [0x10, 0x10], [u64::MAX, 3], [0, 0]] {
+            let [left, direct] =
+                [true, false].map(|branch| flags(compare, branch, values) & defined);
+            assert_eq!(left, direct, "comparison {i} of {values:x?}");
+        }
+    }
+}
+
+/// A copy that the next instruction makes superfluous leaves nothing different.
+#[test]
+fn a_copy_and_what_is_done_to_it() {
+    type Emit = fn(&mut CodeAssembler);
+    let operations: [Emit; 14] = [
+        |a| a.add(ecx, edx).unwrap(),
+        |a| a.sub(rcx, 0x1234_5678).unwrap(),
+        |a| a.and(ecx, 0xff0).unwrap(),
+        |a| a.or(rcx, -1).unwrap(),
+        |a| a.xor(ecx, edx).unwrap(),
+        |a| a.inc(ecx).unwrap(),
+        |a| a.dec(rcx).unwrap(),
+        |a| a.neg(ecx).unwrap(),
+        |a| a.not(rcx).unwrap(),
+        |a| a.shl(ecx, 1).unwrap(),
+        |a| a.shr(rcx, 5).unwrap(),
+        |a| a.sar(ecx, 31).unwrap(),
+        |a| a.shl(rcx, 0).unwrap(),
+        |a| a.sub(rcx, rax).unwrap(),
+    ];
+    for (i, operation) in operations.into_iter().enumerate() {
+        for flags in [true, false] {
+            let state = |apart: bool| {
+                let cpu = run(|a| {
+                    a.mov(rax, 0x8123_4567_89ab_cdefu64).unwrap();
+                    a.mov(rcx, u64::MAX).unwrap();
+                    a.mov(rdx, 0x7fff_ffff_8000_0003u64).unwrap();
+                    a.stc().unwrap();
+                    a.mov(rcx, rax).unwrap();
+                    if apart {
+                        a.nop().unwrap();
+                    }
+                    operation(a);
+                    if flags {
+                        a.pushfq().unwrap();
+                        a.pop(rsi).unwrap();
+                    }
+                    a.mov(rbx, rcx).unwrap(); // SYSCALL writes rcx
+                });
+                [cpu.gpr[0], cpu.gpr[2], cpu.gpr[3], cpu.gpr[6]]
+            };
+            assert_eq!(state(false), state(true), "operation {i}, flags read: {flags}");
+        }
+    }
+}

@@ -3,10 +3,11 @@
 use super::atomics::Rmw;
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
-use super::{AF, BitTest, Carry, Lower, Lowered, PF};
+use super::{AF, BitTest, Carry, Lower, Lowered, PF, Test};
 use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
 use crate::flags::Flags;
-use iced_x86::{Instruction, Mnemonic as M, OpKind};
+use crate::region::Next;
+use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic as M, OpKind};
 
 /// Scratch for constants that one instruction takes.
 const SCRATCH: R = R(30);
@@ -27,6 +28,19 @@ pub(super) const ROWS: Rows = &[
     row(M::Not, not, Flags::NONE, Flags::NONE),
 ];
 
+/// Flags of a CMP or TEST of 32 or 64 bits that are computed where a branch behind it leads, see
+/// [`Lower::leave_to_edge`].
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeFlags {
+    /// CMP, else TEST.
+    compare: bool,
+    size: u32,
+    a: R,
+    rhs: Rhs,
+    /// The flags that are read there.
+    pub need: Flags,
+}
+
 /// Addition or subtraction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sum {
@@ -43,7 +57,7 @@ enum Logic {
 }
 
 /// A second operand.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Rhs {
     Reg(R),
     Imm(u64),
@@ -72,7 +86,8 @@ impl Lower<'_> {
     pub(super) fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
         let size = self.size_of(ins, 0);
         if ins.op_kind(0) == OpKind::Register {
-            return (self.read(ins, 0), Destination { memory: None, size });
+            let a = self.copied.take().unwrap_or_else(|| self.read(ins, 0));
+            return (a, Destination { memory: None, size });
         }
         // Both accesses use the address: it shall not hold two temporaries.
         let m = match self.address(ins, size) {
@@ -196,6 +211,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     if compare {
+        l.leave_to_edge(true, size, a, rhs);
         if !(matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None)) {
             l.sum_flags(op, size, a, rhs);
         }
@@ -207,7 +223,7 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
         && a == b
         && l.need.is_empty()
     {
-        l.a.mov_imm(Width::W, a, 0);
+        l.a.mov_imm(Width::W, host_of(ins.op_register(0)), 0);
         return Ok(());
     }
     let flags = l.need.any(Flags::NZCV);
@@ -281,6 +297,20 @@ fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lower
     let size = l.size_of(ins, 0);
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
+    let extended = destination.memory.is_some() || is_high_byte(ins.op_register(0));
+    if compare
+        && extended
+        && op == Sum::Sub
+        && l.need.within(Flags::Z.or(Flags::C))
+        && let Rhs::Imm(v) = rhs
+    {
+        // Zero-extended, both.
+        if !(l.need.is_empty() || v == 0 && l.leave_to_branch(a, 4, None)) {
+            l.emit_sum(op, Width::W, R::ZR, a, rhs, true);
+            sum_carry(l, op);
+        }
+        return Ok(());
+    }
     if compare {
         narrow_flags(l, op, size, a, rhs);
         return Ok(());
@@ -306,23 +336,24 @@ fn narrow_flags(l: &mut Lower, op: Sum, size: u32, a: R, rhs: Rhs) {
     }
     let bits = size * 8;
     l.keep_for_af(a, rhs);
-    if op == Sum::Sub && l.need.within(Flags::Z.or(Flags::C)) {
-        // Unsigned comparison of the zero-extended operands.
+    if op == Sum::Sub
+        && l.need.within(Flags::Z.or(Flags::C))
+        && let Rhs::Imm(_) = rhs
+    {
+        // Unsigned comparison of the zero-extended operand: its constant fits better than one at the top.
+        if matches!(rhs, Rhs::Imm(0)) {
+            return l.emit_ands(Width::W, R::ZR, a, Rhs::Imm((1 << bits) - 1));
+        }
         let x = l.tmp();
         l.a.ubfx(Width::W, x, a, 0, bits);
-        match rhs {
-            Rhs::Imm(v) => l.emit_sum(op, Width::W, R::ZR, x, Rhs::Imm(v), true),
-            Rhs::Reg(b) => {
-                let y = l.tmp();
-                l.a.ubfx(Width::W, y, b, 0, bits);
-                l.a.subs(Width::W, R::ZR, x, y);
-            }
-        }
+        l.emit_sum(op, Width::W, R::ZR, x, rhs, true);
         l.flags_are(Carry::Inverted);
         return;
     }
-    let x = l.tmp();
-    l.a.lsl(Width::W, x, a, 32 - bits);
+    let x = if a == R::ZR { a } else { l.tmp() };
+    if a != R::ZR {
+        l.a.lsl(Width::W, x, a, 32 - bits);
+    }
     let t = if l.wants_pf() { l.tmp() } else { R::ZR };
     match rhs {
         Rhs::Imm(v) => {
@@ -354,6 +385,19 @@ fn carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     let size = l.size_of(ins, 0);
     if ins.has_lock_prefix() {
         return locked_carry_sum(l, ins, op);
+    }
+    if op == Sum::Sub
+        && l.need.is_empty()
+        && same_register(ins)
+        && let Test::One(carry) = l.test(ConditionCode::b)
+    {
+        // All bits become CF.
+        let d = l.destination(ins, 0);
+        l.a.csetm(width_of(size), d, carry);
+        if size < 4 {
+            l.write_register(ins.op0_register(), d);
+        }
+        return Ok(());
     }
     if size < 4 {
         return narrow_carry_sum(l, ins, op);
@@ -428,6 +472,10 @@ fn locked_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
         emit_carry_sum(l, op, width_of(size), d, old, b);
     }
     Ok(())
+}
+
+fn same_register(ins: &Instruction) -> bool {
+    ins.op1_kind() == OpKind::Register && ins.op0_register() == ins.op1_register()
 }
 
 /// 8- and 16-bit ADC and SBB.
@@ -585,6 +633,16 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
         }
         return Ok(());
     }
+    if size < 4
+        && op != Logic::And
+        && ins.op1_kind() == OpKind::Memory
+        && !is_high_byte(ins.op_register(0))
+    {
+        // A loaded operand is zero-extended: what lies above in the register stays.
+        l.emit_logic(op, Width::X, a, a, rhs);
+        l.flags_of_result(a, size);
+        return Ok(());
+    }
     let d = l.result_register(ins, &destination);
     l.emit_logic(op, w, d, a, rhs);
     if destination.memory.is_some() || size < 4 {
@@ -619,6 +677,12 @@ fn locked_logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
 }
 
 impl Lower<'_> {
+    /// The needed flags of a & b, of 32 or 64 bits.
+    fn test_flags(&mut self, size: u32, a: R, rhs: Rhs) {
+        let d = if self.wants_pf() { PF } else { R::ZR };
+        self.emit_ands(width_of(size), d, a, rhs);
+    }
+
     fn emit_ands(&mut self, w: Width, d: R, a: R, rhs: Rhs) {
         match rhs {
             Rhs::Imm(v) if fits_logical_imm(w, v) => self.a.ands_imm(w, d, a, v),
@@ -632,6 +696,37 @@ impl Lower<'_> {
 }
 
 impl Lower<'_> {
+    /// If a conditional branch out of the region follows, leaves the flags of a comparison that are read only where
+    /// it leads to that edge: often that is code for errors, where they are not read, but too far to be seen.
+    fn leave_to_edge(&mut self, compare: bool, size: u32, a: R, rhs: Rhs) {
+        let Some([branch, behind]) = self.region.insns.get(self.index + 1..self.index + 3) else {
+            return;
+        };
+        let leaves = self.region.falls_into_next(self.index)
+            && branch.next == Next::Inside
+            && branch.flow == FlowControl::ConditionalBranch
+            && branch.target.is_none()
+            && !branch.join
+            && !self.region.flags_live_at_fault
+            && !branch.entry.reads.any(Flags::P);
+        let inline = self.need.and(branch.entry.reads.or(behind.live_in));
+        if leaves && inline != self.need && branch.ins.is_jcc_short_or_near() {
+            let need = self.need.and(branch.live_taken);
+            self.edge_flags = Some(EdgeFlags { compare, size, a, rhs, need });
+            self.need = inline;
+        }
+    }
+
+    /// Computes what [`Self::leave_to_edge`] left.
+    pub(super) fn flags_on_edge(&mut self, edge: EdgeFlags) {
+        self.need = edge.need;
+        if edge.compare {
+            self.sum_flags(Sum::Sub, edge.size, edge.a, edge.rhs);
+        } else if !edge.need.is_empty() {
+            self.test_flags(edge.size, edge.a, edge.rhs);
+        }
+    }
+
     /// If nobody but the conditional branch that follows reads the flags of `r & mask` (no mask:
     /// `r` itself), and CBZ or TBZ can do it, leaves the test to that branch.
     fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
@@ -639,7 +734,12 @@ impl Lower<'_> {
             return false;
         }
         let next = &self.region.insns[self.index + 1];
-        if next.join || !next.live_out.is_empty() {
+        let behind = if self.edge_flags.is_some() {
+            self.need.without(next.entry.reads)
+        } else {
+            next.live_out
+        };
+        if next.join || !behind.is_empty() {
             return false;
         }
         let sign = 8 * size - 1;
@@ -666,6 +766,9 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         Rhs::Imm(v) => Some(v),
         Rhs::Reg(_) => None,
     };
+    if size >= 4 {
+        l.leave_to_edge(false, size, a, rhs);
+    }
     if (same || mask.is_some()) && l.leave_to_branch(a, size, mask) {
         return Ok(());
     }
@@ -686,8 +789,7 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         l.flags_of_result(narrow, size);
         return Ok(());
     }
-    let d = if l.wants_pf() { PF } else { R::ZR };
-    l.emit_ands(width_of(size), d, a, rhs);
+    l.test_flags(size, a, rhs);
     Ok(())
 }
 
@@ -762,12 +864,13 @@ fn neg(l: &mut Lower, ins: &Instruction) -> Lowered {
     }
     let (a, destination) = l.read_destination(ins);
     if destination.memory.is_none() && size >= 4 {
+        let d = l.result_register(ins, &destination);
         if l.need.any(Flags::A) {
             l.a.mov(Width::X, AF, a);
         }
-        l.a.subs(w, a, R::ZR, a);
+        l.a.subs(w, d, R::ZR, a);
         if l.wants_pf() {
-            l.a.mov(w, PF, a);
+            l.a.mov(w, PF, d);
         }
         l.flags_are(Carry::Inverted);
         return Ok(());

@@ -77,10 +77,11 @@ fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
                 l.branch_bit(set, r, bit, target, internal);
             }
         }
-        return Ok(());
+    } else {
+        let test = l.test(ins.condition_code());
+        l.branch(test, target, internal, live);
     }
-    let test = l.test(ins.condition_code());
-    l.branch(test, target, internal, live);
+    l.edge_flags = None;
     Ok(())
 }
 
@@ -127,18 +128,19 @@ fn jmp(l: &mut Lower, ins: &Instruction) -> Lowered {
     if is_far(ins) {
         return segments::far_jump(l, ins);
     }
-    indirect_target(l, ins)?;
+    let target = indirect_target(l, ins)?;
     l.canonical(Flags::ALL);
-    l.branch_indirect(false);
+    l.branch_indirect(target, false);
     Ok(())
 }
 
-/// Puts the target of an indirect near branch in x16.
-fn indirect_target(l: &mut Lower, ins: &Instruction) -> Lowered {
+/// The target of an indirect near branch: in its own register, or in x16. RSP's own changes with a push.
+fn indirect_target(l: &mut Lower, ins: &Instruction) -> Result<R, Unimplemented> {
     match ins.op_kind(0) {
-        OpKind::Register if ins.op0_register().size() == 8 => {
-            l.a.mov(Width::X, TARGET, host_of(ins.op0_register()));
-        }
+        OpKind::Register if ins.op0_register().size() == 8 => match host_of(ins.op0_register()) {
+            RSP => l.a.mov(Width::X, TARGET, RSP),
+            register => return Ok(register),
+        },
         OpKind::Memory if ins.memory_size().size() == 8 => {
             // The address may use x16 as its first temporary; loading over it is fine.
             let m = l.address(ins, 8);
@@ -146,7 +148,7 @@ fn indirect_target(l: &mut Lower, ins: &Instruction) -> Lowered {
         }
         _ => return Err(Unimplemented), // branches of 16 bits, which the decoder does not make
     }
-    Ok(())
+    Ok(TARGET)
 }
 
 /// A far JMP or CALL, which in 64-bit mode is one through memory.
@@ -161,9 +163,7 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
     }
     let next = ins.next_ip();
     let direct = ins.op_kind(0) == OpKind::NearBranch64;
-    if !direct {
-        indirect_target(l, ins)?;
-    }
+    let target = if direct { TARGET } else { indirect_target(l, ins)? };
     let live = if direct { l.region.insns[l.index].live_taken } else { Flags::ALL };
     let back = R(18);
     l.guest_address(back, next);
@@ -174,7 +174,7 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
     if direct {
         l.call_out(ins.near_branch_target());
     } else {
-        l.branch_indirect(true);
+        l.branch_indirect(target, true);
     }
     l.return_point(return_label, next);
     l.mark_next();

@@ -1,15 +1,13 @@
-//! AES, PCLMULQDQ, SHA and the string comparisons of SSE4.2.
+//! AES, PCLMULQDQ and SHA.
 //!
 //! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. Arm's SHA instructions do
 //! four rounds where x86's do two or leave the sums to others, so those go to helpers.
 
 use super::operands::vec_of;
-use super::table::{Rows, plain, row};
+use super::table::{Rows, plain};
 use super::{Lower, Lowered, Unimplemented};
 use crate::asm::{R, V, Width};
-use crate::flags::Flags;
 use crate::helpers::Helper;
-use crate::vector::string_form;
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic as M};
 
@@ -28,12 +26,6 @@ pub(super) const ROWS: Rows = &[
     plain(M::Sha256rnds2, |l, i| sha(l, i, Helper::Sha256Rnds2)),
     plain(M::Sha256msg1, |l, i| sha(l, i, Helper::Sha256Msg1)),
     plain(M::Sha256msg2, |l, i| sha(l, i, Helper::Sha256Msg2)),
-    row(M::Pcmpestri, compare_strings, Flags::NONE, Flags::ALL),
-    row(M::Pcmpestri64, compare_strings, Flags::NONE, Flags::ALL),
-    row(M::Pcmpestrm, compare_strings, Flags::NONE, Flags::ALL),
-    row(M::Pcmpestrm64, compare_strings, Flags::NONE, Flags::ALL),
-    row(M::Pcmpistri, compare_strings, Flags::NONE, Flags::ALL),
-    row(M::Pcmpistrm, compare_strings, Flags::NONE, Flags::ALL),
 ];
 
 /// x86 adds the round key last, Arm first: Arm's round of the state as the key of zero, then the key.
@@ -127,7 +119,7 @@ fn pclmulqdq(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// Calls a helper with a vector operand by value and further arguments in a constant.
-    fn call_with_vector(&mut self, h: Helper, m: V, third: u64) {
+    pub(super) fn call_with_vector(&mut self, h: Helper, m: V, third: u64) {
         dynasm!(self.a; .arch aarch64; fmov x20, D(m.0); umov x21, V(m.0).d[1]);
         self.a.mov_imm(Width::X, R(22), third);
         self.call_helper(h);
@@ -139,23 +131,6 @@ fn sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
     let d = vec_of(ins.op0_register());
     let imm = if ins.mnemonic() == M::Sha1rnds4 { u64::from(ins.immediate8()) } else { 0 };
     l.call_with_vector(helper, m, u64::from(d.n()) | imm << 8);
-    Ok(())
-}
-
-fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
-    use string_form::*;
-    let m = l.vread(ins, 1, 16);
-    let n = vec_of(ins.op0_register());
-    let form = match ins.mnemonic() {
-        M::Pcmpestri => EXPLICIT,
-        M::Pcmpestri64 => EXPLICIT | WIDE,
-        M::Pcmpestrm => EXPLICIT | MASK,
-        M::Pcmpestrm64 => EXPLICIT | WIDE | MASK,
-        M::Pcmpistrm => MASK,
-        _ => 0,
-    };
-    let third = u64::from(n.n()) | u64::from(ins.immediate8()) << 8 | form;
-    l.call_with_vector(Helper::CompareStrings, m, third);
     Ok(())
 }
 

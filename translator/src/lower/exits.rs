@@ -6,6 +6,7 @@
 //! to the target's translation. To stop a thread for a signal all sites of its region are set to
 //! their stop branch, which leads to the dispatcher.
 
+use super::arith::EdgeFlags;
 use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Label, R, Reloc, Width};
 use crate::flags::Flags;
@@ -24,6 +25,8 @@ pub struct ExitStub {
     /// What must be made canonical on the way.
     flags: FlagState,
     live: Flags,
+    /// What is computed on the way.
+    edge_flags: Option<EdgeFlags>,
 }
 
 /// A patchable branch.
@@ -68,7 +71,7 @@ impl Lower<'_> {
     /// Makes a stub for a direct exit.
     pub fn stub_to(&mut self, target: u64, site: Option<u32>, live: Flags) -> Label {
         let label = self.a.label();
-        let needs_fix = self.needs_fix(live);
+        let needs_fix = self.edge_flags.is_some() || self.needs_fix(live);
         let live = if needs_fix { live } else { Flags::NONE };
         let site = site.filter(|_| !needs_fix);
         self.out.stubs.push(ExitStub {
@@ -78,6 +81,7 @@ impl Lower<'_> {
             site,
             flags: self.flags,
             live,
+            edge_flags: self.edge_flags,
         });
         label
     }
@@ -117,6 +121,7 @@ impl Lower<'_> {
             site: None,
             flags: self.flags,
             live,
+            edge_flags: None,
         });
         label
     }
@@ -259,13 +264,14 @@ impl Lower<'_> {
         self.a.bl(stub);
     }
 
-    /// Goes to the guest address in x16 through the indirect-branch table. `link` makes it a BLR.
-    pub fn branch_indirect(&mut self, link: bool) {
-        let (target, slot, key) = (R(16), R(17), R(18));
-        let miss = self.indirect_stub();
-        self.a.ubfx(Width::X, slot, target, 2, BRANCH_TABLE_BITS);
-        self.a.add_lsl(Width::X, slot, TABLE, slot, 4);
-        self.a.ldp(key, slot, slot, 0);
+    /// Goes to the guest address in a register through the indirect-branch table. `link` makes it a BLR.
+    /// Clobbers x17 and x18.
+    pub fn branch_indirect(&mut self, target: R, link: bool) {
+        let (slot, key) = (R(17), R(18));
+        let miss = self.miss(target);
+        // The table is aligned to its size: its address with the index put in is the entry's, see `table_entry`.
+        self.a.bfi(Width::X, TABLE, target, 4, BRANCH_TABLE_BITS);
+        self.a.ldp(key, slot, TABLE, 0);
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
         self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
@@ -275,7 +281,7 @@ impl Lower<'_> {
     /// Returns to the guest address in x16: to the shadow stack's host address if it belongs to it.
     pub fn branch_return(&mut self) {
         let (target, key, host) = (R(16), R(17), R(30));
-        let miss = self.indirect_stub();
+        let miss = self.miss(target);
         // LDP key, host, [SHADOW], #16
         self.a.word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
         self.a.sub(Width::X, key, key, target);
@@ -284,14 +290,14 @@ impl Lower<'_> {
         self.a.ret(host);
     }
 
-    /// The region's shared stub for indirect branches that miss (target in x16).
-    fn indirect_stub(&mut self) -> Label {
-        if let Some(l) = self.indirect_stub {
-            return l;
+    /// The region's shared stub for indirect branches that miss, whose target is in a register.
+    fn miss(&mut self, target: R) -> Label {
+        if let Some((_, label)) = self.out.misses.iter().find(|(register, _)| *register == target) {
+            return *label;
         }
-        let l = self.a.label();
-        self.indirect_stub = Some(l);
-        l
+        let label = self.a.label();
+        self.out.misses.push((target, label));
+        label
     }
 
     /// A label behind the region's code that raises a processor exception at the current instruction.
@@ -337,8 +343,12 @@ impl Lower<'_> {
 
     /// Emits everything that stands behind the region's own code.
     pub fn cold_code(&mut self) {
-        if let Some(l) = self.indirect_stub {
-            self.a.bind(l);
+        for i in 0..self.out.misses.len() {
+            let (target, label) = self.out.misses[i];
+            self.a.bind(label);
+            if target != R(16) {
+                self.a.mov(Width::X, R(16), target);
+            }
             self.a.b_trampoline(Trampoline::Indirect, false);
         }
         for r in std::mem::take(&mut self.out.raises) {
@@ -361,6 +371,10 @@ impl Lower<'_> {
         self.free_temps();
         self.a.bind(stub.label);
         self.flags = stub.flags;
+        if let Some(edge) = stub.edge_flags {
+            self.flags_on_edge(edge);
+            self.canonical(edge.need);
+        }
         self.canonical(stub.live);
         if let Some(t) = stub.internal {
             let label = self.label_of(t);
@@ -386,9 +400,9 @@ pub fn reentry_stub(a: &mut Asm, guest: u64) {
     call_dispatcher(a, guest, None);
 }
 
-/// Where the branch table's entry for a guest address is, from the table's start.
-pub fn table_offset(guest: u64) -> u64 {
-    (guest >> 2 & ((1 << BRANCH_TABLE_BITS) - 1)) * 16
+/// Where the entry for a guest address is in the branch table that begins at `table`.
+pub fn table_entry(table: u64, guest: u64) -> u64 {
+    table | (guest & ((1 << BRANCH_TABLE_BITS) - 1)) << 4
 }
 
 /// The state register, for lowering files that address the state directly.

@@ -252,40 +252,34 @@ impl Lower<'_> {
 
     /// Sets PSTATE.C from a bit of a register, leaving N, Z and V.
     pub fn set_carry_from_bit(&mut self, r: R, bit: u32) {
-        if self.config.host.flagm {
-            self.a.rmif(r, bit.wrapping_sub(1) & 63, 0b0010);
-        } else {
-            let (t, c) = (R(30), R(29));
-            self.a.ubfx(Width::X, c, r, bit, 1);
-            self.a.mrs_nzcv(t);
-            self.a.bfi(Width::X, t, c, 29, 1);
-            self.a.msr_nzcv(t);
-        }
+        self.set_nzcv_from_bit(1, r, bit);
         self.flags = FlagState::CANONICAL;
     }
 
     /// Sets PSTATE.V from a bit of a register, leaving N, Z and C.
     pub fn set_overflow_from_bit(&mut self, r: R, bit: u32) {
-        if self.config.host.flagm {
-            self.a.rmif(r, bit, 0b0001);
-        } else {
-            let (t, v) = (R(30), R(29));
-            self.a.ubfx(Width::X, v, r, bit, 1);
-            self.a.mrs_nzcv(t);
-            self.a.bfi(Width::X, t, v, 28, 1);
-            self.a.msr_nzcv(t);
-        }
+        self.set_nzcv_from_bit(0, r, bit);
     }
 
     /// Sets PSTATE.Z from a bit of a register, leaving N, C and V.
     pub fn set_zero_from_bit(&mut self, r: R, bit: u32) {
+        self.set_nzcv_from_bit(2, r, bit);
+    }
+
+    /// Sets PSTATE.N from a bit of a register, leaving Z, C and V.
+    pub fn set_sign_from_bit(&mut self, r: R, bit: u32) {
+        self.set_nzcv_from_bit(3, r, bit);
+    }
+
+    /// Sets one of V, C, Z, N (0 to 3, as they lie in PSTATE) from a bit of a register.
+    fn set_nzcv_from_bit(&mut self, which: u32, r: R, bit: u32) {
         if self.config.host.flagm {
-            self.a.rmif(r, bit.wrapping_sub(2) & 63, 0b0100);
+            self.a.rmif(r, bit.wrapping_sub(which) & 63, 1 << which);
         } else {
-            let (t, z) = (R(30), R(29));
-            self.a.ubfx(Width::X, z, r, bit, 1);
+            let (t, b) = (R(30), R(29));
+            self.a.ubfx(Width::X, b, r, bit, 1);
             self.a.mrs_nzcv(t);
-            self.a.bfi(Width::X, t, z, 30, 1);
+            self.a.bfi(Width::X, t, b, 28 + which, 1);
             self.a.msr_nzcv(t);
         }
     }

@@ -9,7 +9,7 @@
 //! | NZCV | SF ZF CF OF, in a form that [`FlagState`] names |
 //! | x25, x26 | PF and AF: PF is the parity of x25's low byte, AF bit 4 of x25 ^ x26 |
 //! | x23 | FS base |
-//! | x24 | the thread's indirect-branch table |
+//! | x24 | an entry of the thread's indirect-branch table |
 //! | x27 | return-address shadow stack |
 //! | x28 | the [`CpuState`](crate::state::CpuState) |
 //! | x16..x22, v16..v31 | temporaries inside one guest instruction |
@@ -45,6 +45,7 @@ pub mod sse_int;
 pub mod sse_moves;
 pub mod sse_nan;
 pub mod sse_shuffle;
+pub mod sse_strings;
 pub mod strings;
 pub mod system;
 pub mod table;
@@ -58,6 +59,7 @@ use crate::helpers::Helper;
 use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
+use arith::EdgeFlags;
 use exits::{ExitStub, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::Instruction;
@@ -65,7 +67,7 @@ use std::collections::HashSet;
 
 /// FS base.
 pub const FS: R = R(23);
-/// Indirect-branch table.
+/// Indirect-branch table, or any entry of it.
 pub const TABLE: R = R(24);
 /// Operand that PF derives from.
 pub const PF: R = R(25);
@@ -138,9 +140,14 @@ pub struct Lower<'a> {
     /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
     /// branch tests the register itself.
     pub bit_test: Option<BitTest>,
+    /// Set by a TEST or CMP whose flags are, but for what the next instruction, a branch, itself looks at, only read
+    /// where it leads: they are computed on that edge.
+    pub edge_flags: Option<EdgeFlags>,
+    /// Set by a MOV between registers that the next instruction makes superfluous: it reads the source in place of
+    /// the destination, which it writes.
+    pub copied: Option<R>,
     temps_used: usize,
     vtemps_used: u8,
-    indirect_stub: Option<Label>,
     /// What goes with the code.
     out: Emitted,
 }
@@ -168,9 +175,10 @@ impl<'a> Lower<'a> {
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
             bit_test: None,
+            edge_flags: None,
+            copied: None,
             temps_used: 0,
             vtemps_used: 0,
-            indirect_stub: None,
             out: emitted,
         }
     }
@@ -265,6 +273,7 @@ impl<'a> Lower<'a> {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
+            && self.copied.is_none()
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault || insn.join || index == 0)
     }
@@ -346,6 +355,8 @@ pub struct Emitted {
     labels: Vec<Option<Label>>,
     /// Exits so far, whose stubs are emitted behind the region's code.
     stubs: Vec<ExitStub>,
+    /// Where indirect branches go that miss, by the register that holds their target.
+    misses: Vec<(R, Label)>,
     raises: Vec<Raise>,
     nan_fixes: Vec<sse_nan::NanFix>,
     indefinites: Vec<sse_convert::Indefinite>,
@@ -364,6 +375,7 @@ impl Emitted {
     fn clear(&mut self) {
         self.labels.clear();
         self.stubs.clear();
+        self.misses.clear();
         self.raises.clear();
         self.nan_fixes.clear();
         self.indefinites.clear();

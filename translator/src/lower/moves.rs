@@ -77,6 +77,9 @@ fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     match (ins.op_kind(0), ins.op_kind(1)) {
         (OpKind::Register, OpKind::Register) => {
+            if l.leave_copy(ins) {
+                return Ok(());
+            }
             let src = l.read_register(ins.op1_register());
             l.write_register(ins.op0_register(), src);
         }
@@ -223,7 +226,39 @@ fn push(l: &mut Lower, ins: &Instruction) -> Lowered {
     Ok(())
 }
 
+/// Operations of two operands, or one, that [`Lower::leave_copy`] makes to ones of three.
+fn takes_copy(mnemonic: M) -> bool {
+    use M::*;
+    matches!(mnemonic, Add | Sub | And | Or | Xor | Inc | Dec | Neg | Not | Shl | Sal | Shr | Sar)
+}
+
 impl Lower<'_> {
+    /// Leaves a MOV between registers out if the next instruction can read its source and write its destination.
+    /// Nothing between them may fault or be entered.
+    fn leave_copy(&mut self, ins: &Instruction) -> bool {
+        let (to, from) = (ins.op0_register(), ins.op1_register());
+        if to == from || to.size() < 4 || !self.region.falls_into_next(self.index) {
+            return false;
+        }
+        let next = &self.region.insns[self.index + 1];
+        let op = &next.ins;
+        let fits = !next.join
+            && takes_copy(op.mnemonic())
+            && op.op0_kind() == OpKind::Register
+            && op.op0_register().full_register() == to.full_register()
+            && (4..=to.size()).contains(&op.op0_register().size())
+            && op.op1_kind() != OpKind::Memory
+            && (op.op_count() == 1 || {
+                let second = op.op1_register().full_register();
+                // OR r, r and the like are idioms of their own.
+                second != to.full_register() && second != from.full_register()
+            });
+        if fits {
+            self.copied = Some(host_of(from));
+        }
+        fits
+    }
+
     /// Pushes the low `size` bytes (2 or 8) of a register on the guest's stack.
     pub fn push_value(&mut self, src: R, size: u32) {
         // PUSH RSP stores the old value; a pre-indexed store of its own base is not allowed.

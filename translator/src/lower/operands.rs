@@ -231,6 +231,13 @@ impl Lower<'_> {
             }
             (Some(b), None) => self.base_offset(b, displacement, size),
             (None, Some(x)) => {
+                if !fits_offset(displacement, size)
+                    && !self.ordered()
+                    && (shift == 0 || 1 << shift == size)
+                {
+                    let t = self.constant(Width::X, displacement as u64);
+                    return Addr::Index(t, x, shift);
+                }
                 let t = self.tmp();
                 self.a.lsl(Width::X, t, x, shift);
                 self.base_offset(t, displacement, size)

@@ -101,7 +101,7 @@ impl Lower<'_> {
         self.call_helper(helper);
         self.raise_reported();
         self.a.mov(Width::X, TARGET, SECOND);
-        self.branch_indirect(false);
+        self.branch_indirect(R(16), false);
     }
 
     /// Puts address and operand size of a far pointer where helpers take them.

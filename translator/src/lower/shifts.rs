@@ -66,8 +66,12 @@ impl Lower<'_> {
     /// A count of zero: nothing happens but the access, and the zero-extension of a 32-bit register.
     fn count_zero(&mut self, ins: &Instruction) {
         let (a, destination) = self.read_destination(ins);
-        if destination.memory.is_none() && destination.size == 4 {
-            self.a.mov(Width::W, a, a);
+        if destination.memory.is_some() || destination.size < 4 {
+            return;
+        }
+        let own = host_of(ins.op0_register());
+        if destination.size == 4 || a != own {
+            self.a.mov(width_of(destination.size), own, a);
         }
     }
 }
@@ -84,11 +88,27 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
     let left = !matches!(ins.mnemonic(), M::Shr | M::Sar);
     if left && count == Some(1) && in_register && size >= 4 && l.need.any(Flags::NZCV) {
         // a + a has all the flags of a shift by one.
-        l.a.adds(width_of(size), a, a, a);
+        let d = host_of(ins.op0_register());
+        l.a.adds(width_of(size), d, a, a);
         if l.wants_pf() {
-            l.a.mov(Width::W, PF, a);
+            l.a.mov(Width::W, PF, d);
         }
         l.flags_are(Carry::Direct);
+        return Ok(());
+    }
+    if let Some(n) = count
+        && size < 4
+        && !left
+        && n < 8 * size
+        && l.need.is_empty()
+    {
+        // What is shifted in is what the extension would have put there.
+        let d = l.tmp();
+        match ins.mnemonic() {
+            M::Shr => l.a.ubfx(Width::X, d, a, n, 8 * size - n),
+            _ => l.a.sbfx(Width::X, d, a, n, 8 * size - n),
+        }
+        l.write_destination(ins, &destination, d);
         return Ok(());
     }
     let x = l.extended(ins, a, size, in_register);
@@ -100,7 +120,8 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
         None => Count::Register(l.masked_cl(size)),
     };
     // The old value is needed for CF and OF.
-    let d = if in_register && size >= 4 && !l.need.any(CO) { a } else { l.tmp() };
+    let own = if in_register && size >= 4 { host_of(ins.op0_register()) } else { R::ZR };
+    let d = if own != R::ZR && !l.need.any(CO) { own } else { l.tmp() };
     emit_shift(l, ins.mnemonic(), w, d, x, count);
     if destination.memory.is_some() {
         l.write_destination(ins, &destination, d);
@@ -113,7 +134,7 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
             }),
         }
     }
-    if in_register && d != a {
+    if in_register && d != own {
         l.write_destination(ins, &destination, d);
     }
     Ok(())

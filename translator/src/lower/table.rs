@@ -6,7 +6,7 @@ use super::{Lower, Lowered};
 use super::{
     arith, atomics, bits, control, mmx, moves, muldiv, segments, shifts, strings, system, x87,
 };
-use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle};
+use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle, sse_strings};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -89,6 +89,7 @@ const VECTOR_FAMILIES: &[Rows] = &[
     sse_moves::ROWS,
     sse_shuffle::PAIR_ROWS,
     sse_shuffle::ROWS,
+    sse_strings::ROWS,
 ];
 
 /// At least the number of mnemonics iced knows.
