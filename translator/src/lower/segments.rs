@@ -14,7 +14,6 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
 const RSP: R = R(4);
 /// Where indirect branches keep their target.
-const TARGET: R = R(16);
 /// Arguments and results of helpers.
 const FIRST: R = R(20);
 const SECOND: R = R(21);
@@ -100,8 +99,7 @@ impl Lower<'_> {
     fn far_transfer(&mut self, helper: Helper) {
         self.call_helper(helper);
         self.raise_reported();
-        self.a.mov(Width::X, TARGET, SECOND);
-        self.branch_indirect(R(16), false);
+        self.branch_indirect(SECOND, false);
     }
 
     /// Puts address and operand size of a far pointer where helpers take them.
