@@ -169,6 +169,9 @@ pub struct SharedOptions {
     /// Append a line to FILE for each program started, and how
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Diagnosis")]
     pub trace_exec: Option<PathBuf>,
+    /// Room for translations in bytes; when it is full they are all thrown away
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub cache_size: Option<usize>,
     /// Print each piece of code and its translation to standard error
     #[arg(long, help_heading = "Diagnosis")]
     pub dump_asm: bool,
@@ -263,6 +266,9 @@ impl SharedOptions {
         }
         if let Some(file) = &self.trace_exec {
             option("--trace-exec", absolute(file));
+        }
+        if let Some(size) = self.cache_size {
+            option("--cache-size", size.to_string().into());
         }
         for (name, set) in [("--dump-asm", self.dump_asm), ("--stats", self.stats)] {
             if set {

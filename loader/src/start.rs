@@ -260,7 +260,7 @@ fn config(shared: &SharedOptions) -> Config {
             _ => MemoryOrder::Plain,
         },
         host: host_features::detect(hwcaps[0], hwcaps[1]),
-        cache_size: CACHE_SIZE,
+        cache_size: shared.cache_size.unwrap_or(CACHE_SIZE),
         dump_asm: shared.dump_asm,
     }
 }

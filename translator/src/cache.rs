@@ -12,7 +12,7 @@ use crate::asm::{Asm, Reloc};
 use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::operands::{LDUR, LDUR_MASK, NOP, relaxed};
 use crate::lower::{Emitted, MapEntry};
-use crate::region::Region;
+use crate::region::{Looked, Region};
 use crate::tramp::{self, Trampoline};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -49,6 +49,8 @@ pub struct RegionMeta {
     pub map: &'static [MapEntry],
     /// Offsets of the exit records.
     pub records: &'static [u32],
+    /// Guest code behind the exits that it rests on, see [`crate::facts`].
+    pub looked_at: &'static [Looked],
     sites: &'static [SiteMeta],
     entries: &'static [Entry],
     /// Entries made later.
@@ -77,6 +79,12 @@ impl RegionMeta {
     /// Whether the region has been invalidated.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether guest code in `start..end` is among what the translation was made from.
+    pub fn depends_on(&self, start: u64, end: u64) -> bool {
+        self.guest < end && self.guest_end > start
+            || self.looked_at.iter().any(|looked| looked.start < end && looked.end > start)
     }
 
     /// Offset of the code of a guest instruction inside of the region at which control may come in: the
@@ -260,6 +268,7 @@ impl CodeCache {
             guest_end: region.insns.last()?.ins.next_ip(),
             map: self.arena.slice(emitted.map.iter().copied())?,
             records: self.arena.slice(emitted.records.iter().copied())?,
+            looked_at: self.arena.slice(region.looked_at.iter().copied())?,
             sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
             entries: self.arena.slice(emitted.entries.iter().map(entry))?,
             more_entries: AtomicPtr::default(),
@@ -355,11 +364,17 @@ impl CodeCache {
         let offset = (at - meta.host) as u32;
         if let Some(site) = meta.sites.iter().find(|s| s.at == offset) {
             site.run.store(word, Ordering::Release);
-            if meta.armed.load(Ordering::Acquire) == 0 {
-                self.patch(at, word);
-                if meta.armed.load(Ordering::Acquire) != 0 {
-                    self.patch(at, site.stop);
-                }
+            self.run_unless_armed(meta, site);
+        }
+    }
+
+    /// Sets a site to run, if the region is not armed. The handler of a signal may arm it meanwhile.
+    fn run_unless_armed(&self, meta: &RegionMeta, site: &SiteMeta) {
+        let at = meta.host + u64::from(site.at);
+        if meta.armed.load(Ordering::Acquire) == 0 {
+            self.patch(at, site.run.load(Ordering::Acquire));
+            if meta.armed.load(Ordering::Acquire) != 0 {
+                self.patch(at, site.stop);
             }
         }
     }
@@ -378,7 +393,7 @@ impl CodeCache {
             return;
         }
         for s in meta.sites {
-            self.patch(meta.host + u64::from(s.at), s.run.load(Ordering::Acquire));
+            self.run_unless_armed(meta, s);
         }
     }
 

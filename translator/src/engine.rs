@@ -17,7 +17,7 @@ use crate::tramp::{self, Trampoline};
 use iced_x86::Instruction;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
@@ -26,8 +26,8 @@ pub trait GuestMemory: Send + Sync {
     /// translator and executable for the guest); 0 if none. Need not look further than 4096 bytes.
     fn executable_from(&self, addr: u64) -> u64;
 
-    /// Code in `start..end` has been translated: from now on a guest write there must end in
-    /// [`Engine::invalidate`] before the write takes effect.
+    /// The code in the page `start..end` is going to be read: from now on a guest write there must end in
+    /// [`Engine::invalidate`] of the whole page before the write takes effect.
     fn watch(&self, start: u64, end: u64);
 }
 
@@ -135,6 +135,9 @@ pub struct Engine {
     memory: Box<dyn GuestMemory>,
     cache: CodeCache,
     inner: Mutex<Inner>,
+    /// Counts flushes: addresses in the cache from before one mean nothing after it. Changes under the lock, while
+    /// no thread is in translated code.
+    generation: AtomicU64,
 }
 
 /// What only the holder of the lock touches.
@@ -155,21 +158,30 @@ struct Inner {
     asm: Asm,
     emitted: Emitted,
     attached: Vec<*mut CpuState>,
-    /// Counts flushes: addresses in the cache from before one mean nothing after it.
-    generation: u64,
     stats: Stats,
 }
 
-/// The translations of a guest page. As long as there are any the page is watched.
+/// The translations that depend on a guest page. As long as there are any the page is watched.
 struct Page {
+    /// Those of its code.
     regions: Vec<&'static RegionMeta>,
+    /// Those for which code in it was looked at.
+    lookers: Vec<&'static RegionMeta>,
     /// One bit for each byte of the page: control may come in there, in one of the regions.
     enterable: [u64; (PAGE / 64) as usize],
 }
 
 impl Page {
     fn new() -> Box<Self> {
-        Box::new(Page { regions: Vec::new(), enterable: [0; (PAGE / 64) as usize] })
+        Box::new(Page {
+            regions: Vec::new(),
+            lookers: Vec::new(),
+            enterable: [0; (PAGE / 64) as usize],
+        })
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.regions.is_empty() || !self.lookers.is_empty()
     }
 
     fn is_enterable(&self, addr: u64) -> bool {
@@ -186,7 +198,9 @@ impl Page {
     /// Forgets the regions that are dead.
     fn sweep(&mut self, page: u64) {
         let regions = std::mem::take(&mut self.regions);
-        *self = *Self::new();
+        let mut lookers = std::mem::take(&mut self.lookers);
+        lookers.retain(|meta| !meta.is_dead());
+        *self = Page { lookers, ..*Self::new() };
         for meta in regions.into_iter().filter(|meta| !meta.is_dead()) {
             self.add(page, meta);
         }
@@ -203,6 +217,8 @@ const BRANCH_TABLE_SIZE: usize = 16 << BRANCH_TABLE_BITS;
 pub const PAGE: u64 = 4096;
 /// Usable bytes of a thread's shadow stack.
 const SHADOW_SIZE: usize = 256 << 10;
+/// Bytes of it above the start: a return too many finds zeros there, compares with 0 and misses.
+const SHADOW_ABOVE: usize = 1024;
 /// Guards on both sides of it; at least a host page of any size.
 const SHADOW_GUARD: usize = 64 << 10;
 
@@ -226,9 +242,9 @@ impl Engine {
                 asm: Asm::default(),
                 emitted: Emitted::default(),
                 attached: Vec::new(),
-                generation: 0,
                 stats: Stats::default(),
             }),
+            generation: AtomicU64::new(0),
         })
     }
 
@@ -252,8 +268,7 @@ impl Engine {
         }
         cpu.branch_table = table;
         cpu.shadow_block = [block, (SHADOW_SIZE + 2 * SHADOW_GUARD) as u64];
-        // Zeros above the start: a return too many compares with 0 and misses.
-        cpu.shadow_top = shadow + SHADOW_SIZE as u64 - 1024;
+        cpu.shadow_top = shadow + (SHADOW_SIZE - SHADOW_ABOVE) as u64;
         cpu.shadow_sp = cpu.shadow_top;
         helpers::install(cpu);
         self.miss_at_zero(table);
@@ -370,11 +385,10 @@ impl Engine {
 
     /// Enters translated code; handles the exits that only concern the translator.
     fn enter(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
-        let exit = self.enter_raw(cpu, host)?;
+        let (exit, generation) = self.enter_raw(cpu, host)?;
         match exit {
             ExitCode::Direct => {
-                let target = self.link(cpu.exit_arg);
-                cpu.rip = target;
+                self.link(cpu.exit_arg, cpu.rip, generation);
                 None
             }
             ExitCode::Indirect => {
@@ -387,23 +401,19 @@ impl Engine {
 
     /// The same for a translation that is used once: nothing is linked to or from it.
     fn enter_unlinked(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
-        match self.enter_raw(cpu, host)? {
-            ExitCode::Direct => {
-                // SAFETY: the exit trampoline stored the address of the stub's record.
-                cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
-                None
-            }
-            ExitCode::Indirect => None,
+        match self.enter_raw(cpu, host)?.0 {
+            ExitCode::Direct | ExitCode::Indirect => None,
             other => Some(self.finish_exit(cpu, other)),
         }
     }
 
-    /// None if the thread was interrupted before it could enter.
-    fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<ExitCode> {
+    /// Why the code was left, and the generation of the cache it was in. None if the thread was interrupted before it
+    /// could enter.
+    fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<(ExitCode, u64)> {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `interrupted`.
         if unsafe { std::ptr::read_volatile(&cpu.interrupt) } != 0 {
-            cpu.entering = 0;
+            leave(cpu);
             return None;
         }
         mxcsr::apply(cpu, self.config.host.afp);
@@ -416,15 +426,21 @@ impl Engine {
         if cpu.exit == FAULTED {
             self.describe_access(cpu);
         }
-        cpu.entering = 0;
+        if cpu.exit == ExitCode::Direct as u64 {
+            // SAFETY: the exit trampoline stored the address of the stub's record, which is there while no flush can be.
+            cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
+        }
+        let generation = self.generation.load(Ordering::Relaxed);
+        leave(cpu);
         mxcsr::collect(cpu);
-        Some(match cpu.exit {
+        let code = match cpu.exit {
             0 => ExitCode::Direct,
             1 => ExitCode::Indirect,
             2 => ExitCode::Syscall,
             3 => ExitCode::Exception,
             _ => ExitCode::MemoryFault,
-        })
+        };
+        Some((code, generation))
     }
 
     /// At a fault, computes the flags that translated code has left out, see [`fault_flags`]. The
@@ -482,21 +498,18 @@ impl Engine {
         }
     }
 
-    /// Links the exit whose record is given to its target's translation. Returns the guest target.
-    fn link(&self, record: u64) -> u64 {
-        // SAFETY: the exit trampoline stored the address of the stub's record.
-        let target = unsafe { (record as *const u64).read_unaligned() };
+    /// Links the exit whose record is given to the translation of its target, unless the cache has been thrown away
+    /// since the exit was taken.
+    fn link(&self, record: u64, target: u64, generation: u64) {
         let mut inner = self.lock();
-        let generation = inner.generation;
         if let Some(host) = self.find_or_translate(&mut inner, target)
-            && inner.generation == generation
+            && self.generation.load(Ordering::Relaxed) == generation
             && let Some(meta) = self.cache.region_at(record)
             && !meta.is_dead()
         {
             inner.stats.links += 1;
             self.cache.link(meta, record, host);
         }
-        target
     }
 
     fn fill_branch_table(&self, cpu: &mut CpuState) {
@@ -525,7 +538,13 @@ impl Engine {
             ..
         } = inner;
         let (flags_live_at_fault, trap_floats) = (inner.flags_live_at_fault, inner.trap_floats);
-        let code = CodeReader::new(&*self.memory);
+        let is_watched = |page| pages.get(&page).is_some_and(|page| page.is_watched());
+        let code = if publish {
+            CodeReader::watching(&*self.memory, &is_watched)
+        } else {
+            // A store into its own page is executed once: to watch that would make it fault again.
+            CodeReader::new(&*self.memory)
+        };
         region.flags_live_at_fault = flags_live_at_fault;
         let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
         let known = |addr| {
@@ -576,11 +595,16 @@ impl Engine {
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         inner.entries.insert(meta.guest, meta.host);
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
-            let known = inner.pages.entry(page).or_insert_with(Page::new);
-            if known.regions.is_empty() {
-                self.memory.watch(page * PAGE, (page + 1) * PAGE);
+            inner.pages.entry(page).or_insert_with(Page::new).add(page, meta);
+        }
+        let mut noted = meta.guest / PAGE..=(meta.guest_end - 1) / PAGE;
+        for looked in meta.looked_at {
+            for page in looked.start / PAGE..=(looked.end - 1) / PAGE {
+                if !noted.contains(&page) {
+                    inner.pages.entry(page).or_insert_with(Page::new).lookers.push(meta);
+                    noted = page..=page;
+                }
             }
-            known.add(page, meta);
         }
         for &record in meta.records {
             let at = meta.host + u64::from(record);
@@ -603,8 +627,8 @@ impl Engine {
             let Some(page) = pages.get_mut(&number) else {
                 continue;
             };
-            let overlaps = |meta: &&&RegionMeta| meta.guest < end && meta.guest_end > start;
-            for meta in page.regions.iter().filter(overlaps).filter(|meta| !meta.is_dead()) {
+            let stale = |meta: &&&RegionMeta| meta.depends_on(start, end) && !meta.is_dead();
+            for meta in page.regions.iter().chain(&page.lookers).filter(stale) {
                 for guest in meta.entry_addresses() {
                     entries.remove(&guest);
                 }
@@ -667,10 +691,14 @@ impl Engine {
             // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
             // out waits for the lock before it goes in again.
             unsafe {
-                while std::ptr::read_volatile(&(*cpu).entering) != 0 {
+                let entering = AtomicU64::from_ptr(&raw mut (*cpu).entering);
+                // With `leave`: all that the thread did inside is done.
+                while entering.load(Ordering::Acquire) != 0 {
                     libc::sched_yield();
                 }
                 (*cpu).shadow_sp = (*cpu).shadow_top;
+                // Calls after returns too many have left addresses there.
+                std::ptr::write_bytes((*cpu).shadow_top as *mut u8, 0, SHADOW_ABOVE);
                 (*cpu).armed = [0; 4];
                 // Private anonymous pages are zero again.
                 libc::madvise(
@@ -681,7 +709,7 @@ impl Engine {
                 self.miss_at_zero((*cpu).branch_table);
             }
         }
-        inner.generation += 1;
+        self.generation.fetch_add(1, Ordering::Relaxed);
         inner.entries.clear();
         inner.pages.clear();
         self.cache.reset();
@@ -744,8 +772,8 @@ impl Engine {
         if cpu.entering == 0 {
             return; // outside: `run` looks before it enters
         }
-        // Inside a region; or on the way in; or in a helper.
-        for pc in [context.pc, cpu.entering, cpu.helper_return] {
+        // Inside a region; or on the way in; or in a helper; or on the way to or from a helper.
+        for pc in [context.pc, cpu.entering, cpu.helper_return, context.x[30]] {
             if let Some(meta) = self.cache.region_at(pc)
                 && let Some(slot) = cpu.armed.iter_mut().find(|s| **s == 0)
             {
@@ -758,7 +786,7 @@ impl Engine {
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { inner: self.lock(), _split: crate::split::lock() }
+        ForkGuard { engine: self, inner: self.lock(), _split: crate::split::lock() }
     }
 
     /// Counters so far.
@@ -775,6 +803,12 @@ const FAULTED: u64 = ExitCode::MemoryFault as u64;
 
 /// `si_code` of a SIGBUS for a misaligned access.
 const BUS_ADRALN: i32 = 1;
+
+/// Says that the thread is out of translated code, and has read and written what it had to there.
+fn leave(cpu: &mut CpuState) {
+    // SAFETY: an aligned word of the state, which a flush reads meanwhile.
+    unsafe { AtomicU64::from_ptr(&raw mut cpu.entering) }.store(0, Ordering::Release);
+}
 
 /// No executable memory at rip: an instruction fetch fault.
 fn no_code(cpu: &mut CpuState) -> Exit {
@@ -805,6 +839,7 @@ fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
 
 /// See [`Engine::lock_for_fork`].
 pub struct ForkGuard<'a> {
+    engine: &'a Engine,
     inner: MutexGuard<'a, Inner>,
     _split: crate::split::Guard,
 }
@@ -813,7 +848,14 @@ impl ForkGuard<'_> {
     /// To be called in the child: the other threads' states are gone with their threads.
     pub fn in_child(&mut self, cpu: &mut CpuState) {
         let this: *mut CpuState = cpu;
+        // SAFETY: the states are as the threads left them, and there is nobody else.
+        let stopped = |&c: &*mut CpuState| c != this && unsafe { (*c).armed != [0; 4] };
+        let was_stopping = self.inner.attached.iter().any(stopped);
         self.inner.attached.retain(|&c| c == this);
+        if was_stopping {
+            // Nobody will set the branches to run again that were set, or half set, to stop for it.
+            self.engine.flush(&mut self.inner);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{CodeReader, Insn, Next, Region, direct_target, fetch};
+use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
@@ -23,12 +23,14 @@ pub struct Outside<'a> {
     pub flags_live_at_fault: bool,
 }
 
-/// Computes `live_in`, `live_out` and `live_taken` of every instruction.
+/// Computes `live_in`, `live_out` and `live_taken` of every instruction, and notes in `looked_at` what code
+/// behind the exits that rests on: when that changes, the region must be translated anew.
 pub fn flag_liveness(region: &mut Region, outside: Outside) {
     let observable =
         if outside.flags_live_at_fault { Observable::of(region) } else { Observable::nothing() };
+    region.looked_at.clear();
     for insn in &mut region.insns {
-        let (taken, fallen) = live_outside(insn, outside);
+        let (taken, fallen) = live_outside(insn, outside, &mut region.looked_at);
         insn.live_taken = taken;
         // Until the backward pass has been here this is what leaves the region.
         insn.live_out = taken.or(fallen);
@@ -60,10 +62,10 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
 
 /// Flags that code outside the region may read when control leaves it at this instruction:
 /// where its branch goes, and where it falls through to.
-fn live_outside(insn: &Insn, outside: Outside) -> (Flags, Flags) {
+fn live_outside(insn: &Insn, outside: Outside, looked_at: &mut Vec<Looked>) -> (Flags, Flags) {
     let ins = &insn.ins;
     let fallen = match insn.next {
-        Next::Outside => live_at(outside, ins.next_ip()),
+        Next::Outside => live_at(outside, ins.next_ip(), looked_at),
         Next::Inside | Next::Never => Flags::NONE,
     };
     let taken = match insn.flow {
@@ -75,7 +77,7 @@ fn live_outside(insn: &Insn, outside: Outside) -> (Flags, Flags) {
         }
         FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call => {
             // SYSCALL counts as a call, too: r11 takes the flags.
-            direct_target(ins).map_or(Flags::ALL, |t| live_at(outside, t))
+            direct_target(ins).map_or(Flags::ALL, |t| live_at(outside, t, looked_at))
         }
         FlowControl::Return if !outside.flags_live_at_return => Flags::NONE,
         _ => Flags::ALL,
@@ -84,10 +86,11 @@ fn live_outside(insn: &Insn, outside: Outside) -> (Flags, Flags) {
 }
 
 /// Flags that may be read at `addr` before they are written, from a short look at the code there.
-fn live_at(outside: Outside, addr: u64) -> Flags {
+fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
     let mut unknown = Flags::ALL;
     let mut live = Flags::NONE;
     let mut pos = addr;
+    let mut start = addr;
     for _ in 0..LOOK_AHEAD {
         let mut ins = Instruction::default();
         if !fetch(outside.code, pos, &mut ins) {
@@ -98,19 +101,30 @@ fn live_at(outside: Outside, addr: u64) -> Flags {
         if outside.flags_live_at_fault && may_fault(&ins) {
             break;
         }
+        pos = ins.next_ip();
         unknown = unknown.without(entry.kills(&ins).or(live));
         if unknown.is_empty() {
-            return live;
+            break;
         }
         match ins.flow_control() {
-            FlowControl::Next => pos = ins.next_ip(),
+            FlowControl::Next => {}
             FlowControl::UnconditionalBranch => match direct_target(&ins) {
-                Some(t) => pos = t,
+                Some(target) => {
+                    looked_at.push(Looked { start, end: pos });
+                    (start, pos) = (target, target);
+                }
                 None => break,
             },
-            FlowControl::Return if !outside.flags_live_at_return => return live,
+            FlowControl::Return if !outside.flags_live_at_return => {
+                unknown = Flags::NONE;
+                break;
+            }
             _ => break,
         }
+    }
+    // Nothing rests on code that leaves all flags live.
+    if live.or(unknown) != Flags::ALL && pos > start {
+        looked_at.push(Looked { start, end: pos });
     }
     live.or(unknown)
 }

@@ -114,12 +114,24 @@ pub struct Region {
     pub insns: Vec<Insn>,
     /// Whether a handler may look at the flags at a fault, see [`crate::fault_flags`].
     pub flags_live_at_fault: bool,
+    /// Code outside of the region that what is known of it rests on, see [`crate::facts`].
+    pub looked_at: Vec<Looked>,
     open: Vec<u64>,
+}
+
+/// A stretch of guest code: its first byte, and behind its last one.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Looked {
+    pub start: u64,
+    pub end: u64,
 }
 
 /// Guest code as one translation reads it: what the memory map said of the neighbourhood is kept.
 pub struct CodeReader<'a> {
     memory: &'a dyn GuestMemory,
+    /// Tells of a page's number whether it is watched already; none if what is read need not be.
+    is_watched: Option<&'a dyn Fn(u64) -> bool>,
     /// Executable bytes: start and end, of the places that were asked for last.
     windows: Cell<[(u64, u64); 4]>,
 }
@@ -127,26 +139,61 @@ pub struct CodeReader<'a> {
 impl<'a> CodeReader<'a> {
     /// Reads through the memory map.
     pub fn new(memory: &'a dyn GuestMemory) -> Self {
-        CodeReader { memory, windows: Cell::default() }
+        CodeReader { memory, is_watched: None, windows: Cell::default() }
+    }
+
+    /// The same for a translation: pages are watched before they are read, so that no write goes unnoticed
+    /// between the two.
+    pub fn watching(memory: &'a dyn GuestMemory, is_watched: &'a dyn Fn(u64) -> bool) -> Self {
+        CodeReader { is_watched: Some(is_watched), ..Self::new(memory) }
     }
 
     /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
+    #[inline]
     fn available(&self, addr: u64) -> usize {
-        const ENOUGH: u64 = decode::WINDOW as u64;
+        let (start, end) = self.windows.get()[0];
+        if addr >= start && end.saturating_sub(addr) >= ENOUGH {
+            decode::WINDOW
+        } else {
+            self.look_up(addr)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&self, addr: u64) -> usize {
         let mut windows = self.windows.get();
-        if windows.iter().any(|&(start, end)| addr >= start && end.saturating_sub(addr) >= ENOUGH) {
+        let fits = |&(start, end): &(u64, u64)| addr >= start && end.saturating_sub(addr) >= ENOUGH;
+        if let Some(known) = windows.iter().position(fits) {
+            windows.swap(0, known);
+            self.windows.set(windows);
             return decode::WINDOW;
         }
         let length = self.memory.executable_from(addr);
         if length > 0 {
+            let end = self.watch(addr, addr + length);
             // Access is by pages: what holds for a byte holds for those before it.
             windows.rotate_right(1);
-            windows[0] = (addr / PAGE * PAGE, addr + length);
+            windows[0] = (addr / PAGE * PAGE, end);
             self.windows.set(windows);
         }
         length.min(ENOUGH) as usize
     }
+
+    /// Sees that the instruction at `addr` is watched, in executable memory up to `end`. Returns the end of the code
+    /// that may be read.
+    fn watch(&self, addr: u64, end: u64) -> u64 {
+        let Some(is_watched) = self.is_watched else { return end };
+        let pages = addr / PAGE..=((addr + decode::LONGEST as u64).min(end) - 1) / PAGE;
+        for page in pages.clone().filter(|&page| !is_watched(page)) {
+            self.memory.watch(page * PAGE, (page + 1) * PAGE);
+        }
+        end.min((pages.end() + 1) * PAGE)
+    }
 }
+
+/// So many bytes are all that the decoder looks at.
+const ENOUGH: u64 = decode::WINDOW as u64;
 
 /// Decodes the instruction at `addr` into `ins`, which is `Instruction::default()`. An undefined encoding
 /// gives `Code::INVALID`. Returns false if its bytes are not all executable memory.
