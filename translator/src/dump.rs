@@ -67,9 +67,19 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
     out
 }
 
-/// Translates the region at `entry` without running it and returns the listing, or None if there
-/// is no code.
-pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
+/// A translation that is not run.
+#[derive(Debug)]
+pub struct Translation {
+    /// What was translated.
+    pub region: Region,
+    /// The code, and which of its words move.
+    pub asm: Asm,
+    /// Guest instruction of each piece of host code.
+    pub map: Vec<MapEntry>,
+}
+
+/// Translates the region at `entry` without running it, or None if there is no code.
+pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<Translation> {
     let mut region = Region::default();
     let code = CodeReader::new(memory);
     if !region.build(&code, entry, MAX_INSTRUCTIONS, |_| false) {
@@ -84,6 +94,12 @@ pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Opt
     let mut asm = Asm::default();
     let mut lower = Lower::new(&mut asm, &region, config, Emitted::default());
     lower.run();
-    let emitted = lower.into_emitted();
-    Some(text(&region, &asm, &emitted.map))
+    let map = lower.into_emitted().map;
+    Some(Translation { region, asm, map })
+}
+
+/// The listing of such a translation.
+pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
+    let Translation { region, asm, map } = translate(memory, entry, config)?;
+    Some(text(&region, &asm, &map))
 }

@@ -51,6 +51,8 @@ CODE(float_comparison, "pxor %xmm0, %xmm0\n ucomisd %xmm0, %xmm0\n" FAULT)
 CODE(bit, "mov $2, %eax\n bt $1, %eax\n setc %cl\n sub %ecx, %eax\n" FAULT)
 CODE(store, "cmp $7, %ecx\n mov %eax, (%rsi)\n cmp %r8, %r9\n")
 CODE(subtract_from_memory, "test %ecx, %ecx\n sub %ecx, (%rsi)\n cmp %r8, %r9\n")
+CODE(behind_a_helper, "cmp $7, %ecx\n stmxcsr (%rsi)\n cmp %r8, %r9\n")
+CODE(saved_flags, "mov %rsp, %rdx\n lea 8(%rsi), %rsp\n cmp $7, %ecx\n pushfq\n mov %rdx, %rsp\n")
 // A return that belongs to no call, to code that reads flags.
 CODE(pushed_address, "lea 1f(%rip), %rax\n push %rax\n mov $5, %eax\n cmp $9, %eax\n mov $3, %eax\n ret\n 1: setc %cl\n" FAULT)
 
@@ -112,7 +114,7 @@ static void flags(void *bad) {
   TRY_BUT(AF, zero_idiom), TRY(result), TRY(overwritten), TRY(comparison), TRY_BUT(AF | PF, stack_pointer), TRY(increment), TRY_BUT(AF, shift);
   TRY_BUT(AF, shift_left), TRY(shift_by_zero), TRY(rotate), TRY_BUT(SF_ZF_AF_PF, product), TRY(carry_chain), TRY(memory_operand), TRY(at_a_join);
   TRY(turn_of_a_loop), TRY(behind_a_call), TRY(in_a_callee), TRY(in_a_string), TRY(float_comparison), TRY(bit);
-  TRY(store), TRY(subtract_from_memory), TRY(pushed_address);
+  TRY(store), TRY(subtract_from_memory), TRY(behind_a_helper), TRY(saved_flags), TRY(pushed_address);
 }
 
 static void exceptions(void *bad) {

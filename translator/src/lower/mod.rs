@@ -62,7 +62,7 @@ use crate::tramp::Trampoline;
 use arith::EdgeFlags;
 use exits::{ExitStub, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use std::collections::HashSet;
 
 /// FS base.
@@ -338,6 +338,11 @@ impl<'a> Lower<'a> {
     pub fn call_helper(&mut self, h: Helper) {
         let changed = self.flags != FlagState::CANONICAL;
         self.canonical(Flags::ALL);
+        // A helper's own accesses are plain ones.
+        let barriers = self.ordered() && self.helper_needs_order(h);
+        if barriers {
+            self.a.dmb_ish();
+        }
         let ip = self.current().ip();
         self.a.ldr_literal(R(19), ip, Reloc::Guest);
         self.a.ldr(R(16), STATE, offset::HELPERS + 8 * h as u32);
@@ -346,6 +351,18 @@ impl<'a> Lower<'a> {
         if changed {
             self.mark();
         }
+        if barriers {
+            self.a.dmb_ish();
+        }
+    }
+
+    /// Whether a helper may access the current instruction's memory operand, and does not order that itself.
+    fn helper_needs_order(&self, h: Helper) -> bool {
+        use Helper::{RepMovs, RepStos, SplitAtomic, TrapBegin, TrapEnd};
+        let ins = self.current();
+        let masked = matches!(ins.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu);
+        let operand = masked || ins.op_kinds().any(|kind| kind == OpKind::Memory);
+        operand && !matches!(h, SplitAtomic | RepMovs | RepStos | TrapBegin | TrapEnd)
     }
 }
 

@@ -13,7 +13,6 @@ use crate::tramp::Trampoline;
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
 const RSP: R = R(4);
-/// Where indirect branches keep their target.
 /// Arguments and results of helpers.
 const FIRST: R = R(20);
 const SECOND: R = R(21);
