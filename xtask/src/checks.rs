@@ -20,7 +20,7 @@ use crate::{
 /// The options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Try fewer cases of each instruction, and leave out the whole programs that take long.
+    /// Try fewer cases of each instruction, and leave out the whole programs that take long and the virtual machine.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Give the whole programs their full size.
@@ -155,8 +155,8 @@ impl Part {
                     .and_then(|demotic| programs(&demotic, options));
                 vec![check("whole programs, native beside translated", programs)]
             }
-            // It takes long: it is run when it is asked for.
-            Self::Vm if options.part != Some(Self::Vm) => Vec::new(),
+            // It takes long.
+            Self::Vm if options.quick && options.part != Some(Self::Vm) => Vec::new(),
             Self::Vm if cfg!(not(target_arch = "x86_64")) => {
                 say("the virtual machine is left out: only an x86_64 machine can make it");
                 Vec::new()
