@@ -152,7 +152,7 @@ impl Execution<'_> {
     }
 
     /// From a read to the writes that come after the one it reads from.
-    fn from_read(&self, read: usize, write: usize) -> bool {
+    fn reads_before(&self, read: usize, write: usize) -> bool {
         !self.is_write(read)
             && self.is_write(write)
             && self.same_location(read, write)
@@ -160,7 +160,7 @@ impl Execution<'_> {
     }
 
     fn communicates(&self, a: usize, b: usize) -> bool {
-        self.reads_from(a, b) || self.coherence(a, b) || self.from_read(a, b)
+        self.reads_from(a, b) || self.coherence(a, b) || self.reads_before(a, b)
     }
 
     fn is_allowed(&self, order: Order) -> bool {
@@ -178,7 +178,7 @@ impl Execution<'_> {
     fn is_atomic(&self) -> bool {
         (1..self.events.len()).filter(|w| self.is_rmw_pair(w - 1, *w)).all(|w| {
             (0..self.events.len()).all(|other| {
-                other == w || !(self.from_read(w - 1, other) && self.coherence(other, w))
+                other == w || !(self.reads_before(w - 1, other) && self.coherence(other, w))
             })
         })
     }
@@ -226,7 +226,7 @@ pub fn tso(execution: &Execution, a: usize, b: usize) -> bool {
         let step = |step: &Step| matches!(step, Step::Access(access) if access.rmw);
         first.rmw || second.rmw || execution.between(a, b).iter().any(step)
     };
-    !(first.write && !second.write) || locked() || fence()
+    !first.write || second.write || locked() || fence()
 }
 
 /// Barrier-ordered-before (`bob`) and atomic-ordered-before (`aob`). Dependencies are left out, which allows more.
