@@ -25,8 +25,6 @@ const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
 /// Address space for translations.
 const CACHE_SIZE: usize = 512 << 20;
 
-/// CPUID.1:EDX as AT_HWCAP shows it: what every x86-64 processor has (FPU to SSE2).
-const HWCAP: u64 = 0x078b_fbff;
 /// RDFSBASE and its kin are there.
 const HWCAP2: u64 = 1 << 1;
 /// Kernel clock ticks in times(2), the same on both architectures.
@@ -238,7 +236,7 @@ fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
     let mut auxv = vec![
         (at::SYSINFO_EHDR, vdso),
         (at::MINSIGSTKSZ, MIN_SIGSTKSZ),
-        (at::HWCAP, HWCAP),
+        (at::HWCAP, translator::cpuid::hwcap()),
         (at::HWCAP2, HWCAP2),
         (at::PAGESZ, elf::PAGE),
         (at::CLKTCK, CLKTCK),
