@@ -83,6 +83,8 @@ int main(void) {
     int (*clock_get)(int, struct timespec *) = find("__vdso_clock_gettime");
     int (*resolution)(int, struct timespec *) = find("__vdso_clock_getres");
     for (int clock = -2; clock < 14; clock++) {
+        // Whether the clocks that wake a machine are there is the machine's affair.
+        if (clock == CLOCK_REALTIME_ALARM || clock == CLOCK_BOOTTIME_ALARM) continue;
         struct timespec before, now, after, own, kernels;
         long first = syscall(SYS_clock_gettime, clock, &before);
         int answer = clock_get(clock, &now);
