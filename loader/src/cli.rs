@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::host_features;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -151,6 +152,10 @@ pub struct SharedOptions {
     /// How the program's loads and stores are ordered
     #[arg(long, value_name = "MODEL", value_enum, default_value_t, help_heading = "Running")]
     pub memory_model: MemoryModel,
+    /// Do without instruction sets of the host, for tests: `flagm=off,afp=off`
+    #[arg(long, value_name = "NAME=off,...", value_delimiter = ',', hide = true, help_heading = "Running",
+          value_parser = host_features::switched_off)]
+    pub host_features: Vec<&'static str>,
     /// Start arm64 programs here by CMD (words separated by blanks): children are run through it
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = "Running")]
     pub runner: Option<String>,
@@ -254,6 +259,10 @@ impl SharedOptions {
         }
         if self.memory_model != MemoryModel::default() {
             option("--memory-model", value_name(self.memory_model));
+        }
+        if !self.host_features.is_empty() {
+            let off: Vec<_> = self.host_features.iter().map(|name| format!("{name}=off")).collect();
+            option("--host-features", off.join(",").into());
         }
         if let Some(command) = &self.runner {
             option("--runner", command.into());
@@ -365,7 +374,7 @@ mod tests {
     /// A child sees the same shared options, paths made absolute, and repeating changes nothing.
     #[test]
     fn children_get_the_shared_options() {
-        let all = "--sysroot=root --memory-model=ordered --runner=qemu --strace=calls --log=off \
+        let all = "--sysroot=root --memory-model=ordered --host-features=flagm=off,afp=off --runner=qemu --strace=calls --log=off \
                    --trace-exec=/t --dump-asm --stats";
         let cli = parse(&format!("demotic {all} -0 x ./a"), None).unwrap();
         let arguments = cli.shared.to_arguments(Path::new("/dir"));

@@ -51,6 +51,41 @@ pub fn detect(caps: u64, caps2: u64) -> HostFeatures {
     features
 }
 
+/// A feature as `--host-features` names it: its field.
+type Field = (&'static str, fn(&mut HostFeatures) -> &mut bool);
+
+/// Every feature by its name.
+const FIELDS: [Field; 13] = [
+    ("lse", |features| &mut features.lse),
+    ("lse2", |features| &mut features.lse2),
+    ("lrcpc", |features| &mut features.lrcpc),
+    ("lrcpc2", |features| &mut features.lrcpc2),
+    ("flagm", |features| &mut features.flagm),
+    ("flagm2", |features| &mut features.flagm2),
+    ("aes", |features| &mut features.aes),
+    ("pmull", |features| &mut features.pmull),
+    ("sha1", |features| &mut features.sha1),
+    ("sha2", |features| &mut features.sha2),
+    ("crc32", |features| &mut features.crc32),
+    ("afp", |features| &mut features.afp),
+    ("frint", |features| &mut features.frint),
+];
+
+/// Reads `NAME=off`, one value of `--host-features`: the name.
+pub fn switched_off(value: &str) -> Result<&'static str, String> {
+    let names = || FIELDS.map(|(name, _)| name).join(", ");
+    let name = value.strip_suffix("=off").ok_or("a feature is only switched off: NAME=off")?;
+    let known = FIELDS.iter().find(|(known, _)| *known == name);
+    known.map(|(known, _)| *known).ok_or_else(|| format!("none of {}", names()))
+}
+
+/// Does without the features named.
+pub fn switch_off(features: &mut HostFeatures, names: &[&str]) {
+    for (_, field) in FIELDS.iter().filter(|(name, _)| names.contains(name)) {
+        *field(features) = false;
+    }
+}
+
 /// ID_AA64MMFR1_EL1.AFP (Arm ARM D19.2.64). Only to be called if HWCAP_CPUID is set: the kernel
 /// then emulates the read.
 #[cfg(target_arch = "aarch64")]
@@ -93,5 +128,16 @@ mod tests {
         let features = from_hwcaps(0xffb3_ffff, 0x181);
         assert!(features.lse && features.lse2 && features.lrcpc2 && features.flagm2);
         assert!(features.frint && !features.afp);
+    }
+
+    #[test]
+    fn features_are_switched_off_by_name() {
+        let mut features = from_hwcaps(!0, !0);
+        switch_off(&mut features, &["flagm", "afp"]);
+        assert_eq!(features, HostFeatures { flagm: false, afp: false, ..from_hwcaps(!0, !0) });
+        switch_off(&mut features, &FIELDS.map(|(name, _)| name));
+        assert_eq!(features, HostFeatures::default());
+        assert_eq!(switched_off("afp=off"), Ok("afp"));
+        assert!(switched_off("afp").is_err() && switched_off("afq=off").is_err());
     }
 }

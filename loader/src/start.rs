@@ -251,13 +251,15 @@ fn auxiliary_vector(vdso: u64, loaded: &Loaded) -> Vec<(u64, u64)> {
 /// How the translator is set up.
 fn config(shared: &SharedOptions) -> Config {
     let hwcaps = host_capabilities();
+    let mut host = host_features::detect(hwcaps[0], hwcaps[1]);
+    host_features::switch_off(&mut host, &shared.host_features);
     Config {
         flags_live_at_return: false,
         order: match shared.memory_model {
             MemoryModel::Ordered => MemoryOrder::Ordered,
             _ => MemoryOrder::Plain,
         },
-        host: host_features::detect(hwcaps[0], hwcaps[1]),
+        host,
         cache_size: shared.cache_size.unwrap_or(CACHE_SIZE),
         dump_asm: shared.dump_asm,
     }

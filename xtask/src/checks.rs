@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the project, one after the other, and one count of them all.
 
 use std::{
+    env::consts::ARCH,
     ffi::OsString,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -20,7 +21,8 @@ use crate::{
 /// The options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Try fewer cases of each instruction, and leave out the whole programs that take long and the virtual machine.
+    /// Try fewer cases of each instruction, and leave out the whole programs that take long, the counting and the
+    /// virtual machine.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Give the whole programs their full size.
@@ -50,6 +52,8 @@ enum Part {
     Demo,
     /// Whole programs, native beside translated.
     Programs,
+    /// Executed instructions, beside the recorded ones.
+    Speed,
     /// What only an arm64 kernel can show: the tests of the virtual machine.
     Vm,
 }
@@ -154,6 +158,17 @@ impl Part {
                     .and_then(Toolchain::build)
                     .and_then(|demotic| programs(&demotic, options));
                 vec![check("whole programs, native beside translated", programs)]
+            }
+            // Counted by an emulator, on an x86_64 machine.
+            Self::Speed if options.quick && options.part != Some(Self::Speed) => Vec::new(),
+            Self::Speed if ARCH != "x86_64" => Vec::new(),
+            Self::Speed => {
+                let bench = std::env::current_exe().map_err(Into::into).map(|xtask| {
+                    let mut bench = Command::new(xtask);
+                    bench.args(["bench", "--check"]);
+                    bench
+                });
+                vec![check("executed instructions, beside the recorded ones", bench)]
             }
             // It takes long.
             Self::Vm if options.quick && options.part != Some(Self::Vm) => Vec::new(),

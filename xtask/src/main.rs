@@ -1,8 +1,9 @@
-//! The project's own chores: `cargo xtask run`, `test`, `count` and `vm`.
+//! The project's own chores: `cargo xtask run`, `test`, `bench`, `count` and `vm`.
 //!
 //! Each first installs what it needs and finds missing ([`setup`]), and finds a compiler for arm64 ([`toolchain`]).
 
 mod apt;
+mod bench;
 mod checks;
 mod count;
 mod packages;
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Options),
     /// Run every test. The last line is `N passed, N failed`.
     Test(checks::Options),
+    /// Run workloads natively, under Demotic and under other translators, and write a table.
+    Bench(bench::Options),
     /// Count the arm64 instructions executed for a program, beside those of its native arm64 build.
     Count(count::Options),
     /// Boot an arm64 virtual machine whose kernel hands x86_64 programs to Demotic, and get a shell in it.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => checks::test(&options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Count(options) => count::count(&options),
         Command::Vm(options) => vm::vm(&options),
     };

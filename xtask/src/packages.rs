@@ -17,8 +17,8 @@ use crate::{apt, say};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// The suite they come from, when it is not the machine's own release.
-    suite: Option<String>,
+    /// The suite they come from.
+    suite: String,
     /// What apt is to call them.
     names: Vec<String>,
 }
@@ -36,23 +36,17 @@ impl Store {
 
     /// Unpacks `packages` into a folder called `name`, unless they are there already.
     pub fn unpack(&self, name: &str, packages: &Packages) -> Result<PathBuf> {
-        let suite = match &packages.suite {
-            Some(suite) => suite.clone(),
-            None => apt::mirror().context("apt knows no source for this release")?.1,
-        };
-        let python = python()?;
-        let wanted: Vec<_> =
-            packages.names.iter().map(|name| name.replace("{python}", &python)).collect();
+        let suite = &packages.suite;
         let root = self.folder.join(name);
         let list = root.with_extension("list");
-        let content = format!("{suite}\n{}", wanted.join("\n"));
+        let content = format!("{suite}\n{}", packages.names.join("\n"));
         if fs::read_to_string(&list).is_ok_and(|list| list == content) {
             return Ok(root);
         }
-        say(&format!("fetching {} from {suite}", wanted.join(", ")));
-        let suite = Suite::read(&self.folder.join("apt"), &suite)?;
+        say(&format!("fetching {} from {suite}", packages.names.join(", ")));
+        let suite = Suite::read(&self.folder.join("apt"), suite)?;
         let _ = fs::remove_dir_all(&root);
-        suite.unpack(&wanted, &root)?;
+        suite.unpack(&packages.names, &root)?;
         merge_usr(&root)?;
         fs::write(&list, content)?;
         Ok(root)
@@ -131,12 +125,6 @@ pub fn merge_usr(root: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The name of this machine's Python with its version, which is its package's: `python3.11`.
-fn python() -> Result<String> {
-    let path = fs::canonicalize("/usr/bin/python3").context("python3 is not installed")?;
-    Ok(path.file_name().context("a file")?.to_string_lossy().into_owned())
 }
 
 /// Runs a command, with what it prints on standard error.

@@ -18,6 +18,8 @@ pub enum For {
     Run,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask bench`
+    Bench,
     /// `cargo xtask count`
     Count,
     /// `cargo xtask vm`
