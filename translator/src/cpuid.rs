@@ -1,8 +1,9 @@
 //! CPUID: the processor that guests see (Intel SDM vol. 2, CPUID).
 //!
 //! Feature bits are not written down twice: each names the instruction forms that stand for the
-//! feature, and is set if the instruction table implements them all.
+//! feature, and is set if the instruction table implements them all, and the host has what they need.
 
+use crate::engine::HostFeatures;
 use crate::helpers::Pair;
 use crate::lower::table::supports;
 use crate::state::CpuState;
@@ -91,10 +92,32 @@ const FIXED: &[(Word, u32)] = &[
     (Extended1Edx, 1 << 20 | 1 << 29),
 ];
 
+type Has = fn(&HostFeatures) -> bool;
+
+/// Features whose instructions need the host's own, or are far slower without.
+const BY_HOST: &[(Word, u32, Has)] = &[
+    (Leaf1Ecx, 1, |host| host.pmull),
+    (Leaf1Ecx, 25, |host| host.aes),
+    (Leaf7Ebx, 29, |host| host.sha1 && host.sha2),
+];
+
+static HOST: OnceLock<HostFeatures> = OnceLock::new();
+
+/// Says what the host has, once for the process and before any guest asks.
+pub fn on_host(host: HostFeatures) {
+    HOST.get_or_init(|| host);
+}
+
+fn host_has(w: Word, bit: u32) -> bool {
+    let host = HOST.get().copied().unwrap_or_default();
+    BY_HOST.iter().all(|(word, b, has)| (*word, *b) != (w, bit) || has(&host))
+}
+
 fn word(w: Word) -> u32 {
     let from_table = FEATURES
         .iter()
-        .filter(|(word, _, forms)| *word == w && forms.iter().all(|&c| supports(c)))
+        .filter(|(word, bit, _)| *word == w && host_has(w, *bit))
+        .filter(|(.., forms)| forms.iter().all(|&c| supports(c)))
         .fold(0, |bits, (_, bit, _)| bits | 1 << bit);
     FIXED.iter().filter(|(word, _)| *word == w).fold(from_table, |bits, (_, fixed)| bits | fixed)
 }
@@ -259,5 +282,6 @@ mod tests {
         assert_ne!(d & 1 << 8, 0, "CMPXCHG8B");
         assert_ne!(c & 1 << 23, 0, "POPCNT");
         assert_eq!(c & 1 << 30, 0, "RDRAND is not implemented");
+        assert_eq!(c & 1 << 25, 0, "AES needs the host's");
     }
 }

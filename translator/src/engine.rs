@@ -3,6 +3,7 @@
 
 use crate::asm::Asm;
 use crate::cache::{CodeCache, RegionMeta, anonymous, anonymous_aligned};
+use crate::cpuid;
 use crate::facts;
 use crate::fault_access;
 use crate::fault_flags;
@@ -226,6 +227,7 @@ impl Engine {
     /// Reserves the code cache. Fails only when the address space cannot be had.
     pub fn new(config: Config, memory: Box<dyn GuestMemory>) -> io::Result<Self> {
         let cache = CodeCache::new(config.cache_size)?;
+        cpuid::on_host(config.host);
         Ok(Engine {
             config,
             memory,

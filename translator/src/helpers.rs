@@ -62,8 +62,6 @@ helpers! {
     /// SHA, see [`crate::vector`].
     Sha1Rnds4 = vector::sha1rnds4;
     Sha1Nexte = vector::sha1nexte;
-    Sha1Msg1 = vector::sha1msg1;
-    Sha1Msg2 = vector::sha1msg2;
     Sha256Rnds2 = vector::sha256rnds2;
     Sha256Msg1 = vector::sha256msg1;
     Sha256Msg2 = vector::sha256msg2;

@@ -40,10 +40,6 @@ two_operands! {
     sha1rnds4 = four_sha1_rounds;
     /// SHA1NEXTE.
     sha1nexte = next_sha1_e;
-    /// SHA1MSG1.
-    sha1msg1 = first_sha1_message;
-    /// SHA1MSG2.
-    sha1msg2 = second_sha1_message;
     /// SHA256RNDS2.
     sha256rnds2 = two_sha256_rounds;
     /// SHA256MSG1.
@@ -77,18 +73,6 @@ fn four_sha1_rounds(abcd: [u32; 4], wes: [u32; 4], _: [u32; 4], imm: u8) -> [u32
 fn next_sha1_e(first: [u32; 4], mut second: [u32; 4], _: [u32; 4], _: u8) -> [u32; 4] {
     second[3] = second[3].wrapping_add(first[3].rotate_left(30));
     second
-}
-
-fn first_sha1_message(a: [u32; 4], b: [u32; 4], _: [u32; 4], _: u8) -> [u32; 4] {
-    [a[0] ^ b[2], a[1] ^ b[3], a[2] ^ a[0], a[3] ^ a[1]]
-}
-
-fn second_sha1_message(a: [u32; 4], b: [u32; 4], _: [u32; 4], _: u8) -> [u32; 4] {
-    let w16 = (a[3] ^ b[2]).rotate_left(1);
-    let w17 = (a[2] ^ b[1]).rotate_left(1);
-    let w18 = (a[1] ^ b[0]).rotate_left(1);
-    let w19 = (a[0] ^ w16).rotate_left(1);
-    [w19, w18, w17, w16]
 }
 
 /// Intel SDM vol. 2, SHA256RNDS2: the first operand is CDGH, the second ABEF; xmm0 holds the sums of message words and constants.

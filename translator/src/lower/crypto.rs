@@ -1,7 +1,7 @@
 //! AES, PCLMULQDQ and SHA.
 //!
-//! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. Arm's SHA instructions do
-//! four rounds where x86's do two or leave the sums to others, so those go to helpers.
+//! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. SHA without the host's own goes to
+//! helpers. Arm keeps the words of a hash in ascending lanes, x86 in descending ones.
 
 use super::operands::vec_of;
 use super::table::{Rows, plain};
@@ -19,13 +19,13 @@ pub(super) const ROWS: Rows = &[
     plain(M::Aesimc, aesimc),
     plain(M::Aeskeygenassist, aeskeygenassist),
     plain(M::Pclmulqdq, pclmulqdq),
-    plain(M::Sha1rnds4, |l, i| sha(l, i, Helper::Sha1Rnds4)),
-    plain(M::Sha1nexte, |l, i| sha(l, i, Helper::Sha1Nexte)),
-    plain(M::Sha1msg1, |l, i| sha(l, i, Helper::Sha1Msg1)),
-    plain(M::Sha1msg2, |l, i| sha(l, i, Helper::Sha1Msg2)),
-    plain(M::Sha256rnds2, |l, i| sha(l, i, Helper::Sha256Rnds2)),
-    plain(M::Sha256msg1, |l, i| sha(l, i, Helper::Sha256Msg1)),
-    plain(M::Sha256msg2, |l, i| sha(l, i, Helper::Sha256Msg2)),
+    plain(M::Sha1rnds4, sha1rnds4),
+    plain(M::Sha1nexte, sha1nexte),
+    plain(M::Sha1msg1, sha1msg1),
+    plain(M::Sha1msg2, sha1msg2),
+    plain(M::Sha256rnds2, sha256rnds2),
+    plain(M::Sha256msg1, sha256msg1),
+    plain(M::Sha256msg2, sha256msg2),
 ];
 
 /// x86 adds the round key last, Arm first: Arm's round of the state as the key of zero, then the key.
@@ -118,6 +118,13 @@ fn pclmulqdq(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 impl Lower<'_> {
+    /// The four words in reverse order.
+    fn reverse_words(&mut self, d: V, n: V) {
+        dynasm!(self.a; .arch aarch64
+            ; rev64 V(d.0).s4, V(n.0).s4
+            ; ext V(d.0).b16, V(d.0).b16, V(d.0).b16, 8);
+    }
+
     /// Calls a helper with a vector operand by value and further arguments in a constant.
     pub(super) fn call_with_vector(&mut self, h: Helper, m: V, third: u64) {
         dynasm!(self.a; .arch aarch64; fmov x20, D(m.0); umov x21, V(m.0).d[1]);
@@ -126,11 +133,130 @@ impl Lower<'_> {
     }
 }
 
-fn sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
+/// What a host without SHA instructions does.
+fn call_sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
     let m = l.vread(ins, 1, 16);
     let d = vec_of(ins.op0_register());
     let imm = if ins.mnemonic() == M::Sha1rnds4 { u64::from(ins.immediate8()) } else { 0 };
     l.call_with_vector(helper, m, u64::from(d.n()) | imm << 8);
+    Ok(())
+}
+
+/// Four rounds. The second operand holds the message words, to the first of which E has been added.
+fn sha1rnds4(l: &mut Lower, ins: &Instruction) -> Lowered {
+    const CONSTANTS: [u32; 4] = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6];
+    if !l.config.host.sha1 {
+        return call_sha(l, ins, Helper::Sha1Rnds4);
+    }
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let (abcd, words, e) = (l.vtmp(), l.vtmp(), l.vtmp());
+    let function = ins.immediate8() & 3;
+    let constant = u128::from(CONSTANTS[usize::from(function)]);
+    l.a.ldr_literal_q(e, constant | constant << 32 | constant << 64 | constant << 96);
+    dynasm!(l.a; .arch aarch64; add V(words.0).s4, V(m.0).s4, V(e.0).s4);
+    l.reverse_words(words, words);
+    l.reverse_words(abcd, d);
+    l.vzero(e);
+    match function {
+        0 => dynasm!(l.a; .arch aarch64; sha1c Q(abcd.0), S(e.0), V(words.0).s4),
+        2 => dynasm!(l.a; .arch aarch64; sha1m Q(abcd.0), S(e.0), V(words.0).s4),
+        _ => dynasm!(l.a; .arch aarch64; sha1p Q(abcd.0), S(e.0), V(words.0).s4),
+    }
+    l.reverse_words(d, abcd);
+    Ok(())
+}
+
+/// A of four rounds ago, rotated, is E: it is added to the highest word.
+fn sha1nexte(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.sha1 {
+        return call_sha(l, ins, Helper::Sha1Nexte);
+    }
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let (e, zero) = (l.vtmp(), l.vtmp());
+    l.vzero(zero);
+    dynasm!(l.a; .arch aarch64
+        ; dup S(e.0), V(d.0).s[3]
+        ; sha1h S(e.0), S(e.0)
+        ; ext V(e.0).b16, V(zero.0).b16, V(e.0).b16, 4
+        ; add V(d.0).s4, V(m.0).s4, V(e.0).s4);
+    Ok(())
+}
+
+fn sha1msg1(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let t = l.vtmp();
+    dynasm!(l.a; .arch aarch64
+        ; ext V(t.0).b16, V(m.0).b16, V(d.0).b16, 8
+        ; eor V(d.0).b16, V(d.0).b16, V(t.0).b16);
+    Ok(())
+}
+
+/// w\[16..20\] in descending lanes; the last of them needs the first.
+fn sha1msg2(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let (t, zero, first) = (l.vtmp(), l.vtmp(), l.vtmp());
+    l.vzero(zero);
+    dynasm!(l.a; .arch aarch64
+        ; ext V(t.0).b16, V(zero.0).b16, V(m.0).b16, 12
+        ; eor V(t.0).b16, V(t.0).b16, V(d.0).b16
+        ; shl V(d.0).s4, V(t.0).s4, 1
+        ; sri V(d.0).s4, V(t.0).s4, 31
+        ; ext V(t.0).b16, V(d.0).b16, V(zero.0).b16, 12
+        ; shl V(first.0).s4, V(t.0).s4, 1
+        ; sri V(first.0).s4, V(t.0).s4, 31
+        ; eor V(d.0).b16, V(d.0).b16, V(first.0).b16);
+    Ok(())
+}
+
+/// Two rounds, of the four that Arm's instructions do: their results are the upper lanes, whatever the other two
+/// message words were.
+fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.sha2 {
+        return call_sha(l, ins, Helper::Sha256Rnds2);
+    }
+    let abef = l.vread(ins, 1, 16);
+    let cdgh = vec_of(ins.op0_register());
+    let (abcd, efgh, next) = (l.vtmp(), l.vtmp(), l.vtmp());
+    dynasm!(l.a; .arch aarch64
+        ; zip2 V(abcd.0).d2, V(abef.0).d2, V(cdgh.0).d2
+        ; rev64 V(abcd.0).s4, V(abcd.0).s4
+        ; zip1 V(efgh.0).d2, V(abef.0).d2, V(cdgh.0).d2
+        ; rev64 V(efgh.0).s4, V(efgh.0).s4);
+    l.vmov(next, abcd);
+    dynasm!(l.a; .arch aarch64
+        ; sha256h Q(next.0), Q(efgh.0), v0.s4
+        ; sha256h2 Q(efgh.0), Q(abcd.0), v0.s4
+        ; zip2 V(next.0).d2, V(efgh.0).d2, V(next.0).d2
+        ; rev64 V(cdgh.0).s4, V(next.0).s4);
+    Ok(())
+}
+
+fn sha256msg1(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.sha2 {
+        return call_sha(l, ins, Helper::Sha256Msg1);
+    }
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    dynasm!(l.a; .arch aarch64; sha256su0 V(d.0).s4, V(m.0).s4);
+    Ok(())
+}
+
+/// Arm's instruction also adds w\[t-7\], which x86 leaves to others: zeros here.
+fn sha256msg2(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !l.config.host.sha2 {
+        return call_sha(l, ins, Helper::Sha256Msg2);
+    }
+    let m = l.vread(ins, 1, 16);
+    let d = vec_of(ins.op0_register());
+    let (zero, t) = (l.vtmp(), l.vtmp());
+    l.vzero(zero);
+    dynasm!(l.a; .arch aarch64
+        ; zip2 V(t.0).d2, V(zero.0).d2, V(m.0).d2
+        ; sha256su1 V(d.0).s4, V(zero.0).s4, V(t.0).s4);
     Ok(())
 }
 
