@@ -131,6 +131,7 @@ struct Features {
 
 fn features() -> &'static Features {
     static FEATURES: OnceLock<Features> = OnceLock::new();
+    debug_assert!(cfg!(test) || HOST.get().is_some(), "asked before the host is known");
     FEATURES.get_or_init(|| Features {
         leaf1: [word(Leaf1Ecx), word(Leaf1Edx)],
         leaf7: word(Leaf7Ebx),
@@ -140,7 +141,8 @@ fn features() -> &'static Features {
 
 /// EDX of leaf 1: what Linux hands to programs as AT_HWCAP.
 pub fn hwcap() -> u64 {
-    u64::from(features().leaf1[1])
+    // Needed before the host is known: nothing in it depends on that.
+    u64::from(word(Leaf1Edx))
 }
 
 /// Number of the processor that the thread runs on.
