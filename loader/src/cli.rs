@@ -83,6 +83,8 @@ pub enum Action {
     /// Check this machine for what Demotic needs and uses
     #[command(after_help = DOCTOR_HELP)]
     Doctor(ReportOptions),
+    /// Print the table of system calls, and how each is answered
+    Syscalls(ReportOptions),
 }
 
 const REGISTER_HELP: &str = "\
@@ -114,7 +116,7 @@ pub struct RegisterOptions {
     pub print: bool,
 }
 
-/// Options of `demotic status` and `doctor`.
+/// Options of `demotic status`, `doctor` and `syscalls`.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportOptions {
     /// Print JSON, for programs
@@ -328,6 +330,7 @@ mod tests {
         let json = ReportOptions { json: true };
         assert_eq!(action("demotic status --json", None), Some(Action::Status(json)));
         assert_eq!(action("demotic doctor --json", Some("--stats")), Some(Action::Doctor(json)));
+        assert_eq!(action("demotic syscalls --json", None), Some(Action::Syscalls(json)));
         assert_eq!(action("demotic unregister", Some("")), Some(Action::Unregister));
         assert!(parse("demotic unregister now", None).is_err());
         assert!(parse("demotic register --strace", None).is_err());

@@ -3,6 +3,7 @@
 //! says what the machine has.
 
 pub mod binfmt;
+mod calls;
 pub mod cli;
 pub mod doctor;
 pub mod elf;

@@ -4,7 +4,7 @@ use crate::cli::{self, Action, Cli, MemoryModel, OPTIONS_VARIABLE, ProgramOption
 use crate::error::LoadError;
 use crate::load::{self, Loaded, Request};
 use crate::stack::{Contents, at};
-use crate::{doctor, elf, host_features, register, status};
+use crate::{calls, doctor, elf, host_features, register, status};
 use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::fs::File;
 use std::io;
@@ -95,6 +95,7 @@ fn act(action: Action) -> i32 {
         Action::Unregister => register::run_unregister(),
         Action::Status(options) => status::run(options),
         Action::Doctor(options) => doctor::run(options),
+        Action::Syscalls(options) => calls::run(options),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::inherit::{self, Handover, Role};
 use crate::runtime::Options;
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{fds, guest, log, paths, proc_fs, signal};
+use crate::{fds, guest, log, paths, proc_fs, signal, strace};
 
 const AT_EMPTY_PATH: u64 = 0x1000;
 const AT_EACCESS: u64 = 0x200;
@@ -187,7 +187,9 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
         return Err(errno::EINVAL);
     }
     let options = &task.runtime().options;
-    if options.binfmt && options.runner.is_empty() && options.sysroot.is_none() {
+    // What is watched stays so, whatever becomes of the environment that the kernel would hand over.
+    let by_kernel = options.binfmt && options.runner.is_empty() && options.strace.is_none();
+    if by_kernel && options.sysroot.is_none() {
         return by_kernel::execveat(task, call);
     }
     let mut program = open_guest(task, dirfd, path, flags)?;
@@ -197,9 +199,7 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     let arguments = pointers(argv)?;
     let format = resolve_scripts(task, &mut program, dirfd)?;
     match format {
-        Format::Guest
-            if options.binfmt && options.runner.is_empty() && !program.is_hidden(dirfd) =>
-        {
+        Format::Guest if by_kernel && !program.is_hidden(dirfd) => {
             direct(task, &program, &arguments, call)
         }
         Format::Guest => {
@@ -495,6 +495,7 @@ fn call(
 /// The same, with all its arguments as they go to the kernel.
 fn host_exec(task: &mut Task, args: [u64; 6]) -> SysResult {
     signal::before_exec(task)?;
+    strace::executes(task);
     let result = task.host_call(nr::execveat, args);
     signal::after_failed_exec(task);
     result

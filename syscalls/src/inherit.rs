@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::fds;
+use crate::{fds, strace};
 
 /// What a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Role {
     Folder,
     /// The file of `--trace-exec`.
     TraceExec,
-    /// The file of `--strace`.
+    /// Where `--strace` goes.
     Strace,
 }
 
@@ -33,6 +33,9 @@ const ROLES: [(Role, &str); 5] = [
 
 /// The name of the one that is not kept: the current directory, to be gone back to.
 const DIRECTORY: &str = "directory";
+
+/// What stands for a word instead of a descriptor: `--strace` says whose lines are whose.
+const SEVERAL: &str = "several=1";
 
 /// The descriptors, by role; -1 where there is none.
 static HELD: [AtomicI32; ROLES.len()] = [const { AtomicI32::new(-1) }; ROLES.len()];
@@ -52,6 +55,9 @@ pub(crate) fn hold(role: Role, fd: RawFd) -> Option<RawFd> {
 
 /// Takes over what the parent handed down: `name=descriptor,…`. Unknown names are let be.
 pub fn adopt(list: &str) {
+    if list.split(',').any(|item| item == SEVERAL) {
+        strace::set_several();
+    }
     for (name, fd) in list.split(',').filter_map(|item| item.split_once('=')) {
         let Ok(fd) = fd.parse::<RawFd>() else { continue };
         if name == DIRECTORY {
@@ -83,6 +89,9 @@ impl Handover {
             set_close_on_exec(fd, false);
             // Writing to a String cannot fail.
             let _ = write!(list, "{}{name}={fd}", if list.is_empty() { "" } else { "," });
+        }
+        if strace::is_several() {
+            list = list + "," + SEVERAL;
         }
         Self { list }
     }
@@ -128,6 +137,9 @@ mod tests {
         assert!(closes_on_exec(fd));
         assert_eq!(get(Role::Strace), None);
         adopt(&format!("what=1,strace={fd},runner=x,folder=99999"));
+        assert!(!strace::is_several());
+        adopt(SEVERAL);
+        assert!(Handover::new(None).list().ends_with(",several=1"));
         assert_eq!(get(Role::Strace), Some(fd));
         assert_eq!(get(Role::Folder), None);
         for (i, (role, _)) in ROLES.iter().enumerate() {

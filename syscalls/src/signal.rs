@@ -209,7 +209,8 @@ fn set_host_action(signo: i32, action: Action) {
 
 /// Makes the host's disposition what the guest's asks for.
 fn install(signo: i32, action: &Action) {
-    let ours = action.handler > SIG_IGN || matches!(signo, SIGSEGV | SIGBUS);
+    let told = strace::enabled() && action.handler == SIG_DFL && ends_process(signo);
+    let ours = action.handler > SIG_IGN || matches!(signo, SIGSEGV | SIGBUS) || told;
     let handler = if ours { interrupt::handler as *const () as u64 } else { action.handler };
     let flags = if ours { SA_SIGINFO | SA_ONSTACK } else { 0 };
     let mask = if ours { SignalSet::ALL.for_host().0 } else { 0 };
@@ -240,10 +241,30 @@ pub(crate) fn start(task: &mut Task) {
     set_host_mask(task.mask.for_host());
 }
 
+/// Whether a signal's default action is the end of the process, which a handler can see coming (signal(7)).
+fn ends_process(signo: i32) -> bool {
+    !matches!(
+        signo,
+        libc::SIGKILL
+            | libc::SIGSTOP
+            | libc::SIGTSTP
+            | libc::SIGTTIN
+            | libc::SIGTTOU
+            | libc::SIGCHLD
+            | libc::SIGCONT
+            | libc::SIGURG
+            | libc::SIGWINCH
+    )
+}
+
 /// Installs the handlers that the translator has whatever the guest's dispositions are.
 fn install_own(table: &[Action; NSIG as usize]) {
-    for signo in [SIGSEGV, SIGBUS] {
-        install(signo, &table[signo as usize - 1]);
+    let watched = |signo: &i32| matches!(*signo, SIGSEGV | SIGBUS) || strace::enabled();
+    for signo in (1..=NSIG).filter(watched) {
+        let action = &table[signo as usize - 1];
+        if matches!(signo, SIGSEGV | SIGBUS) || action.handler == SIG_DFL && ends_process(signo) {
+            install(signo, action);
+        }
     }
 }
 
@@ -362,7 +383,12 @@ fn default_action(task: &mut Task, info: &SigInfo) {
     if matches!(signo, SIGSEGV | SIGBUS) {
         die(signo);
     }
-    // The host's disposition is the default already. Sent again, it is what the guest would have got.
+    // With the host's disposition the default, which it is already unless `--strace` made it ours. Sent again, it
+    // is what the guest would have got.
+    if strace::enabled() && ends_process(signo) {
+        strace::killed(task.tid, signo);
+        reset_host(signo);
+    }
     let args = [task.pid as u64, task.tid as u64, signo as u64, info.0.as_ptr() as u64, 0, 0];
     // SAFETY: the kernel reads one siginfo.
     unsafe { host::syscall(nr::rt_tgsigqueueinfo, args) };
@@ -370,6 +396,8 @@ fn default_action(task: &mut Task, info: &SigInfo) {
 
 /// Ends the process by a signal, so that its parent sees which.
 pub(crate) fn die(signo: i32) -> ! {
+    // SAFETY: gettid(2) touches no memory.
+    strace::killed(unsafe { host::syscall(nr::gettid, [0; 6]) as i32 }, signo);
     crate::runtime::runtime().report();
     reset_host(signo);
     set_host_mask(SignalSet::default());

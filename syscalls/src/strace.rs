@@ -5,6 +5,7 @@
 
 mod format;
 pub mod names;
+pub mod structs;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -12,13 +13,15 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use translator::state::reg;
+
 use crate::abi::errno;
 use crate::host::{Errno, SysResult};
 use crate::inherit::{self, Role};
 use crate::interrupt::SigInfo;
+use crate::log;
 use crate::table::{Call, Type, guest as nr};
 use crate::task::Task;
-use crate::{fds, log};
 
 /// Where lines go; -1 while the printing is off.
 static FD: AtomicI32 = AtomicI32::new(-1);
@@ -26,31 +29,28 @@ static FD: AtomicI32 = AtomicI32::new(-1);
 /// Whether there is, or was, more than one thread or process: lines then begin with `[pid N]`.
 static SEVERAL: AtomicBool = AtomicBool::new(false);
 
-/// Turns the printing on, to standard error or to the end of a file.
+/// Turns the printing on: to where the parent's went, to standard error, or to the end of a file.
 pub fn init(file: Option<&Path>) -> io::Result<()> {
-    let kept = match (file, inherit::get(Role::Strace)) {
-        (None, _) => fds::keep(2),
-        (_, Some(parents)) => Some(parents),
-        (Some(path), None) => {
+    let kept = match (inherit::get(Role::Strace), file) {
+        (Some(parents), _) => Some(parents),
+        (None, None) => inherit::hold(Role::Strace, 2),
+        (None, Some(path)) => {
             let file = OpenOptions::new().append(true).create(true).open(path)?;
             inherit::hold(Role::Strace, file.as_raw_fd())
         }
     };
     FD.store(kept.ok_or_else(io::Error::last_os_error)?, Ordering::Relaxed);
-    SEVERAL.store(parent_is_translated(), Ordering::Relaxed);
     Ok(())
-}
-
-/// Whether the parent runs the same translator: its lines go where this process's go.
-fn parent_is_translated() -> bool {
-    let program = |process: &str| std::fs::read_link(format!("/proc/{process}/exe")).ok();
-    let own = program("self");
-    own.is_some() && own == program(&std::os::unix::process::parent_id().to_string())
 }
 
 /// Whether calls are printed.
 pub fn enabled() -> bool {
     FD.load(Ordering::Relaxed) >= 0
+}
+
+/// Whether lines begin with `[pid N]`.
+pub fn is_several() -> bool {
+    SEVERAL.load(Ordering::Relaxed)
 }
 
 /// Lines begin with `[pid N]` from now on.
@@ -61,15 +61,19 @@ pub fn set_several() {
 /// Makes a call and prints it.
 pub(crate) fn traced(task: &mut Task, call: &Call, args: [u64; 6]) -> SysResult {
     let tid = task.tid;
-    let shown = format::count(call, &args);
+    let number = u64::from(call.number);
     let mut texts: Vec<Option<String>> =
-        (0..shown).map(|i| format::entering(call, &args, i)).collect();
-    let forks = matches!(u64::from(call.number), nr::clone | nr::clone3 | nr::fork | nr::vfork);
+        (0..format::count(call, &args)).map(|i| format::entering(call, &args, i)).collect();
+    let forks = matches!(number, nr::clone | nr::clone3 | nr::fork | nr::vfork);
     if forks {
         set_several();
     }
-    if never_returns(call) {
-        print(tid, call.name, &texts, "?");
+    match number {
+        nr::rt_sigreturn => texts.push(format::sigreturn(task.cpu.gpr[reg::RSP])),
+        nr::exit | nr::exit_group => print(tid, call.name, &texts, "?"),
+        // `executes` prints it, if nobody comes back.
+        nr::execve | nr::execveat => task.traced_exec = Some(call_line(call.name, &texts, "0")),
+        _ => {}
     }
     let result = call.make(task, args);
     // The child comes back from the same call; its parent prints it.
@@ -79,8 +83,38 @@ pub(crate) fn traced(task: &mut Task, call: &Call, args: [u64; 6]) -> SysResult 
     for (i, text) in texts.iter_mut().enumerate() {
         text.get_or_insert_with(|| format::leaving(call, &args, i, result));
     }
-    print(tid, call.name, &texts, &outcome(call, &args, result));
+    if number == nr::clone {
+        texts = format::clone(&args, result);
+    }
+    match (number, task.traced_exec.take()) {
+        // The kernel had an objection that was not foreseen.
+        (nr::execve | nr::execveat, None) => {
+            line(tid, &format!("<... {} resumed> = {}", call.name, outcome(call, &args, result)));
+        }
+        _ => print(tid, call.name, &texts, &outcome(call, &args, result)),
+    }
     result
+}
+
+/// Prints the execve(2) that is about to succeed: what comes back is another program.
+pub(crate) fn executes(task: &mut Task) {
+    if let Some(text) = task.traced_exec.take() {
+        line(task.tid, &text);
+    }
+}
+
+/// Prints the end of a thread or a process.
+pub(crate) fn exited(tid: i32, status: u64) {
+    if enabled() {
+        line(tid, &format!("+++ exited with {} +++", status & 0xff));
+    }
+}
+
+/// Prints the end of a process by a signal. Async-signal-safe but for its memory.
+pub(crate) fn killed(tid: i32, signo: i32) {
+    if enabled() {
+        line(tid, &format!("+++ killed by {} +++", format::signal(signo as u64)));
+    }
 }
 
 /// Prints a call that is newer than the table.
@@ -90,65 +124,55 @@ pub(crate) fn print_unknown(task: &Task, number: u32, args: [u64; 6], result: Sy
     print(task.tid, &format!("syscall_{number}"), &texts, &outcome);
 }
 
-/// Calls that have nobody to return to when they succeed.
-fn never_returns(call: &Call) -> bool {
-    matches!(u64::from(call.number), nr::exit | nr::exit_group | nr::execve | nr::execveat)
-}
-
 /// Prints a signal that is about to be delivered, and where.
 pub(crate) fn signal(task: &Task, info: &SigInfo) {
     let name = format::signal(info.signo() as u64);
-    let rip = task.cpu.rip;
-    let (code, addr) = (info.code(), info.addr());
-    let prefix = prefix(task.tid);
-    let line =
-        format!("{prefix}--- {name} {{si_code={code}, si_addr={addr:#x}}} at {rip:#x} ---\n");
-    log::write_all(FD.load(Ordering::Relaxed), line.as_bytes());
+    line(task.tid, &format!("--- {name} {} ---", format::siginfo::text(info)));
 }
 
 /// Says whose line it is, once there are several.
 fn prefix(tid: i32) -> String {
-    if SEVERAL.load(Ordering::Relaxed) { format!("[pid {tid:5}] ") } else { String::new() }
+    if is_several() { format!("[pid {tid:5}] ") } else { String::new() }
+}
+
+/// A line of its own.
+fn line(tid: i32, text: &str) {
+    let line = format!("{}{text}\n", prefix(tid));
+    log::write_all(FD.load(Ordering::Relaxed), line.as_bytes());
 }
 
 fn print(tid: i32, name: &str, args: &[Option<String>], outcome: &str) {
-    let mut line = prefix(tid);
-    line += name;
-    line.push('(');
-    for (i, arg) in args.iter().enumerate() {
-        if i > 0 {
-            line += ", ";
-        }
-        line += arg.as_deref().unwrap_or("");
-    }
-    line.push(')');
-    // As strace(1) does, the results stand in a column.
-    line.extend(std::iter::repeat_n(' ', 39usize.saturating_sub(line.len())));
-    line += &format!(" = {outcome}\n");
-    log::write_all(FD.load(Ordering::Relaxed), line.as_bytes());
+    line(tid, &call_line(name, args, outcome));
+}
+
+/// A call and its result, which stands in a column, as strace(1) has it.
+fn call_line(name: &str, args: &[Option<String>], outcome: &str) -> String {
+    let args: Vec<&str> = args.iter().map(|arg| arg.as_deref().unwrap_or("")).collect();
+    let call = format!("{name}({})", args.join(", "));
+    format!("{call:39} = {outcome}")
 }
 
 /// The part behind the equals sign.
 fn outcome(call: &Call, args: &[u64; 6], result: SysResult) -> String {
+    const F_GETFD: u64 = 1;
     const F_GETFL: u64 = 3;
     let value = match result {
         Ok(value) => value,
         Err(error) => return failure(error),
     };
+    let remark = format::remark(call, args, value);
     match call.ret {
+        _ if !remark.is_empty() => format!("{} ({remark})", value as i64),
         Type::Ptr => format!("{value:#x}"),
         Type::Mode => format::plain(call.ret, value),
+        _ if u64::from(call.number) == nr::fcntl && args[1] == F_GETFD && value == 1 => {
+            "0x1 (flags FD_CLOEXEC)".into()
+        }
         _ if u64::from(call.number) == nr::fcntl && args[1] == F_GETFL => {
             format!("{value:#x} (flags {})", format::plain(names::OPEN, value))
         }
-        _ if value == 0 && waits_for_descriptors(call) => "0 (Timeout)".into(),
         _ => (value as i64).to_string(),
     }
-}
-
-/// Calls whose result counts descriptors, and is zero when the time is over.
-fn waits_for_descriptors(call: &Call) -> bool {
-    matches!(u64::from(call.number), nr::poll | nr::ppoll | nr::select | nr::pselect6)
 }
 
 fn failure(error: Errno) -> String {

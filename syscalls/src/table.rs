@@ -8,8 +8,9 @@ mod types;
 
 pub use calls::{CALLS, guest, host};
 pub use dispatch::{UNKNOWN, dispatch};
-pub use types::{Names, Shape, Type, Width};
+pub use types::{Count, Kind, Member, Names, Shape, Struct, Type, Width};
 
+use crate::abi::errno;
 use crate::host::{Errno, SysResult};
 use crate::task::Task;
 
@@ -69,6 +70,15 @@ impl Handling {
             Handling::Emulate(_) => "emulate",
             Handling::Refuse(_) => "refuse",
             Handling::Missing => "missing",
+        }
+    }
+
+    /// The name of the error that a refused call fails with.
+    pub fn error(&self) -> Option<&'static str> {
+        match self {
+            Handling::Refuse(error) => errno::describe(*error).map(|(name, _)| name),
+            Handling::Missing => Some("ENOSYS"),
+            _ => None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Task {
     pub(crate) trap: Trap,
     /// Whether `block` and the task itself belong to a parent that waits in vfork(2).
     pub(crate) borrowed: bool,
+    /// The line of an execve(2) under way, for `--strace`.
+    pub(crate) traced_exec: Option<String>,
     /// Memory of the host thread; none for the first thread of a process.
     pub(crate) block: Option<Block>,
 }
@@ -52,6 +54,7 @@ impl Task {
             alt_stack: AltStack::DISABLED,
             trap: Trap::default(),
             borrowed: false,
+            traced_exec: None,
             block: None,
         });
         task.cpu.user = std::ptr::from_mut(&mut *task) as u64;

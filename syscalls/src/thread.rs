@@ -9,6 +9,7 @@ use crate::host::{self, SysResult};
 use crate::memory::host_page_size;
 use crate::runtime;
 use crate::signal::{self, SignalSet};
+use crate::strace;
 use crate::table::host as nr;
 use crate::task::Task;
 
@@ -229,6 +230,7 @@ extern "C" fn first_steps(task: *mut Task) -> ! {
 /// exit(2): ends the calling thread.
 pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
     let runtime = task.runtime();
+    strace::exited(task.tid, status);
     signal::set_host_mask(SignalSet::ALL);
     // The first thread's stack is the process's; a vfork(2) child's is its parent's to give back.
     let own = if task.borrowed { None } else { task.block.take() };
@@ -253,6 +255,7 @@ pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
 
 /// exit_group(2).
 pub fn exit_group(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
+    strace::exited(task.tid, status);
     task.runtime().report();
     loop {
         // SAFETY: the process ends here.

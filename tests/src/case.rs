@@ -15,6 +15,7 @@ use crate::{
     compare,
     list::{Program, Size},
     sandbox::{End, Kept, Outcome, Sandbox},
+    trace::Trace,
 };
 
 /// Where programs come from, and how they are run.
@@ -33,6 +34,8 @@ pub struct Setting {
     pub work: PathBuf,
     /// What the programs' time limits are multiplied with.
     pub patience: u32,
+    /// Whether what strace(1) says natively is recorded anew.
+    pub record_traces: bool,
 }
 
 /// What a translated run is compared with.
@@ -124,6 +127,9 @@ impl Setting {
         sandbox: &Sandbox,
         verdict: &mut Verdict,
     ) -> Result<Option<Kept>> {
+        if let Some(name) = program.trace.as_ref().filter(|_| self.record_traces) {
+            self.record_trace(program, name, sandbox)?;
+        }
         let line = program.command_line();
         let once = self.run(sandbox, NATIVE, program, command(&line))?;
         verdict.reference = once.took;
@@ -154,6 +160,7 @@ impl Setting {
         verdict: &mut Verdict,
     ) -> Result<()> {
         let record = sandbox.file("exec.trace");
+        let trace = sandbox.file("calls.trace");
         let line = self.command_line(program, BUILDS[1], BUILDS[0]);
         let mut translated = command(&line);
         if let Translation::Call { demotic, runner, sysroot } = &self.translation {
@@ -161,7 +168,14 @@ impl Setting {
             if let Some(runner) = runner {
                 translated.arg(demotic).arg("--runner").arg(runner);
             }
-            translated.arg("--sysroot").arg(sysroot).arg("--trace-exec").arg(&record).args(line);
+            translated.arg("--sysroot").arg(sysroot).arg("--trace-exec").arg(&record);
+            if program.is_traced() {
+                translated.arg(trace_option(&trace));
+            }
+            translated.args(line);
+        } else if program.is_traced() {
+            // The kernel starts the translator, which looks here for options.
+            translated.env("DEMOTIC_OPTIONS", trace_option(&trace));
         }
         let translated = self.run(sandbox, "translated", program, translated)?;
         verdict.translated = translated.took;
@@ -173,10 +187,55 @@ impl Setting {
         if let Translation::Call { sysroot, .. } = &self.translation {
             problems.extend(not_translated(program, &record, sysroot));
         }
+        if program.is_traced() {
+            let trace = fs::read_to_string(&trace).context("the record of system calls")?;
+            problems.extend(self.untrue(program, &Trace::read(&trace))?);
+        }
         if !problems.is_empty() {
             problems.push(complaints(&translated.kept)?);
         }
         Ok(())
+    }
+
+    /// What is wrong with the record of a program's system calls.
+    fn untrue(&self, program: &Program, trace: &Trace) -> Result<Vec<String>> {
+        let seen = trace.calls();
+        let missing: Vec<_> =
+            program.calls.iter().map(String::as_str).filter(|call| !seen.contains(call)).collect();
+        let mut problems = Vec::new();
+        if !missing.is_empty() {
+            problems
+                .push(format!("system calls never seen to be answered: {}", missing.join(", ")));
+        }
+        if let Some(name) = &program.trace {
+            let expected = self.folder(program).join(name);
+            let expected =
+                fs::read_to_string(&expected).with_context(|| expected.display().to_string())?;
+            let found: String =
+                trace.comparable(MARK).into_iter().map(|line| line + "\n").collect();
+            if found != expected {
+                problems.push(format!("--strace differs from {name}:"));
+                problems.push(compare::lines(&expected, &found));
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Writes what strace(1) says of the program, natively, into the file that [`Self::untrue`] reads.
+    fn record_trace(&self, program: &Program, name: &str, sandbox: &Sandbox) -> Result<()> {
+        let file = sandbox.file("strace.trace");
+        let mut strace = Command::new("strace");
+        strace.arg("-f").arg("-o").arg(&file).args(program.command_line());
+        self.run(sandbox, "strace", program, strace)?;
+        let text = fs::read_to_string(&file).context("what strace wrote")?;
+        let lines: String =
+            Trace::read(&text).comparable(MARK).into_iter().map(|line| line + "\n").collect();
+        Ok(fs::write(self.folder(program).join(name), lines)?)
+    }
+
+    /// Where the files are that a program finds in its own folder.
+    fn folder(&self, program: &Program) -> PathBuf {
+        self.files.join(program.files.as_ref().unwrap_or(&program.name))
     }
 
     fn run(
@@ -186,9 +245,8 @@ impl Setting {
         program: &Program,
         command: Command,
     ) -> Result<Outcome> {
-        let files = self.files.join(program.files.as_ref().unwrap_or(&program.name));
         let limit = program.limit(self.size) * self.patience;
-        sandbox.run(name, command, &files, &program.sizes(self.size), limit)
+        sandbox.run(name, command, &self.folder(program), &program.sizes(self.size), limit)
     }
 
     /// The command line, with `{own}` and `{other}` the folders of a control's builds.
@@ -202,6 +260,16 @@ impl Setting {
         }
         line
     }
+}
+
+/// Where the lines of `--strace` begin that are compared.
+const MARK: &str = "access(\"/mark/";
+
+/// The option that has system calls written to a file.
+fn trace_option(file: &Path) -> OsString {
+    let mut option = OsString::from("--strace=");
+    option.push(file);
+    option
 }
 
 /// What a native run is kept under.

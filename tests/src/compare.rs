@@ -109,7 +109,8 @@ fn contents(name: &str, left: &Path, right: &Path) -> Result<Option<String>> {
     Ok(Some(format!("{name} differs (- native, + translated):\n{difference}")))
 }
 
-fn lines(left: &str, right: &str) -> String {
+/// The lines that two texts differ in.
+pub fn lines(left: &str, right: &str) -> String {
     let difference = TextDiff::configure().timeout(Duration::from_secs(5)).diff_lines(left, right);
     let text = difference.unified_diff().context_radius(2).to_string();
     let mut shown: String =

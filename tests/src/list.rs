@@ -34,6 +34,12 @@ pub struct Program {
     /// Programs that must be seen translated, by their file names.
     #[serde(default)]
     pub children: Vec<String>,
+    /// System calls that it must be seen to make, and not fail for want of: docs/syscalls.md names it as their test.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// What `--strace` must say, from the first access(2) of something in `/mark/` on: a file among the program's, which strace(1)
+    /// said the same in.
+    pub trace: Option<String>,
     /// Written files that rightly differ from run to run.
     #[serde(default)]
     pub ignore: Vec<String>,
@@ -73,6 +79,11 @@ impl Program {
             Some(script) => vec!["/bin/sh".into(), "-euc".into(), script.clone()],
             None => self.command.clone(),
         }
+    }
+
+    /// Whether its system calls are looked at.
+    pub fn is_traced(&self) -> bool {
+        !self.calls.is_empty() || self.trace.is_some()
     }
 
     /// The limit of one run. The work of full size is twenty times the normal one, with the same start.

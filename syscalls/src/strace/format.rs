@@ -7,9 +7,12 @@ use crate::abi::time::{Itimerspec, Itimerval, Timespec, Timeval};
 use crate::abi::{AT_FDCWD, PATH_MAX};
 use crate::guest;
 use crate::host::{Errno, SysResult};
-use crate::table::{Call, Names, Shape, Type, guest as nr};
+use crate::table::{Call, Names, Shape, Type, Width, guest as nr};
 
+mod data;
+mod options;
 mod shapes;
+pub mod siginfo;
 
 /// Bytes of a string or buffer that are shown, as strace(1)'s `-s 32`.
 const SHOWN: usize = 32;
@@ -49,7 +52,10 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
         Type::In(shape) => pointed(value, || shapes::before(shape, args, i)),
         Type::Path | Type::LinkPath => pointed(value, || string(value, PATH_MAX)),
         Type::Str => pointed(value, || string(value, SHOWN)),
-        Type::FcntlArg => fcntl_arg(args[i - 1], value),
+        Type::FcntlArg => return options::fcntl_before(args[i - 1], value),
+        Type::IoctlArg => return options::ioctl_before(args[i - 1], value),
+        Type::IpcArg(_) if is_ipc_stat(args[i - 1]) => return None,
+        Type::SocketOption => plain(names::sockets::options(args[i - 1]), value),
         Type::PrctlArg => prctl_arg(args[i - 1], value),
         Type::FutexArg => futex_arg(args[i - 2], value),
         other => plain(other, value),
@@ -61,8 +67,64 @@ pub fn entering(call: &Call, args: &[u64; 6], i: usize) -> Option<String> {
 pub fn leaving(call: &Call, args: &[u64; 6], i: usize, result: SysResult) -> String {
     match (call.args[i].ty, result) {
         (Type::Out(shape), Ok(value)) => pointed(args[i], || shapes::after(shape, args, i, value)),
+        (Type::IpcArg(what), Ok(_)) => pointed(args[i], || data::one(what, args[i])),
+        (Type::FcntlArg, Ok(_)) => options::fcntl_after(args[i - 1], args[i]),
+        (Type::IoctlArg, Ok(_)) => options::ioctl_after(args[i - 1], args[i]),
         _ => pointer(args[i]),
     }
+}
+
+/// What a result means besides its number; nothing for most.
+pub fn remark(call: &Call, args: &[u64; 6], result: u64) -> String {
+    let found = match u64::from(call.number) {
+        nr::poll | nr::ppoll | nr::select | nr::pselect6 if result == 0 => Ok("Timeout".into()),
+        nr::poll | nr::ppoll => shapes::polled(args[0], args[1]),
+        nr::personality => Ok(plain(names::PERSONALITY, result)),
+        // PR_GET_DUMPABLE
+        nr::prctl if args[0] == 3 && result == 1 => Ok("SUID_DUMP_USER".into()),
+        nr::select | nr::pselect6 => shapes::selected(args),
+        _ => return String::new(),
+    };
+    found.unwrap_or_default()
+}
+
+/// The arguments of clone(2), named and in strace(1)'s order.
+pub fn clone(args: &[u64; 6], result: SysResult) -> Vec<Option<String>> {
+    const CSIGNAL: u64 = 0xff;
+    const CLONE_SETTLS: u64 = 0x8_0000;
+    const PARENT: u64 = 0x1000 | 0x10_0000;
+    const CHILD: u64 = 0x20_0000 | 0x100_0000;
+    let [flags, stack, parent, child, tls, _] = *args;
+    let mut names = Vec::new();
+    if flags & !CSIGNAL != 0 {
+        names.push(plain(names::UNSHARE, flags & !CSIGNAL));
+    }
+    if flags & CSIGNAL != 0 || names.is_empty() {
+        names.push(signal(flags & CSIGNAL));
+    }
+    let mut texts =
+        vec![format!("child_stack={}", pointer(stack)), format!("flags={}", names.join("|"))];
+    if flags & PARENT != 0 {
+        let number = |at| guest::read::<i32>(at).map(|number| format!("[{number}]"));
+        let text =
+            if result.is_ok() { pointed(parent, || number(parent)) } else { pointer(parent) };
+        texts.push(format!("parent_tid={text}"));
+    }
+    if flags & CLONE_SETTLS != 0 {
+        texts.push(format!("tls={tls:#x}"));
+    }
+    if flags & CHILD != 0 {
+        texts.push(format!("child_tidptr={}", pointer(child)));
+    }
+    texts.into_iter().map(Some).collect()
+}
+
+/// The argument of rt_sigreturn(2), which is on the stack: the mask that comes back.
+pub fn sigreturn(sp: u64) -> Option<String> {
+    /// `uc_sigmask` of x86_64's ucontext.
+    const SIGMASK: u64 = 296;
+    let mask = guest::read(sp.wrapping_add(SIGMASK)).ok()?;
+    Some(format!("{{mask={}}}", shapes::sigset(mask)))
 }
 
 /// What is behind a pointer, or the pointer itself where that cannot be read.
@@ -78,6 +140,7 @@ fn pointer(addr: u64) -> String {
 /// A value that is not followed anywhere.
 pub fn plain(ty: Type, value: u64) -> String {
     match ty {
+        Type::Named(Width::U32, _) if value == u64::from(u32::MAX) => format!("{value:#x}"),
         Type::Named(_, names) => named(names, value),
         Type::AtFlags => plain(names::AT, value),
         Type::Hex | Type::Hex32 if value == 0 => "0".into(),
@@ -115,6 +178,10 @@ fn named(names: &Names, value: u64) -> String {
             rest &= !flag;
         }
     }
+    if rest & names.mode != 0 {
+        parts.push(plain(Type::Mode, rest & names.mode));
+        rest &= !names.mode;
+    }
     if rest != 0 || parts.is_empty() {
         parts.push(if rest == 0 { "0".into() } else { format!("{rest:#x}") });
     }
@@ -125,7 +192,7 @@ fn named(names: &Names, value: u64) -> String {
 pub fn signal(number: u64) -> String {
     match names::SIGNALS.get((number as usize).wrapping_sub(1)) {
         Some(name) => format!("SIG{name}"),
-        // The C library keeps the first two real-time signals to itself.
+        None if number == 32 => "SIGRTMIN".into(),
         None if (32..=64).contains(&number) => format!("SIGRT_{}", number - 32),
         None => (number as i32).to_string(),
     }
@@ -167,20 +234,17 @@ fn quoted(bytes: &[u8], cut: bool) -> String {
     text
 }
 
-/// fcntl(2): what the third argument is depends on the command.
-fn fcntl_arg(command: u64, value: u64) -> String {
-    match command {
-        2 if value == 1 => "FD_CLOEXEC".into(),
-        4 => plain(names::OPEN, value),
-        0 | 2 | 8 | 10 | 1024 | 1026 | 1030 | 1031 => (value as i32).to_string(),
-        _ => pointer(value),
-    }
+/// Commands of shmctl(2) and msgctl(2) that fill their buffer: IPC_STAT and its kin.
+fn is_ipc_stat(command: u64) -> bool {
+    matches!(command & 0xff, 2 | 13 | 15)
 }
 
-/// prctl(2): the thread's name, or a number.
+/// prctl(2): the thread's name, a signal, or a number.
 fn prctl_arg(option: u64, value: u64) -> String {
+    const PR_SET_PDEATHSIG: u64 = 1;
     const PR_SET_NAME: u64 = 15;
     match option {
+        PR_SET_PDEATHSIG => signal(value),
         PR_SET_NAME => pointed(value, || string(value, 15)),
         _ => plain(Type::Hex, value),
     }

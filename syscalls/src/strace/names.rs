@@ -17,12 +17,13 @@ pub const OPEN: Type = Type::Named(
         mask: 3,
         values: &[(0, "O_RDONLY"), (1, "O_WRONLY"), (2, "O_RDWR")],
         flags: &OPEN_FLAGS,
+        mode: 0,
     },
 );
 
 /// Flags of pipe2(2) and dup3(2): those of open(2), without an access mode.
 pub const DESCRIPTOR: Type =
-    Type::Named(Width::I32, &Names { mask: 0, values: &[], flags: &OPEN_FLAGS });
+    Type::Named(Width::I32, &Names { mask: 0, values: &[], flags: &OPEN_FLAGS, mode: 0 });
 
 /// The flags of [`open_flags::TABLE`], without the access modes at its beginning.
 const OPEN_FLAGS: [(u64, &str); open_flags::TABLE.len() - 2] = {
@@ -40,10 +41,11 @@ const OPEN_FLAGS: [(u64, &str); open_flags::TABLE.len() - 2] = {
 macro_rules! values {
     ($($(#[$doc:meta])* $name:ident($width:ident) { $($value:ident = $number:expr),* $(,)? })*) => { $(
         $(#[$doc])*
-        pub const $name: Type = Type::Named(Width::$width, &Names {
+        pub const $name: $crate::table::Type = $crate::table::Type::Named($crate::table::Width::$width, &$crate::table::Names {
             mask: u64::MAX,
             values: &[$(($number, stringify!($value))),*],
             flags: &[],
+            mode: 0,
         });
     )* };
 }
@@ -54,13 +56,26 @@ macro_rules! flags {
         $($value:ident = $number:expr),* ; $($flag:ident = $bits:expr),* $(,)?
     })*) => { $(
         $(#[$doc])*
-        pub const $name: Type = Type::Named(Width::$width, &Names {
+        pub const $name: $crate::table::Type = $crate::table::Type::Named($crate::table::Width::$width, &$crate::table::Names {
             mask: 0 $(+ $mask)?,
             values: &[$(($number, stringify!($value))),*],
             flags: &[$(($bits, stringify!($flag))),*],
+            mode: 0,
         });
     )* };
 }
+
+mod files;
+mod ipc;
+mod memory;
+mod process;
+pub mod signals;
+pub mod sockets;
+
+pub use files::*;
+pub use ipc::*;
+pub use memory::*;
+pub use process::*;
 
 values! {
     /// lseek(2)
@@ -89,14 +104,6 @@ values! {
     SOL(I32) {
         SOL_IP = 0, SOL_SOCKET = 1, SOL_TCP = 6, SOL_UDP = 17, SOL_IPV6 = 41, SOL_RAW = 255,
         SOL_PACKET = 263, SOL_NETLINK = 270, SOL_ALG = 279,
-    }
-    /// waitid(2)
-    IDTYPE(I32) { P_ALL = 0, P_PID = 1, P_PGID = 2, P_PIDFD = 3 }
-    /// semctl(2), shmctl(2), msgctl(2)
-    IPC_CMD(I32) {
-        IPC_RMID = 0, IPC_SET = 1, IPC_STAT = 2, IPC_INFO = 3, GETPID = 11, GETVAL = 12, GETALL = 13,
-        GETNCNT = 14, GETZCNT = 15, SETVAL = 16, SETALL = 17, SEM_STAT = 18, SEM_INFO = 19,
-        SEM_STAT_ANY = 20,
     }
     /// getrlimit(2)
     RLIMIT(U32) {
@@ -137,6 +144,24 @@ values! {
         FIOCLEX = 0x5451, FIOASYNC = 0x5452, SIOCGIFCONF = 0x8912, SIOCGIFFLAGS = 0x8913,
         SIOCGIFADDR = 0x8915, FICLONE = 0x4004_9409, FICLONERANGE = 0x4020_940d,
         BLKGETSIZE64 = 0x8008_1272, FS_IOC_GETFLAGS = 0x8008_6601, FS_IOC_SETFLAGS = 0x4008_6602,
+        PIDFD_GET_CGROUP_NAMESPACE = 0xff01, PIDFD_GET_IPC_NAMESPACE = 0xff02,
+        PIDFD_GET_MNT_NAMESPACE = 0xff03, PIDFD_GET_NET_NAMESPACE = 0xff04,
+        PIDFD_GET_PID_NAMESPACE = 0xff05, PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE = 0xff06,
+        PIDFD_GET_TIME_NAMESPACE = 0xff07, PIDFD_GET_TIME_FOR_CHILDREN_NAMESPACE = 0xff08,
+        PIDFD_GET_USER_NAMESPACE = 0xff09, PIDFD_GET_UTS_NAMESPACE = 0xff0a,
+        NS_GET_USERNS = 0xb701, NS_GET_PARENT = 0xb702, NS_GET_NSTYPE = 0xb703,
+        NS_GET_OWNER_UID = 0xb704, NS_GET_MNTNS_ID = 0x8008_b705,
+        NS_GET_PID_FROM_PIDNS = 0x8004_b706, NS_GET_TGID_FROM_PIDNS = 0x8004_b707,
+        NS_GET_PID_IN_PIDNS = 0x8004_b708, NS_GET_TGID_IN_PIDNS = 0x8004_b709,
+        UFFDIO_API = 0xc018_aa3f, UFFDIO_REGISTER = 0xc020_aa00, UFFDIO_UNREGISTER = 0x8010_aa01,
+        UFFDIO_WAKE = 0x8010_aa02, UFFDIO_COPY = 0xc028_aa03, UFFDIO_ZEROPAGE = 0xc020_aa04,
+        LOOP_SET_FD = 0x4c00, LOOP_CLR_FD = 0x4c01, LOOP_CTL_GET_FREE = 0x4c82,
+        EPIOCSPARAMS = 0x4008_8a01, EPIOCGPARAMS = 0x8008_8a02, TCGETS2 = 0x802c_542a,
+        TCSETS2 = 0x402c_542b, TIOCSTI = 0x5412, TIOCEXCL = 0x540c, TIOCNXCL = 0x540d,
+        TIOCMGET = 0x5415, TCSBRKP = 0x5425, TIOCSBRK = 0x5427, TIOCCBRK = 0x5428,
+        SIOCGIFNAME = 0x8910, SIOCSIFFLAGS = 0x8914, SIOCSIFADDR = 0x8916, SIOCGIFNETMASK = 0x891b,
+        SIOCGIFHWADDR = 0x8927, SIOCGIFINDEX = 0x8933, SIOCGIFMTU = 0x8921, SIOCATMARK = 0x8905,
+        SIOCGSTAMP_OLD = 0x8906, RNDGETENTCNT = 0x8004_5200,
     }
     /// arch_prctl(2)
     ARCH(I32) {
@@ -150,13 +175,16 @@ values! {
     /// prctl(2)
     PRCTL(I32) {
         PR_SET_PDEATHSIG = 1, PR_GET_PDEATHSIG = 2, PR_GET_DUMPABLE = 3, PR_SET_DUMPABLE = 4,
-        PR_GET_KEEPCAPS = 7, PR_SET_KEEPCAPS = 8, PR_SET_NAME = 15, PR_GET_NAME = 16,
+        PR_GET_UNALIGN = 5, PR_SET_UNALIGN = 6, PR_GET_KEEPCAPS = 7, PR_SET_KEEPCAPS = 8, PR_SET_NAME = 15, PR_GET_NAME = 16,
         PR_GET_SECCOMP = 21, PR_SET_SECCOMP = 22, PR_CAPBSET_READ = 23, PR_CAPBSET_DROP = 24,
         PR_GET_TSC = 25, PR_SET_TSC = 26, PR_GET_SECUREBITS = 27, PR_SET_SECUREBITS = 28,
         PR_SET_TIMERSLACK = 29, PR_GET_TIMERSLACK = 30, PR_SET_MM = 35,
         PR_SET_CHILD_SUBREAPER = 36, PR_GET_CHILD_SUBREAPER = 37, PR_SET_NO_NEW_PRIVS = 38,
         PR_GET_NO_NEW_PRIVS = 39, PR_GET_TID_ADDRESS = 40, PR_SET_THP_DISABLE = 41,
-        PR_GET_THP_DISABLE = 42, PR_CAP_AMBIENT = 47, PR_GET_SPECULATION_CTRL = 52,
+        PR_GET_THP_DISABLE = 42, PR_SET_FP_MODE = 45, PR_GET_FP_MODE = 46, PR_SVE_SET_VL = 50,
+        PR_SVE_GET_VL = 51, PR_SET_TAGGED_ADDR_CTRL = 55, PR_GET_TAGGED_ADDR_CTRL = 56,
+        PR_MCE_KILL = 33, PR_MCE_KILL_GET = 34, PR_TASK_PERF_EVENTS_DISABLE = 31,
+        PR_TASK_PERF_EVENTS_ENABLE = 32, PR_GET_TIMING = 13, PR_SET_TIMING = 14, PR_CAP_AMBIENT = 47, PR_GET_SPECULATION_CTRL = 52,
         PR_SET_SPECULATION_CTRL = 53, PR_SET_IO_FLUSHER = 57, PR_GET_IO_FLUSHER = 58,
         PR_SET_SYSCALL_USER_DISPATCH = 59, PR_SCHED_CORE = 62, PR_SET_MDWE = 65, PR_GET_MDWE = 66,
         PR_SET_MEMORY_MERGE = 67, PR_GET_MEMORY_MERGE = 68, PR_GET_AUXV = 0x4155_5856,
@@ -266,19 +294,6 @@ flags! {
     }
     /// flock(2)
     LOCK(U32) {; LOCK_SH = 1, LOCK_EX = 2, LOCK_NB = 4, LOCK_UN = 8 }
-    /// futex(2)
-    FUTEX(I32 & 0xff) {
-        FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_REQUEUE = 3, FUTEX_CMP_REQUEUE = 4, FUTEX_WAKE_OP = 5,
-        FUTEX_LOCK_PI = 6, FUTEX_UNLOCK_PI = 7, FUTEX_TRYLOCK_PI = 8, FUTEX_WAIT_BITSET = 9,
-        FUTEX_WAKE_BITSET = 10, FUTEX_WAIT_REQUEUE_PI = 11, FUTEX_CMP_REQUEUE_PI = 12,
-        FUTEX_LOCK_PI2 = 13, FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129,
-        FUTEX_REQUEUE_PRIVATE = 131, FUTEX_CMP_REQUEUE_PRIVATE = 132, FUTEX_WAKE_OP_PRIVATE = 133,
-        FUTEX_LOCK_PI_PRIVATE = 134, FUTEX_UNLOCK_PI_PRIVATE = 135, FUTEX_TRYLOCK_PI_PRIVATE = 136,
-        FUTEX_WAIT_BITSET_PRIVATE = 137, FUTEX_WAKE_BITSET_PRIVATE = 138,
-        FUTEX_WAIT_REQUEUE_PI_PRIVATE = 139, FUTEX_CMP_REQUEUE_PI_PRIVATE = 140,
-        FUTEX_LOCK_PI2_PRIVATE = 141;
-        FUTEX_CLOCK_REALTIME = 256,
-    }
     /// wait4(2), waitid(2)
     WAIT(I32) {;
         WNOHANG = 1, WSTOPPED = 2, WEXITED = 4, WCONTINUED = 8, WNOWAIT = 0x0100_0000,

@@ -1,5 +1,8 @@
 //! The table against the kernel's own list.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::*;
 
 /// Linux's system calls: x86_64 number, name, arm64 number, prototype.
@@ -110,38 +113,68 @@ fn arguments_are_as_many_and_as_wide_as_the_kernel_takes() {
     }
 }
 
+/// The programs that the lists of tests name for each call (`calls` in `programs.toml`).
+fn tested_by() -> BTreeMap<String, Vec<String>> {
+    let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for list in ["programs.toml", "vm/programs.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(list);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        for program in table["program"].as_array().unwrap() {
+            for call in
+                program.get("calls").and_then(|calls| calls.as_array()).into_iter().flatten()
+            {
+                let name = program["name"].as_str().unwrap().to_owned();
+                by.entry(call.as_str().unwrap().to_owned()).or_default().push(name);
+            }
+        }
+    }
+    by
+}
+
+#[test]
+fn tests_name_calls_that_there_are() {
+    for (name, programs) in tested_by() {
+        assert!(CALLS.iter().any(|call| call.name == name), "{name} of {programs:?}");
+    }
+}
+
 /// The documentation page, from the table.
 fn page() -> String {
+    let tested_by = tested_by();
     let mut page = String::from(
         "# System calls\n\n\
-         Generated from `syscalls/src/table/calls.rs`; `UPDATE_DOCS=1 cargo test -p syscalls` writes it anew.\n\n\
+         Generated from `syscalls/src/table/calls.rs`; `UPDATE_DOCS=1 cargo test -p syscalls` writes it anew, and\n\
+         `demotic syscalls` prints what is in it.\n\n\
          - **pass**: the arm64 kernel's call of the same name does it\n\
          - **convert**: goes to the arm64 kernel with arguments or results converted\n\
          - **emulate**: answered, wholly or in some cases, without the arm64 kernel\n\
          - **refuse**: fails as on an x86_64 kernel that lacks the feature\n\
          - **missing**: not there yet: ENOSYS and a line in the log\n\n\
+         *Tested by* names programs of the lists in [tests](../tests) that are seen to make the call, and to get an\n\
+         answer other than ENOSYS. Beside that, every call that takes pointers is made with bad ones.\n\n\
          Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
     );
     for level in ["pass", "convert", "emulate", "refuse", "missing"] {
         let count = CALLS.iter().filter(|call| call.handling.level() == level).count();
         page += &format!("{count} {level}. ");
     }
-    page += "\n\n| number | arm64 | call | handling | remark |\n|---:|---:|---|---|---|\n";
+    page += &format!("{} of {} with a test.", tested_by.len(), CALLS.len());
+    page += "\n\n| number | arm64 | call | handling | remark | tested by |\n|---:|---:|---|---|---|---|\n";
     for call in CALLS {
         let host = call.host.map_or("-".into(), |host| host.to_string());
         let args: Vec<&str> = call.args.iter().map(|arg| arg.name).collect();
-        let level = match call.handling {
-            Handling::Refuse(error) => {
-                format!("refuse: {}", crate::abi::errno::describe(error).unwrap().0)
-            }
-            _ => call.handling.level().into(),
+        let level = match &call.handling {
+            handling @ Handling::Refuse(_) => format!("refuse: {}", handling.error().unwrap()),
+            handling => handling.level().into(),
         };
         page += &format!(
-            "| {} | {host} | {}({}) | {level} | {} |\n",
+            "| {} | {host} | {}({}) | {level} | {} | {} |\n",
             call.number,
             call.name,
             args.join(", "),
-            call.note
+            call.note,
+            tested_by.get(call.name).map_or(String::new(), |by| by.join(", "))
         );
     }
     page

@@ -10,6 +10,55 @@ pub struct Names {
     pub values: &'static [(u64, &'static str)],
     /// Flags; one that holds another's bits comes first.
     pub flags: &'static [(u64, &'static str)],
+    /// The bits that hold a mode of file permissions.
+    pub mode: u64,
+}
+
+/// A structure, for `--strace`.
+#[derive(Debug)]
+pub struct Struct {
+    /// Bytes from one to the next in an array.
+    pub size: u16,
+    /// Members, in the order they are shown.
+    pub members: &'static [Member],
+    /// Whether there are more that are not shown.
+    pub more: bool,
+}
+
+/// A member of a structure.
+#[derive(Debug)]
+pub struct Member {
+    /// Name; empty for the only member of a structure that is shown as it.
+    pub name: &'static str,
+    /// Place in the structure.
+    pub offset: u16,
+    /// What is there.
+    pub kind: Kind,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// As wide as the type says.
+    Value(Type),
+    /// One byte.
+    Byte(Type),
+    /// Two bytes.
+    Half(Type),
+    /// A signed `short`.
+    Short,
+    /// `struct timespec`.
+    Time,
+    /// `struct timeval`.
+    MicroTime,
+    /// A string of at most so many bytes.
+    Text(u16),
+    /// So many values of 64 bits.
+    Values(u16),
+    /// A structure within.
+    Within(&'static Struct),
+    /// A signal set.
+    Signals,
 }
 
 /// How much of an argument register the kernel looks at.
@@ -80,6 +129,12 @@ pub enum Type {
     PrctlArg,
     /// Fourth argument of futex(2), by its operation.
     FutexArg,
+    /// Option of a socket, by the level before it.
+    SocketOption,
+    /// Buffer of shmctl(2) or msgctl(2), which the command before it may fill.
+    IpcArg(&'static Struct),
+    /// Argument of ioctl(2), by its request.
+    IoctlArg,
     /// A value, flags, or both, with names.
     Named(Width, &'static Names),
     /// Pointer to what the kernel reads.
@@ -89,12 +144,43 @@ pub enum Type {
 }
 
 impl Type {
+    /// What kind of argument it is, in a word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Type::Int => "int",
+            Type::Uint => "unsigned int",
+            Type::Long => "long",
+            Type::Ulong | Type::Hex => "unsigned long",
+            Type::Hex32 | Type::AtFlags | Type::Named(Width::I32 | Width::U32, _) => "flags",
+            Type::SocketOption => "flags",
+            Type::Named(Width::U64, _) => "long flags",
+            Type::Ptr => "pointer",
+            Type::Fd => "descriptor",
+            Type::DirFd => "folder",
+            Type::Pid => "process",
+            Type::Uid => "user",
+            Type::Mode => "mode",
+            Type::Dev => "device",
+            Type::Signal => "signal",
+            Type::Path | Type::LinkPath => "path",
+            Type::Str => "string",
+            Type::FcntlArg | Type::PrctlArg | Type::FutexArg | Type::IoctlArg => "by command",
+            Type::IpcArg(_) => "pointer",
+            Type::In(_) => "pointer to read",
+            Type::Out(_) => "pointer to write",
+        }
+    }
+
     /// How much of the register counts.
     pub const fn width(self) -> Width {
         match self {
-            Type::Int | Type::Fd | Type::DirFd | Type::Pid | Type::Signal | Type::AtFlags => {
-                Width::I32
-            }
+            Type::Int
+            | Type::Fd
+            | Type::DirFd
+            | Type::Pid
+            | Type::Signal
+            | Type::AtFlags
+            | Type::SocketOption => Width::I32,
             Type::Uint | Type::Hex32 | Type::Uid | Type::Mode | Type::Dev => Width::U32,
             Type::Named(width, _) => width,
             _ => Width::U64,
@@ -103,9 +189,26 @@ impl Type {
 }
 
 /// What a pointer argument points to, as far as `--strace` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // names are those of the C types, or explained
 pub enum Shape {
+    /// A structure.
+    One(&'static Struct),
+    /// An array of structures.
+    Many(&'static Struct, Count),
+    /// An array of pointers to structures.
+    Pointers(&'static Struct, Count),
+    /// The value of a socket's option.
+    OptionValue,
+    /// `siginfo_t`.
+    Siginfo,
+    /// Bit map of processors or memory nodes, as long as the argument before says in bytes (in) or the call
+    /// returned (out).
+    BitMap,
+    /// `struct linux_dirent` or `linux_dirent64`, counted.
+    Directory,
+    /// Random bytes: in hexadecimal.
+    Random,
     /// Bytes: as many as the next argument says (in) or the call returned (out).
     Buffer,
     /// A string the kernel writes.
@@ -153,6 +256,17 @@ pub enum Shape {
     Utsname,
     /// wait status.
     Wstatus,
+}
+
+/// Where the number of an array's elements stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Count {
+    /// In the argument behind the pointer.
+    Next,
+    /// In the argument before it.
+    Previous,
+    /// In the result.
+    Result,
 }
 
 #[cfg(test)]

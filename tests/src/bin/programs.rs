@@ -50,6 +50,9 @@ struct Options {
     /// Give them their full size.
     #[arg(long, conflicts_with = "quick")]
     full: bool,
+    /// Write anew what strace(1) says of the programs that `--strace` is compared for.
+    #[arg(long, requires = "demotic")]
+    record_traces: bool,
     /// Only programs with this in their name.
     filter: Option<String>,
 }
@@ -108,6 +111,7 @@ fn main() -> Result<ExitCode> {
         files: options.list.parent().unwrap_or(Path::new(".")).join("programs"),
         work: options.work,
         patience: options.patience,
+        record_traces: options.record_traces,
     };
     let (next, failed) = (AtomicUsize::new(0), AtomicU64::new(0));
     thread::scope(|scope| {

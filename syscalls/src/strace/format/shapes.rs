@@ -1,14 +1,14 @@
 //! What pointers point to, as text.
 
+use super::data::{self, ELEMENTS};
 use super::*;
+use super::{options, siginfo};
 use crate::abi::epoll::GuestEpollEvent;
 use crate::abi::stat::GuestStat;
 use crate::abi::time::Utimbuf;
 use crate::files::OpenHow;
+use crate::interrupt::SigInfo;
 use crate::limits::Rlimit;
-
-/// Elements of an array that are shown.
-const ELEMENTS: u64 = 16;
 
 /// What the kernel is about to read for argument `i`.
 pub fn before(shape: Shape, args: &[u64; 6], i: usize) -> Result<String, Errno> {
@@ -20,9 +20,17 @@ pub fn before(shape: Shape, args: &[u64; 6], i: usize) -> Result<String, Errno> 
         Shape::Pollfds => array(addr, 8, next, pollfd),
         Shape::FdSet => fd_set(addr, args[0]),
         Shape::Argv => argv(addr),
-        Shape::Envp => Ok(format!("{addr:#x} /* {} vars */", pointers(addr)?.len())),
+        Shape::Envp => {
+            let count = pointers(addr)?.len();
+            Ok(format!("{addr:#x} /* {count} var{} */", if count == 1 { "" } else { "s" }))
+        }
         Shape::Sockaddr => sockaddr(addr, next),
+        Shape::CloneArgs => clone_args(addr, next),
         Shape::Msghdr => msghdr(addr, u64::MAX),
+        Shape::Many(what, count) => data::many(what, count, args, i, 0),
+        Shape::Pointers(what, count) => data::pointers(what, count, args, i, 0),
+        Shape::OptionValue => options::option_value(args[1], args[2], addr, next),
+        Shape::BitMap => bit_map(addr, args[i - 1]),
         other => fixed(other, addr),
     }
 }
@@ -37,6 +45,15 @@ pub fn after(shape: Shape, args: &[u64; 6], i: usize, result: u64) -> Result<Str
         Shape::EpollEvents => array(addr, 12, result, epoll_event),
         Shape::Sockaddr => sockaddr(addr, guest::read::<u32>(next)?.into()),
         Shape::Msghdr => msghdr(addr, result),
+        Shape::Many(what, count) => data::many(what, count, args, i, result),
+        Shape::Pointers(what, count) => data::pointers(what, count, args, i, result),
+        Shape::OptionValue => {
+            let length = guest::read::<u32>(next)?.into();
+            options::option_value(args[1], args[2], addr, length)
+        }
+        Shape::BitMap => bit_map(addr, result),
+        Shape::Directory => directory(addr, result),
+        Shape::Random => random(addr, result),
         other => fixed(other, addr),
     }
 }
@@ -44,6 +61,8 @@ pub fn after(shape: Shape, args: &[u64; 6], i: usize, result: u64) -> Result<Str
 /// Structures of one size.
 fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
     Ok(match shape {
+        Shape::One(what) => data::behind(what, addr)?,
+        Shape::Siginfo => siginfo::text(&SigInfo(guest::read(addr)?)),
         Shape::Text => string(addr, PATH_MAX)?,
         Shape::FdPair => format!("{:?}", guest::read::<[i32; 2]>(addr)?),
         Shape::Number32 => format!("[{}]", guest::read::<i32>(addr)?),
@@ -81,20 +100,19 @@ fn fixed(shape: Shape, addr: u64) -> Result<String, Errno> {
         Shape::OpenHow => {
             let how: OpenHow = guest::read(addr)?;
             let flags = plain(names::OPEN, how.flags);
-            format!(
-                "{{flags={flags}, mode={}, resolve={:#x}}}",
-                plain(Type::Mode, how.mode),
-                how.resolve
-            )
+            let mode = match how.mode {
+                0 => String::new(),
+                mode => format!(", mode={}", plain(Type::Mode, mode)),
+            };
+            format!("{{flags={flags}{mode}, resolve={}}}", plain(names::RESOLVE, how.resolve))
         }
-        Shape::CloneArgs => clone_args(addr)?,
         Shape::Utsname => utsname(addr)?,
         Shape::Wstatus => wstatus(guest::read::<u32>(addr)?),
         _ => pointer(addr),
     })
 }
 
-fn buffer(addr: u64, length: u64) -> Result<String, Errno> {
+pub fn buffer(addr: u64, length: u64) -> Result<String, Errno> {
     let mut bytes = vec![0; length.min(SHOWN as u64) as usize];
     guest::read_bytes(addr, &mut bytes)?;
     Ok(quoted(&bytes, length > SHOWN as u64))
@@ -142,8 +160,12 @@ fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
     let name_length = name_length as u32;
     let name = pointed(name, || sockaddr(name, name_length.into()));
     let iov = pointed(iov, || iovec(iov, iov_count, total));
-    let control =
-        if control_length == 0 { String::new() } else { format!("msg_control={control:#x}, ") };
+    let control = match control_length {
+        0 => String::new(),
+        length => {
+            format!("msg_control={}, ", pointed(control, || options::control(control, length)))
+        }
+    };
     let flags = plain(names::MSG, flags & 0xffff_ffff);
     Ok(format!(
         "{{msg_name={name}, msg_namelen={name_length}, msg_iov={iov}, msg_iovlen={iov_count}, \
@@ -153,13 +175,68 @@ fn msghdr(addr: u64, total: u64) -> Result<String, Errno> {
 
 fn pollfd(addr: u64) -> Result<String, Errno> {
     let fd = guest::read::<i32>(addr)?;
+    if fd < 0 {
+        return Ok(format!("{{fd={fd}}}"));
+    }
     let events = guest::read::<u16>(addr + 4)?;
     Ok(format!("{{fd={fd}, events={}}}", plain(names::POLL, events.into())))
+}
+
+/// The descriptors that poll(2) found something at.
+pub fn polled(addr: u64, count: u64) -> Result<String, Errno> {
+    let mut texts = Vec::new();
+    for at in (0..count.min(1024)).map(|i| addr + 8 * i) {
+        let revents = guest::read::<u16>(at + 6)?;
+        if revents != 0 {
+            let fd = guest::read::<i32>(at)?;
+            texts.push(format!("{{fd={fd}, revents={}}}", plain(names::POLL, revents.into())));
+        }
+    }
+    Ok(format!("[{}]", texts.join(", ")))
+}
+
+/// The descriptors that select(2) left in its sets.
+pub fn selected(args: &[u64; 6]) -> Result<String, Errno> {
+    let mut texts = Vec::new();
+    for (name, addr) in ["in", "out", "except"].into_iter().zip(&args[1..4]) {
+        let set = if *addr == 0 { "[]".into() } else { fd_set(*addr, args[0])? };
+        if set != "[]" {
+            texts.push(format!("{name} {set}"));
+        }
+    }
+    Ok(texts.join(", "))
 }
 
 fn epoll_event(addr: u64) -> Result<String, Errno> {
     let GuestEpollEvent { events, data } = guest::read(addr)?;
     Ok(format!("{{events={}, data={data:#x}}}", plain(names::EPOLL_EVENTS, events.into())))
+}
+
+/// Bits of a map of `size` bytes that are set.
+fn bit_map(addr: u64, size: u64) -> Result<String, Errno> {
+    fd_set(addr, size.saturating_mul(8))
+}
+
+/// Entries of a directory, counted (getdents(2)); both structures have their length at the same place.
+fn directory(addr: u64, size: u64) -> Result<String, Errno> {
+    let (mut at, mut count) = (0, 0);
+    while at < size {
+        at += u64::from(guest::read::<u16>(addr + at + 16)?.max(1));
+        count += 1;
+    }
+    Ok(format!("{addr:#x} /* {count} entries */"))
+}
+
+/// Bytes in hexadecimal, in quotes.
+fn random(addr: u64, length: u64) -> Result<String, Errno> {
+    let mut bytes = vec![0u8; length.min(SHOWN as u64) as usize];
+    guest::read_bytes(addr, &mut bytes)?;
+    let mut text = String::from("\"");
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+    Ok(text + if length > SHOWN as u64 { "\"..." } else { "\"" })
 }
 
 fn fd_set(addr: u64, count: u64) -> Result<String, Errno> {
@@ -262,11 +339,11 @@ pub fn timespec(addr: u64) -> Result<String, Errno> {
     guest::read(addr).map(nano)
 }
 
-fn timeval(addr: u64) -> Result<String, Errno> {
+pub fn timeval(addr: u64) -> Result<String, Errno> {
     guest::read(addr).map(micro)
 }
 
-fn nano(time: Timespec) -> String {
+pub fn nano(time: Timespec) -> String {
     match time.nsec {
         0x3fff_ffff => "UTIME_NOW".into(),
         0x3fff_fffe => "UTIME_OMIT".into(),
@@ -274,7 +351,7 @@ fn nano(time: Timespec) -> String {
     }
 }
 
-fn micro(time: Timeval) -> String {
+pub fn micro(time: Timeval) -> String {
     format!("{{tv_sec={}, tv_usec={}}}", time.sec, time.usec)
 }
 
@@ -287,7 +364,7 @@ fn limit(value: u64) -> String {
 }
 
 /// Signals of a set; of a set that is nearly full, those that are not in it.
-fn sigset(set: u64) -> String {
+pub fn sigset(set: u64) -> String {
     let (sign, shown) = if set.count_ones() > 32 { ("~", !set) } else { ("", set) };
     let signals = (1..=64).filter(|number| shown >> (number - 1) & 1 != 0);
     let texts: Vec<String> =
@@ -312,20 +389,42 @@ fn sigaction(addr: u64) -> Result<String, Errno> {
     Ok(format!("{{sa_handler={handler}, sa_mask={mask}, sa_flags={flags}{restorer}}}"))
 }
 
-/// `struct clone_args`, its first version.
-fn clone_args(addr: u64) -> Result<String, Errno> {
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, size, tls] =
-        guest::read::<[u64; 8]>(addr)?;
-    let flags = plain(names::UNSHARE, flags);
-    let exit_signal = signal(exit_signal);
-    Ok(format!(
-        "{{flags={flags}, child_tid={}, parent_tid={}, exit_signal={exit_signal}, stack={}, \
-         stack_size={size:#x}, tls={}}}",
-        pointer(child_tid),
-        pointer(parent_tid),
-        pointer(stack),
-        pointer(tls),
-    ))
+/// `struct clone_args`, as far as `size` says that it is there.
+fn clone_args(addr: u64, size: u64) -> Result<String, Errno> {
+    const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_SETTLS: u64 = 0x8_0000;
+    const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+    const CHILD_TID: u64 = 0x20_0000 | 0x100_0000;
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    let mut words = [0u64; 11];
+    for (i, word) in words.iter_mut().enumerate().take((size / 8) as usize) {
+        *word = guest::read(addr + 8 * i as u64)?;
+    }
+    let [flags, pidfd, child, parent, exit_signal, stack, stack_size, tls, set, count, cgroup] =
+        words;
+    let mut text = format!("{{flags={}", plain(names::UNSHARE, flags));
+    // Members that the flags leave unused are not shown, as long as they are zero.
+    let mut member = |name: &str, used: u64, value: u64| {
+        if flags & used != 0 || value != 0 {
+            text += &format!(", {name}={}", pointer(value));
+        }
+    };
+    member("pidfd", CLONE_PIDFD, pidfd);
+    member("child_tid", CHILD_TID, child);
+    member("parent_tid", CLONE_PARENT_SETTID, parent);
+    text += &format!(", exit_signal={}", signal(exit_signal));
+    text += &format!(", stack={}, stack_size={stack_size:#x}", pointer(stack));
+    if flags & CLONE_SETTLS != 0 || tls != 0 {
+        text += &format!(", tls={tls:#x}");
+    }
+    if count != 0 {
+        let numbers = data::list(count, |n| Ok(guest::read::<i32>(set + 4 * n)?.to_string()));
+        text += &format!(", set_tid={}, set_tid_size={count}", pointed(set, || numbers));
+    }
+    if flags & CLONE_INTO_CGROUP != 0 || cgroup != 0 {
+        text += &format!(", cgroup={cgroup}");
+    }
+    Ok(text + "}")
 }
 
 fn utsname(addr: u64) -> Result<String, Errno> {
