@@ -24,8 +24,8 @@ pub const ADDRESS_END: u64 = (1 << 47) - PAGE;
 /// Sizes the gABI fixes for 64-bit files.
 pub const EHDR_SIZE: usize = 64;
 const PHDR_SIZE: u64 = 56;
-/// The kernel refuses a program header table above 64 KiB.
-const PHDRS_MAX: u64 = 65536;
+/// The kernel refuses a program header table above a page (load_elf_phdrs).
+const PHDRS_MAX: u64 = PAGE;
 const PATH_MAX: u64 = 4096;
 /// Enough for the properties that exist; a longer note is cut, not refused.
 const PROPERTY_MAX: u64 = 1024;
@@ -151,6 +151,8 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
     let header = read_header(source)?;
     let headers = read_program_headers(source, &header)?;
     let of_type = |p_type| headers.iter().find(move |p: &&ProgramHeader| p.p_type == p_type);
+    // What execve(2) can still fail for comes first, as in the kernel.
+    let interpreter = of_type(PT_INTERP).map(|p| interpreter(source, p)).transpose()?;
 
     let loads: Vec<Segment> = headers
         .iter()
@@ -172,7 +174,7 @@ pub fn plan<S: Source + ?Sized>(source: &S) -> Result<LoadPlan, LoadError> {
         phnum: header.e_phnum,
         brk: loads.iter().map(|s| s.memory.end).max().unwrap_or(span.end),
         span,
-        interpreter: of_type(PT_INTERP).map(|p| interpreter(source, p)).transpose()?,
+        interpreter,
         executable_stack: of_type(PT_GNU_STACK).is_some_and(|p| p.p_flags & PF_X != 0),
         isa_needed: of_type(PT_GNU_PROPERTY).map_or(0, |p| isa_needed(source, p)),
     })
@@ -349,7 +351,14 @@ fn interpreter<S: Source + ?Sized>(
         return Err(LoadError::Malformed("the path of its interpreter has an impossible length"));
     }
     let mut path = vec![0; header.p_filesz as usize];
-    read_range(source, header.p_offset, &mut path)?;
+    let (start, size) = (header.p_offset, source.size());
+    let behind_end = |errno| LoadError::NoInterpreterPath(io::Error::from_raw_os_error(errno));
+    match start.checked_add(header.p_filesz) {
+        // As the kernel's own reading (elf_read, rw_verify_area).
+        Some(end) if end <= size => source.read_at(&mut path, start).map_err(LoadError::Read)?,
+        Some(end) if i64::try_from(end).is_ok() => return Err(behind_end(libc::EIO)),
+        _ => return Err(behind_end(libc::EINVAL)),
+    }
     if path.last() != Some(&0) {
         return Err(LoadError::Malformed("the path of its interpreter does not end"));
     }

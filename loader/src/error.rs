@@ -45,6 +45,8 @@ pub enum LoadError {
          or name the directory they are in with --sysroot", .0.display()
     )]
     NoInterpreter(PathBuf),
+    #[error("is cut short: the path of its interpreter lies behind its end; fetch it again")]
+    NoInterpreterPath(#[source] io::Error),
     #[error("its interpreter {} {}", .0.display(), .1)]
     Interpreter(PathBuf, #[source] Box<LoadError>),
     #[error(
@@ -70,7 +72,9 @@ impl LoadError {
     /// What execve(2) says of it (load_elf_binary in fs/binfmt_elf.c).
     pub fn errno(&self) -> i32 {
         match self {
-            Self::Open(error) | Self::Read(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            Self::Open(error) | Self::Read(error) | Self::NoInterpreterPath(error) => {
+                error.raw_os_error().unwrap_or(libc::EIO)
+            }
             Self::NoInterpreter(_) => libc::ENOENT,
             Self::Interpreter(_, error) => match **error {
                 Self::Open(_) | Self::Read(_) => error.errno(),

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use syscalls::exe_file::second_name;
 
 /// Folders of rule files; one of the same name in an earlier folder counts instead.
 const FOLDERS: [&str; 4] =
@@ -56,6 +57,8 @@ struct State {
     /// The kernel's table, in the order in which it is tried.
     entries: Vec<Entry>,
     files: BTreeMap<PathBuf, RuleFile>,
+    /// Second names of the program's file, now or before, that exist, and whether they are this file's.
+    links: BTreeMap<PathBuf, bool>,
 }
 
 /// One thing to do.
@@ -70,6 +73,9 @@ enum Change {
     Write(PathBuf, String),
     Mask(PathBuf),
     Delete(PathBuf),
+    /// Makes a second name of this program's file, in the place of another's.
+    Link(PathBuf),
+    Unlink(PathBuf),
 }
 
 /// What is wanted of the machine.
@@ -82,6 +88,8 @@ struct Wanted {
     replace: bool,
     /// Whether the kernel holds another file open than the one that is there now.
     stale: bool,
+    /// The second name that the program's file is to have, where it can have one.
+    second_name: Option<PathBuf>,
 }
 
 impl State {
@@ -105,7 +113,16 @@ impl State {
                 files.insert(path, file);
             }
         }
-        Ok(Self { mounted, enabled, entries, files })
+        let mut state = Self { mounted, enabled, entries, files, links: BTreeMap::new() };
+        let noted = state.own_file().map(|(_, text)| undo_of(text)).unwrap_or_default();
+        let noted = noted.into_iter().filter_map(|change| match change {
+            Change::Unlink(path) => Some(path),
+            _ => None,
+        });
+        let names = noted.chain(executable::path().map(|path| second_name(&path)));
+        let present = names.filter(|path| path.symlink_metadata().is_ok());
+        state.links = present.map(|path| (path.clone(), executable::is_at(path))).collect();
+        Ok(state)
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -190,6 +207,11 @@ fn register(state: &State, wanted: &Wanted) -> Vec<Change> {
             with_undo(Change::Mask(mask.clone()), Change::Delete(mask));
         }
     }
+    if let Some(path) = &wanted.second_name
+        && state.links.get(path) != Some(&true)
+    {
+        with_undo(Change::Link(path.clone()), Change::Unlink(path.clone()));
+    }
     match state.entry(NAME) {
         Some(entry) if *entry == wanted.entry && !wanted.stale => {}
         present => {
@@ -244,6 +266,7 @@ fn unregister(state: &State) -> Vec<Change> {
         _ => false,
     };
     changes.extend(undo.into_iter().rev().filter(stands));
+    changes.extend(state.links.keys().cloned().map(Change::Unlink));
     changes
 }
 
@@ -259,6 +282,7 @@ fn file_text(entry: &Entry, undo: &[Change]) -> String {
         let line = match change {
             Change::Switch(name, true) => format!("enable {name}"),
             Change::Delete(path) => format!("delete {}", path.display()),
+            Change::Unlink(path) => format!("unlink {}", path.display()),
             Change::SwitchAll(false) => "disable all".into(),
             Change::Unmount => "unmount".into(),
             _ => continue,
@@ -273,6 +297,7 @@ fn undo_of(text: &str) -> Vec<Change> {
     let change = |line: &str| match line.split_once(' ').unwrap_or((line, "")) {
         ("enable", name) => Some(Change::Switch(name.into(), true)),
         ("delete", path) => Some(Change::Delete(path.into())),
+        ("unlink", path) => Some(Change::Unlink(path.into())),
         ("disable", "all") => Some(Change::SwitchAll(false)),
         ("unmount", "") => Some(Change::Unmount),
         _ => None,
@@ -299,7 +324,10 @@ impl fmt::Display for Change {
             Self::Switch(name, false) => write!(f, "turned the entry {name} off"),
             Self::Write(path, _) => write!(f, "wrote {}", path.display()),
             Self::Mask(path) => write!(f, "made {} a link to {NOTHING}", path.display()),
-            Self::Delete(path) => write!(f, "deleted {}", path.display()),
+            Self::Delete(path) | Self::Unlink(path) => write!(f, "deleted {}", path.display()),
+            Self::Link(path) => {
+                write!(f, "made {}, a link to the program (docs/binfmt.md)", path.display())
+            }
         }
     }
 }
@@ -317,9 +345,18 @@ impl Change {
             Self::Switch(name, on) => table.switch(name, *on),
             Self::Write(path, text) => in_folder(path).and_then(|()| fs::write(path, text)),
             Self::Mask(path) => in_folder(path).and_then(|()| symlink(NOTHING, path)),
-            Self::Delete(path) => fs::remove_file(path),
+            Self::Delete(path) | Self::Unlink(path) => fs::remove_file(path),
+            Self::Link(path) => link(path),
         }
     }
+}
+
+/// Makes `path` a name of this program's file, whatever it was before.
+fn link(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        fs::remove_file(path)?;
+    }
+    fs::hard_link(executable::path()?, path)
 }
 
 const MOUNT_POINT: &std::ffi::CStr = c"/proc/sys/fs/binfmt_misc";
@@ -399,9 +436,11 @@ fn apply(changes: &[Change], table: &Table) -> Result<(), Failure> {
             Change::Add(_) => Failure::Add(error),
             Change::Remove(name) | Change::Switch(name, _) => Failure::Entry(error, name.clone()),
             Change::SwitchAll(_) => Failure::Entry(error, "status".into()),
-            Change::Write(path, _) | Change::Mask(path) | Change::Delete(path) => {
-                Failure::File(error, path.clone())
-            }
+            Change::Write(path, _)
+            | Change::Mask(path)
+            | Change::Delete(path)
+            | Change::Link(path)
+            | Change::Unlink(path) => Failure::File(error, path.clone()),
         })?;
         println!("{change}");
     }
@@ -434,6 +473,9 @@ fn try_register(options: &RegisterOptions) -> Result<bool, Failure> {
     if !executable::linkage().map_err(Failure::NoPath)?.is_static {
         return Err(Failure::NotStatic(interpreter));
     }
+    let second_name = second_name(&interpreter);
+    let may_link = second_name.parent().and_then(Path::to_str).is_some_and(may_write);
+    let second_name = Some(second_name).filter(|_| may_link);
     let entry = Entry::demotic(interpreter, executable::kernel_version());
     let folder = match options.until_reboot {
         true => UNTIL_REBOOT,
@@ -448,7 +490,8 @@ fn try_register(options: &RegisterOptions) -> Result<bool, Failure> {
     let state = State::read(&table).map_err(Failure::Read)?;
     // The same path may name another file than the one that the kernel holds open (flag F).
     let stale = state.wins() && status::prove().other_runner().is_some();
-    let changes = register(&state, &Wanted { entry, folder, replace: options.replace, stale });
+    let replace = options.replace;
+    let changes = register(&state, &Wanted { entry, folder, replace, stale, second_name });
     apply(&changes, &table)?;
     if changes.is_empty() {
         println!("nothing to do: {} is registered already", executable::path_text());

@@ -11,7 +11,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use syscalls::host::Errno;
 use syscalls::memory::Memory;
 use syscalls::runtime::{self, Image, Options, Strace};
@@ -61,8 +61,8 @@ struct Invocation {
     shared: SharedOptions,
     /// The path of the program and its arguments.
     command: Vec<OsString>,
-    /// Whether binfmt_misc started this process.
-    binfmt: bool,
+    /// The path that binfmt_misc started this process by, if it did.
+    binfmt: Option<PathBuf>,
     secure: bool,
 }
 
@@ -110,6 +110,7 @@ impl Task {
             return match action {
                 Some(action) => Self::Action(action),
                 None => {
+                    let binfmt = None;
                     Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
                 }
             };
@@ -129,6 +130,7 @@ impl Task {
         };
         let program = ProgramOptions { argv0, exec_fd, ..ProgramOptions::default() };
         let command = arguments.split_off(1);
+        let binfmt = arguments.pop().map(PathBuf::from);
         Self::Program(Box::new(Invocation { program, shared, command, binfmt, secure }))
     }
 }
@@ -149,7 +151,7 @@ impl Invocation {
 
     /// What the kernel was told to execute, a script perhaps, when it was the one to choose the translator.
     fn told(&self) -> Option<&[u8]> {
-        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt)?;
+        let address = host_auxv(at::EXECFN).filter(|_| self.binfmt.is_some())?;
         // SAFETY: the kernel left a null-terminated string there, which nothing has changed.
         Some(unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes())
     }
@@ -299,7 +301,7 @@ pub fn trial() -> io::Result<Vec<u8>> {
                 },
                 shared: SharedOptions::default(),
                 command: vec!["test".into()],
-                binfmt: false,
+                binfmt: None,
                 secure: false,
             });
             let text = error.to_string();
@@ -447,7 +449,7 @@ mod tests {
     #[test]
     fn started_by_hand() {
         let by_hand = invocation("demotic --argv0 x ./a b", Some("--stats"), PLAIN);
-        assert!(!by_hand.binfmt && by_hand.shared.stats);
+        assert!(by_hand.binfmt.is_none() && by_hand.shared.stats);
         assert_eq!(by_hand.program.argv0, Some("x".into()));
         assert_eq!(by_hand.command, cli::words("./a b"));
     }
@@ -457,14 +459,16 @@ mod tests {
     fn started_by_binfmt_misc() {
         let origin = Origin { preserve_argv0: true, exec_fd: Some(3), secure: false };
         let started = invocation("demotic /bin/a -bash --help", Some("--log warn"), origin);
-        assert!(started.binfmt && started.shared.log == cli::LogLevel::Warn);
+        assert!(
+            started.binfmt == Some("demotic".into()) && started.shared.log == cli::LogLevel::Warn
+        );
         assert_eq!(started.program.argv0, Some("-bash".into()));
         assert_eq!(started.program.exec_fd, Some(3));
         assert_eq!(started.command, cli::words("/bin/a --help"));
 
         // Executed with no argument, which old kernels allow.
         let bare = invocation("demotic /bin/a", None, origin);
-        assert!(bare.binfmt && bare.program.argv0 == Some("".into()));
+        assert!(bare.binfmt.is_some() && bare.program.argv0 == Some("".into()));
         assert_eq!(bare.command, cli::words("/bin/a"));
 
         let origin = Origin { preserve_argv0: false, ..origin };

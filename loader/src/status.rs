@@ -7,8 +7,11 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use syscalls::exe_file::second_name;
+use syscalls::process;
 
 /// The test program; `build/probe.rs` writes it.
 pub static PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe"));
@@ -128,9 +131,9 @@ fn observe(mut child: Child) -> Proof {
             let _ = child.kill();
         }
     }
-    let exe = format!("/proc/{}/exe", child.id());
-    proof.run_by = std::fs::read_link(&exe).ok().map(|path| path.to_string_lossy().into_owned());
-    proof.by_this_demotic = executable::is_at(&exe);
+    let process = child.id().to_string();
+    proof.run_by = runner(&process).map(|path| path.to_string_lossy().into_owned());
+    proof.by_this_demotic = process::is_run_by_same(&process);
     drop(child.stdin.take());
     match child.wait() {
         Ok(status) => proof.exit_status = status.code(),
@@ -140,6 +143,17 @@ fn observe(mut child: Child) -> Proof {
         proof.error = Some("it did not print its line and exit with status 0".into());
     }
     proof
+}
+
+/// The file that a process runs the code of. Its executable is another when a translator has put the program in its
+/// place there (`syscalls::exe_file`).
+fn runner(process: &str) -> Option<PathBuf> {
+    let exe = std::fs::read_link(format!("/proc/{process}/exe")).ok()?;
+    let mut code = process::code_files(process);
+    if code.is_empty() || code.iter().any(|file| file.path == exe) {
+        return Some(exe);
+    }
+    Some(code.swap_remove(0).path)
 }
 
 /// Reads `len` bytes, or up to the end, until a point in time.
@@ -226,7 +240,7 @@ impl Status {
         }
         let Proof { output, run_by, by_this_demotic, error, .. } = &self.proof;
         let runner = match (run_by, by_this_demotic) {
-            (Some(path), true) => format!("this demotic, {path}"),
+            (Some(_), true) => format!("this demotic, {}", executable::path_text()),
             (Some(path), false) => path.clone(),
             (None, _) => "an unknown program".into(),
         };
@@ -239,15 +253,20 @@ impl Status {
             }
             Some(error) => line(format!("tried: a test program: {error}")),
         }
-        if let Some(path) = self.proof.other_runner()
-            && path.strip_suffix(" (deleted)").is_some_and(|path| path == executable::path_text())
-        {
+        if self.proof.other_runner().is_some_and(was_this_program) {
             line(
                 "the kernel still has the file that was there before: sudo demotic register".into(),
             );
         }
         text
     }
+}
+
+/// Whether a path is that of a file which had a name of this program's before.
+fn was_this_program(path: &str) -> bool {
+    let own = executable::path_text();
+    let name = path.strip_suffix(" (deleted)").unwrap_or(path);
+    name == own || Path::new(name) == second_name(Path::new(&own))
 }
 
 /// `demotic status`; gives the exit status.

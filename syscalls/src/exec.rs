@@ -39,7 +39,7 @@ pub(crate) fn start(options: &Options) {
     let open = |role, path: &Path| {
         let held = || inherit::hold(role, File::open(path).ok()?.as_raw_fd());
         // Where the kernel starts translators, none is needed but in rare cases.
-        if inherit::get(role).or_else(held).is_none() && !options.binfmt {
+        if inherit::get(role).or_else(held).is_none() && options.binfmt.is_none() {
             log::warn(format_args!(
                 "{} cannot be opened: no program can be executed",
                 path.display()
@@ -188,7 +188,8 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     }
     let options = &task.runtime().options;
     // What is watched stays so, whatever becomes of the environment that the kernel would hand over.
-    let by_kernel = options.binfmt && options.runner.is_empty() && options.strace.is_none();
+    let by_kernel =
+        options.binfmt.is_some() && options.runner.is_empty() && options.strace.is_none();
     if by_kernel && options.sysroot.is_none() {
         return by_kernel::execveat(task, call);
     }

@@ -3,6 +3,7 @@
 pub mod abi;
 pub mod alloc;
 pub mod clone;
+pub mod exe_file;
 pub mod exec;
 pub mod fds;
 pub mod files;

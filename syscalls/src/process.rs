@@ -2,7 +2,9 @@
 
 use std::ffi::{CString, OsStr};
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Names the thread after the program, as execve(2) does.
 pub(crate) fn set_name(name: &OsStr) {
@@ -12,6 +14,7 @@ pub(crate) fn set_name(name: &OsStr) {
 }
 
 /// `struct prctl_mm_map` of linux/prctl.h.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct MemoryMap {
     start_code: u64,
@@ -31,8 +34,9 @@ struct MemoryMap {
 }
 
 /// Makes `/proc/PID/cmdline` and `environ` show the guest's strings to everyone (PR_SET_MM_MAP, which needs no
-/// privilege). Whether it worked: some kernels are built without.
-pub(crate) fn set_command_line(argv: &Range<u64>, envp: &Range<u64>) -> bool {
+/// privilege), and `exe` the `program`, if [`exe_file::make_way`](crate::exe_file) made way for it. Whether it worked,
+/// but for `exe`: some kernels are built without.
+pub(crate) fn show(argv: &Range<u64>, envp: &Range<u64>, program: Option<RawFd>) -> bool {
     let Some(mut map) = std::fs::read_to_string("/proc/self/stat").ok().and_then(|s| parse(&s))
     else {
         return false;
@@ -41,9 +45,12 @@ pub(crate) fn set_command_line(argv: &Range<u64>, envp: &Range<u64>) -> bool {
     map.brk = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
     (map.arg_start, map.arg_end) = (argv.start, argv.end);
     (map.env_start, map.env_end) = (envp.start, envp.end);
-    let size = size_of::<MemoryMap>();
-    // SAFETY: the kernel reads one struct.
-    unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) == 0 }
+    let set = |exe_fd| {
+        let (map, size) = (MemoryMap { exe_fd, ..map }, size_of::<MemoryMap>());
+        // SAFETY: the kernel reads one struct.
+        unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) == 0 }
+    };
+    program.is_some_and(set) || set(-1)
 }
 
 /// The kernel's present values, from proc_pid_stat(5).
@@ -71,16 +78,71 @@ fn parse(stat: &str) -> Option<MemoryMap> {
     })
 }
 
+/// A file that a process executes code from.
+#[derive(Clone, Debug)]
+pub struct CodeFile {
+    /// Device and inode, as the kernel prints them there.
+    identity: String,
+    /// What the kernel calls it.
+    pub path: PathBuf,
+}
+
+/// Files with executable mappings in a process, by its name in /proc: of a translated one the translator's alone, for
+/// the program's code is only read. None where that must not be known.
+pub fn code_files(process: &str) -> Vec<CodeFile> {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    maps.lines().filter_map(code_file).collect()
+}
+
+/// One line of proc_pid_maps(5): addresses, protection, offset, device, inode, path.
+fn code_file(line: &str) -> Option<CodeFile> {
+    let [_, protection, _, device, inode, path] =
+        line.splitn(6, ' ').collect::<Vec<_>>().try_into().ok()?;
+    let is_file = inode != "0" && protection.contains('x');
+    let path = path.trim_start().into();
+    is_file.then(|| CodeFile { identity: format!("{device} {inode}"), path })
+}
+
+/// Whether a process, by its name in /proc, is run by the same translator as this one.
+pub fn is_run_by_same(process: &str) -> bool {
+    let own = code_files("self");
+    code_files(process).iter().any(|file| own.iter().any(|own| own.identity == file.identity))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_has_a_file() {
+        let file = code_file("400000-401000 r-xp 00000000 fe:00 77                 /a b (deleted)");
+        let file = file.unwrap();
+        assert_eq!((&*file.identity, file.path.to_str()), ("fe:00 77", Some("/a b (deleted)")));
+        for other in [
+            "400000-401000 r--p 00000000 fe:00 77                     /a",
+            "400000-401000 r-xp 00000000 00:00 0                      [vdso]",
+            "400000-401000 r-xp 00000000 00:00 0 ",
+            "",
+        ] {
+            assert!(code_file(other).is_none(), "{other}");
+        }
+    }
+
+    /// (An emulator's process shows the program's mappings as it likes.)
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn this_process_runs_its_own_program() {
+        let own = std::env::current_exe().unwrap();
+        assert!(code_files("self").iter().any(|file| file.path == own));
+        assert!(is_run_by_same(&std::process::id().to_string()) && !is_run_by_same("x"));
+    }
 
     #[test]
     fn others_see_the_command_line() {
         assert_eq!(size_of::<MemoryMap>(), 104);
         let strings = *b"prog\0-x y\0A=1\0";
         let start = strings.as_ptr() as u64;
-        if set_command_line(&(start..start + 10), &(start + 10..start + 14)) {
+        if show(&(start..start + 10), &(start + 10..start + 14), None) {
             let pid = std::process::id();
             assert_eq!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"prog\0-x y\0");
             assert_eq!(std::fs::read(format!("/proc/{pid}/environ")).unwrap(), b"A=1\0");

@@ -19,7 +19,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exec, guest, log, paths, process, strace, table, thread};
+use crate::{exe_file, exec, guest, log, paths, process, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct Options {
     pub log: bool,
     /// Print the translator's counters at the end of the process.
     pub stats: bool,
-    /// The kernel starts the translator for x86_64 programs by itself (binfmt_misc).
-    pub binfmt: bool,
+    /// The kernel starts the translator for x86_64 programs by itself (binfmt_misc): by this path.
+    pub binfmt: Option<PathBuf>,
     /// The translator's own options, for the programs that the guest executes.
     pub child_args: Vec<OsString>,
     /// The program has more privileges than its caller (AT_SECURE).
@@ -210,6 +210,9 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
     exec::start(&runtime.options);
+    // SAFETY: neither threads nor signal handlers have been made yet.
+    let make_way = |own: &PathBuf| unsafe { exe_file::make_way(own) };
+    let is_free = runtime.options.binfmt.as_ref().is_some_and(make_way);
     let mut task = Task::new(cpu, Actions::inherited().into());
     if let Err(error) = runtime.engine.attach(&mut task.cpu).and_then(|()| thread::start()) {
         log::line(format_args!("no memory for the first thread: {error}"));
@@ -220,8 +223,9 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     if let Some(name) = &runtime.image.name {
         process::set_name(name);
     }
-    // Without it others see the translator's command line; the guest itself sees its own (proc_fs).
-    process::set_command_line(&runtime.image.argv, &runtime.image.envp);
+    // Without it others see the translator's; the guest itself sees its own (proc_fs).
+    let Image { argv, envp, file, .. } = &runtime.image;
+    process::show(argv, envp, file.filter(|_| is_free));
     run(&mut task)
 }
 

@@ -21,6 +21,20 @@ static const char *outcome(const char *path)
     return text;
 }
 
+/* What an error is called; "0" without one. */
+static const char *error_of(int result)
+{
+    return result < 0 ? strerrorname_np(errno) : "0";
+}
+
+static const char *writing(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    const char *error = error_of(fd);
+    close(fd);
+    return error;
+}
+
 /* Programs of this processor that are none, and what execve says of them. */
 static void malformed(void)
 {
@@ -68,6 +82,9 @@ static void malformed(void)
     FIELD("a program for another processor", header.e_machine, EM_S390);
     FIELD("an interpreter's path of one byte", interpreter.p_filesz, 1);
     FIELD("an interpreter's path that is too long", interpreter.p_filesz, 4097);
+    CASE("an interpreter's path that is cut off", "EIO", sizeof file - 1, );
+    CASE("an interpreter's path behind the end", "EIO", sizeof file, file.interpreter.p_offset = 1 << 20);
+    CASE("an interpreter's path at a negative offset", "EINVAL", sizeof file, file.interpreter.p_offset = ~0UL - 64);
     CASE("an interpreter's path without an end", "ENOEXEC", sizeof file,
          memset(file.path, 'x', sizeof file.path));
     INTERPRETER("/nonexistent", "ENOENT");
@@ -92,7 +109,7 @@ static void malformed(void)
 #endif
 }
 
-/* A program that runs cannot be written to. A translated one can: to the kernel it is the translator that runs. */
+/* A program that runs cannot be written to, and is what /proc/PID/exe leads to. */
 static void busy(void)
 {
     int ends[2];
@@ -110,16 +127,50 @@ static void busy(void)
     snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
     while (strcmp(has, "name") != 0)
         read_file(path, has, sizeof has);
-    errno = 0;
-    int fd = open("program", O_WRONLY | O_CLOEXEC);
-#ifdef __x86_64__
-    check(fd >= 0, "a running program can be written to");
-#else
-    same("a running program, opened for writing", strerrorname_np(errno), "ETXTBSY");
-#endif
-    close(fd);
+    struct stat program, executable;
+    need("stat", stat("program", &program));
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    need(path, stat(path, &executable));
+    check(program.st_dev == executable.st_dev && program.st_ino == executable.st_ino,
+          "/proc/PID/exe leads to the running program");
+    same("a running program, opened for writing", writing("program"), "ETXTBSY");
+    same("truncated", error_of(truncate("program", 0)), "ETXTBSY");
+    rename("program", "renamed");
+    same("by another name", writing("renamed"), "ETXTBSY");
+    rename("renamed", "program");
     close(ends[1]);
     same_number("the running program", ended("read", pid), 42);
+    same("the program when it has ended", writing("program"), "0");
+}
+
+/* A copy that a process has of itself is busy too; and what has executed another program is not. */
+static void busy_over_fork(const char *path)
+{
+    copy(path, "forking", 0755);
+    pid_t pid = start();
+    if (pid == 0) {
+        char *arguments[] = {"name", "fork", NULL};
+        execve("./forking", arguments, environ);
+        not_executed();
+    }
+    same_number("a program that forks", ended("fork", pid), 42);
+    same("the program when all have ended", writing("forking"), "0");
+}
+
+static int forking(void)
+{
+    same("this program", writing("forking"), "ETXTBSY");
+    pid_t pid = start();
+    if (pid == 0) {
+        same("in a child", writing("forking"), "ETXTBSY");
+        unlink("other");
+        copy("forking", "other", 0755);
+        char *arguments[] = {"name", "other", NULL};
+        execve("./other", arguments, environ);
+        not_executed();
+    }
+    same_number("another program", ended("other", pid), 42);
+    return failures ? 1 : 42;
 }
 
 int main(int argc, char **argv)
@@ -128,6 +179,13 @@ int main(int argc, char **argv)
         return 42;
     if (argc > 1 && strcmp(argv[1], "read") == 0)
         return read(0, argv[0], 1) == 0 ? 42 : 1;
+    if (argc > 1 && strcmp(argv[1], "fork") == 0)
+        return forking();
+    if (argc > 1 && strcmp(argv[1], "other") == 0) {
+        same("the parent's program", writing("forking"), "ETXTBSY");
+        same("this one", writing("other"), "ETXTBSY");
+        return failures ? 1 : 42;
+    }
     char path[4096];
     strcpy(path, self());
     workplace();
@@ -162,6 +220,7 @@ int main(int argc, char **argv)
 
     malformed();
     busy();
+    busy_over_fork(path);
 
     /* And this process is still the one that it was. */
     check(access("program", X_OK) == 0, "goes on after all that");

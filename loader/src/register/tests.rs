@@ -22,6 +22,8 @@ impl State {
                 assert_eq!(self.files.insert(path, RuleFile::Mask), None, "EEXIST");
             }
             Change::Delete(path) => drop(self.files.remove(&path).expect("ENOENT")),
+            Change::Link(path) => drop(self.links.insert(path, true)),
+            Change::Unlink(path) => drop(self.links.remove(&path).expect("ENOENT")),
         }
         self
     }
@@ -54,21 +56,27 @@ fn with_qemu() -> State {
         enabled: true,
         entries: vec![qemu()],
         files: [(QEMU_FILE.into(), text(&qemu()))].into(),
+        links: BTreeMap::new(),
     }
 }
 
 fn bare() -> State {
-    State { mounted: false, enabled: true, entries: vec![], files: BTreeMap::new() }
+    let (files, links) = (BTreeMap::new(), BTreeMap::new());
+    State { mounted: false, enabled: true, entries: vec![], files, links }
 }
 
 fn wanted(replace: bool) -> Wanted {
-    Wanted { entry: demotic(), folder: LASTING, replace, stale: false }
+    let second_name = Some("/usr/bin/demotic.alias".into());
+    Wanted { entry: demotic(), folder: LASTING, replace, stale: false, second_name }
 }
 
 #[test]
 fn a_bare_machine() {
     let changes = register(&bare(), &wanted(false));
-    assert!(matches!(changes[..], [Change::Mount, Change::Add(_), Change::Write(..)]));
+    assert!(matches!(
+        changes[..],
+        [Change::Mount, Change::Link(_), Change::Add(_), Change::Write(..)]
+    ));
     let state = bare().after_all(&changes);
     assert!(state.wins() && state.wins_at_boot());
     let (path, text) = state.own_file().unwrap();
@@ -135,6 +143,17 @@ fn another_build_or_place_replaces_the_entry() {
 }
 
 #[test]
+fn a_second_name_of_another_file_is_made_anew() {
+    let wanted = wanted(false);
+    let mut state = bare().after_all(&register(&bare(), &wanted));
+    let name = wanted.second_name.clone().unwrap();
+    state.links.insert(name.clone(), false);
+    assert_eq!(register(&state, &wanted), [Change::Link(name)]);
+    // Where it cannot be made, nothing is done about it.
+    assert_eq!(register(&state, &Wanted { second_name: None, ..wanted }), []);
+}
+
+#[test]
 fn a_disabled_table_is_turned_on_and_off_again() {
     let off = State { enabled: false, ..with_qemu() };
     let state = off.clone().after_all(&register(&off, &wanted(false)));
@@ -147,7 +166,7 @@ fn lasting_and_until_reboot() {
     let shortly = Wanted { folder: UNTIL_REBOOT, ..wanted(true) };
     let state = with_qemu().after_all(&register(&with_qemu(), &shortly));
     assert_eq!(register(&state, &shortly), []);
-    assert_eq!(state.clone().rebooted(), with_qemu());
+    assert_eq!(State { links: BTreeMap::new(), ..state.clone().rebooted() }, with_qemu());
     let lasting = state.clone().after_all(&register(&state, &wanted(true)));
     assert_eq!(lasting.own_file().unwrap().0, Path::new(LASTING).join(FILE));
     // Asked for less, what lasts stays.
@@ -182,6 +201,7 @@ fn any_state() -> impl Strategy<Value = State> {
         enabled: enabled || !mounted,
         entries: entries.into_iter().flatten().filter(|_| mounted).collect(),
         files: files.into_iter().flatten().collect(),
+        links: BTreeMap::new(),
     })
 }
 

@@ -217,6 +217,7 @@ fn build_programs(steps: &Steps, place: &Path) -> Result<()> {
 fn run_natively(steps: &Steps, x86_64: &Path, place: &Path, filter: Option<&str>) -> Result<()> {
     let script = r#"
         root=$1 place=$2; shift 2
+        renice -n 0 -p $$ >/dev/null # as in the machine
         mount --bind "$root" "$root"
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
