@@ -12,6 +12,7 @@ use crate::alloc;
 use crate::guest;
 use crate::host::{self, Errno, SysResult};
 use crate::runtime::Runtime;
+use crate::seccomp::threads;
 use crate::signal::{self, AltStack, SignalSet};
 use crate::table::host as nr;
 use crate::task::Task;
@@ -194,12 +195,17 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
     let table = actions.lock();
     let mut engine = runtime.engine.lock_for_fork();
     let memory = runtime.memory.lock();
+    let threads = threads::hold();
     let heap = alloc::lock();
     let result = call_host(&host, modern, |nr, args| {
         // SAFETY: without CLONE_VM the child has its own copy of everything.
         host::result(unsafe { host::syscall(nr, [args[0], args[1], args[2], args[3], args[4], 0]) })
     });
     drop(heap);
+    match result {
+        Ok(0) => threads.in_child(&task.seccomp),
+        _ => drop(threads),
+    }
     drop(memory);
     if result == Ok(0) {
         engine.in_child(&mut task.cpu);
@@ -235,6 +241,7 @@ fn share(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: b
     runtime.engine.attach(&mut child.cpu).map_err(|_| errno::ENOMEM)?;
     set_up_child(&mut child.cpu, args);
     child.mask = task.mask;
+    child.seccomp = task.seccomp.child();
     child.borrowed = args.is(CLONE_VFORK);
     child.alt_stack = if args.is(CLONE_VFORK) { task.alt_stack } else { AltStack::DISABLED };
     if args.is(CLONE_CLEAR_SIGHAND) {

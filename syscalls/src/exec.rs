@@ -19,7 +19,7 @@ use crate::inherit::{self, Handover, Role};
 use crate::runtime::Options;
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{fds, guest, log, paths, proc_fs, signal, strace};
+use crate::{fds, guest, log, paths, proc_fs, seccomp, signal, strace};
 
 const AT_EMPTY_PATH: u64 = 0x1000;
 const AT_EACCESS: u64 = 0x200;
@@ -183,6 +183,9 @@ pub fn execve(task: &mut Task, [path, argv, envp, ..]: [u64; 6]) -> SysResult {
 /// execveat(2).
 pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     let [dirfd, path, argv, envp, flags, _] = call;
+    // Apart from the task, which is needed meanwhile.
+    let thread = task.seccomp.same();
+    let _filters = seccomp::handover::ready(&thread)?;
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EXECVE_CHECK) != 0 {
         return Err(errno::EINVAL);
     }
@@ -207,6 +210,7 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
             (options.loadable)(program.fd.0 as RawFd, options)?;
             translate(task, &program, &arguments, envp)
         }
+        Format::Host | Format::Arm64 if task.seccomp.is_on() => Err(seccomp::refuse_native()),
         Format::Host if options.runner.is_empty() => direct(task, &program, &arguments, call),
         Format::Arm64 if options.runner.is_empty() => direct(task, &program, &arguments, call),
         Format::Arm64 => run_native(task, &program, &arguments, envp),
@@ -413,7 +417,8 @@ fn translate(task: &mut Task, program: &Program, guest: &[u64], envp: u64) -> Sy
     let options = &task.runtime().options;
     let runner = !options.runner.is_empty();
     let from = if runner { Some(enter_own_folder()?) } else { None };
-    let handover = Handover::new(from.as_ref().map(|from| from.fd.0 as RawFd));
+    let directory = from.as_ref().map(|from| from.fd.0 as RawFd);
+    let handover = Handover::new(directory, task.seccomp.handed_over());
     let mut words = if runner { runner_words(task)? } else { Vec::new() };
     words.push(match OWN_NAME.get() {
         Some(name) => owned(&[b"./", name.to_bytes()].concat())?,

@@ -53,6 +53,15 @@ fn enter(fd: i32) -> bool {
         .any(|place| place.compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok())
 }
 
+/// Closes a kept descriptor.
+pub fn release(fd: i32) {
+    // SAFETY: the descriptor is the translator's.
+    unsafe { libc::close(fd) };
+    for place in &KEPT {
+        let _ = place.compare_exchange(fd, -1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 /// Whether a descriptor is the translator's.
 pub fn is_kept(fd: i32) -> bool {
     fd >= 0 && KEPT.iter().any(|place| place.load(Ordering::Relaxed) == fd)

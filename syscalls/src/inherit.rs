@@ -37,6 +37,12 @@ const DIRECTORY: &str = "directory";
 /// What stands for a word instead of a descriptor: `--strace` says whose lines are whose.
 const SEVERAL: &str = "several=1";
 
+/// The name of the filters of the guest's system calls, which are the executed program's alone.
+const FILTERS: &str = "seccomp";
+
+/// The descriptor of the filters that this process was executed with; -1 if none was named.
+static ADOPTED_FILTERS: AtomicI32 = AtomicI32::new(-1);
+
 /// The descriptors, by role; -1 where there is none.
 static HELD: [AtomicI32; ROLES.len()] = [const { AtomicI32::new(-1) }; ROLES.len()];
 
@@ -44,6 +50,11 @@ static HELD: [AtomicI32; ROLES.len()] = [const { AtomicI32::new(-1) }; ROLES.len
 pub fn get(role: Role) -> Option<RawFd> {
     let fd = HELD[role as usize].load(Ordering::Relaxed);
     (fd >= 0).then_some(fd)
+}
+
+/// The descriptor of the filters that this process was executed with, if one was named.
+pub(crate) fn filters() -> Option<RawFd> {
+    Some(ADOPTED_FILTERS.load(Ordering::Relaxed)).filter(|&fd| fd >= 0)
 }
 
 /// Holds a duplicate of `fd` for a role: none if there is no room for it.
@@ -67,6 +78,9 @@ pub fn adopt(list: &str) {
                 libc::close(fd);
             }
         }
+        if name == FILTERS {
+            ADOPTED_FILTERS.store(fd, Ordering::Relaxed);
+        }
         if let Some((role, _)) = ROLES.iter().find(|(_, known)| *known == name)
             && fds::adopt(fd)
         {
@@ -81,11 +95,13 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Readies the descriptors; `directory` is the one to go back to.
-    pub(crate) fn new(directory: Option<RawFd>) -> Self {
+    /// Readies the descriptors; `directory` is the one to go back to, `filters` that of the guest's.
+    pub(crate) fn new(directory: Option<RawFd>, filters: Option<RawFd>) -> Self {
         let mut list = String::new();
         let held = ROLES.iter().filter_map(|&(role, name)| Some((name, get(role)?)));
-        for (name, fd) in held.chain(directory.map(|fd| (DIRECTORY, fd))) {
+        let others = [(DIRECTORY, directory), (FILTERS, filters)];
+        let others = others.into_iter().filter_map(|(name, fd)| Some((name, fd?)));
+        for (name, fd) in held.chain(others) {
             set_close_on_exec(fd, false);
             // Writing to a String cannot fail.
             let _ = write!(list, "{}{name}={fd}", if list.is_empty() { "" } else { "," });
@@ -130,7 +146,7 @@ mod tests {
         let fd = hold(Role::TraceExec, 2).unwrap();
         assert!(closes_on_exec(fd) && fds::is_kept(fd));
         {
-            let handover = Handover::new(None);
+            let handover = Handover::new(None, None);
             assert_eq!(handover.list(), format!("trace-exec={fd}"));
             assert!(!closes_on_exec(fd));
         }
@@ -139,7 +155,7 @@ mod tests {
         adopt(&format!("what=1,strace={fd},runner=x,folder=99999"));
         assert!(!strace::is_several());
         adopt(SEVERAL);
-        assert!(Handover::new(None).list().ends_with(",several=1"));
+        assert!(Handover::new(None, None).list().ends_with(",several=1"));
         assert_eq!(get(Role::Strace), Some(fd));
         assert_eq!(get(Role::Folder), None);
         for (i, (role, _)) in ROLES.iter().enumerate() {

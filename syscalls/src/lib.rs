@@ -23,6 +23,7 @@ pub mod proc_fs;
 pub mod process;
 pub mod process_info;
 pub mod runtime;
+pub mod seccomp;
 pub mod sigframe;
 pub mod signal;
 pub mod stat;

@@ -3,12 +3,18 @@
 use crate::abi::errno;
 use crate::guest;
 use crate::host::SysResult;
+use crate::seccomp;
 use crate::table::host as nr;
 use crate::task::Task;
 
 /// getpgrp(2)
 pub fn getpgrp(task: &mut Task, _: [u64; 6]) -> SysResult {
     task.host_call(nr::getpgid, [0; 6])
+}
+
+/// gettid(2), without the arguments that only the translator gives it (see [`seccomp`]).
+pub fn gettid(task: &mut Task, _: [u64; 6]) -> SysResult {
+    task.host_call(nr::gettid, [0; 6])
 }
 
 /// `struct new_utsname`: six strings.
@@ -34,10 +40,12 @@ fn machine(host: &[u8; UTS_FIELD]) -> [u8; UTS_FIELD] {
 
 /// prctl(2) options that need care, by the names of linux/prctl.h.
 mod option {
+    pub const GET_SECCOMP: u64 = 21;
+    pub const SET_SECCOMP: u64 = 22;
     pub const GET_TSC: u64 = 25;
     pub const SET_TSC: u64 = 26;
     /// Those an x86_64 kernel does not know, or knows not of: of other architectures, or about
-    /// what a translator cannot offer (seccomp, system call dispatch by address, MDWE, shadow stacks).
+    /// what a translator cannot offer (system call dispatch by address, MDWE, shadow stacks).
     pub const REFUSED: &[u64] = &[
         5,           // PR_GET_UNALIGN
         6,           // PR_SET_UNALIGN
@@ -47,7 +55,6 @@ mod option {
         12,          // PR_SET_FPEXC
         19,          // PR_GET_ENDIAN
         20,          // PR_SET_ENDIAN
-        22,          // PR_SET_SECCOMP
         43,          // PR_MPX_ENABLE_MANAGEMENT
         44,          // PR_MPX_DISABLE_MANAGEMENT
         45,          // PR_SET_FP_MODE
@@ -85,6 +92,8 @@ const TSC_ENABLE: u32 = 1;
 /// prctl(2)
 pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
     match args[0] {
+        option::GET_SECCOMP => seccomp::get_by_prctl(task),
+        option::SET_SECCOMP => seccomp::set_by_prctl(task, args[1], args[2]),
         option::GET_TSC => guest::write(args[1], &TSC_ENABLE).map(|()| 0),
         option::SET_TSC if args[1] == u64::from(TSC_ENABLE) => Ok(0),
         option::SET_TSC => Err(errno::EINVAL),

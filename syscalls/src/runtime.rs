@@ -19,7 +19,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exe_file, exec, guest, log, paths, process, strace, table, thread};
+use crate::{exe_file, exec, guest, log, paths, process, seccomp, strace, table, thread};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +219,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
         std::process::exit(126);
     }
     task.inbox.adopt(&mut task.cpu);
+    seccomp::start(&task, inherit::filters());
     signal::start(&mut task);
     if let Some(name) = &runtime.image.name {
         process::set_name(name);
@@ -292,10 +293,9 @@ fn system_call(task: &mut Task) {
     let g = &task.cpu.gpr;
     let number = g[reg::RAX];
     let args = [g[reg::RDI], g[reg::RSI], g[reg::RDX], g[10], g[8], g[9]];
-    match table::dispatch(task, number, args) {
-        Ok(value) => task.cpu.gpr[reg::RAX] = value,
-        // Again, from the `syscall` instruction (two bytes) on, after the signal.
-        Err(Errno::RESTART) => task.cpu.rip -= 2,
-        Err(Errno(errno)) => task.cpu.gpr[reg::RAX] = -i64::from(errno) as u64,
+    if task.seccomp.is_on() && !seccomp::admits(task, number, args) {
+        return;
     }
+    let result = table::dispatch(task, number, args);
+    task.end_call(result);
 }

@@ -20,7 +20,7 @@ use crate::host::{Errno, SysResult};
 use crate::inherit::{self, Role};
 use crate::interrupt::SigInfo;
 use crate::log;
-use crate::table::{Call, Type, guest as nr};
+use crate::table::{Call, Type, guest as nr, lookup};
 use crate::task::Task;
 
 /// Where lines go; -1 while the printing is off.
@@ -124,6 +124,18 @@ pub(crate) fn print_unknown(task: &Task, number: u32, args: [u64; 6], result: Sy
     print(task.tid, &format!("syscall_{number}"), &texts, &outcome);
 }
 
+/// Prints a call that was answered before it was carried out.
+pub(crate) fn answered(task: &Task, number: u32, raw: [u64; 6], result: SysResult) {
+    let Some(call) = lookup(number) else { return print_unknown(task, number, raw, result) };
+    let args = call.extend(raw);
+    let text = |i| {
+        let entering = format::entering(call, &args, i);
+        Some(entering.unwrap_or_else(|| format::leaving(call, &args, i, result)))
+    };
+    let texts: Vec<_> = (0..format::count(call, &args)).map(text).collect();
+    print(task.tid, call.name, &texts, &outcome(call, &args, result));
+}
+
 /// Prints a signal that is about to be delivered, and where.
 pub(crate) fn signal(task: &Task, info: &SigInfo) {
     let name = format::signal(info.signo() as u64);
@@ -192,7 +204,6 @@ fn failure(error: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::lookup;
 
     fn results(number: u64, args: [u64; 6], result: SysResult) -> String {
         outcome(lookup(number as u32).unwrap(), &args, result)

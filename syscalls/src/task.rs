@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use translator::state::CpuState;
+use translator::state::{CpuState, reg};
 
 use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, Inbox};
 use crate::runtime::{self, Runtime};
+use crate::seccomp::threads::Membership;
 use crate::sigframe::Trap;
 use crate::signal::{Actions, AltStack, SignalSet};
 use crate::table::host as nr;
@@ -32,6 +33,8 @@ pub struct Task {
     pub(crate) alt_stack: AltStack,
     /// The last trap.
     pub(crate) trap: Trap,
+    /// Filters of the guest's system calls.
+    pub(crate) seccomp: Membership,
     /// Whether `block` and the task itself belong to a parent that waits in vfork(2).
     pub(crate) borrowed: bool,
     /// The line of an execve(2) under way, for `--strace`.
@@ -53,6 +56,7 @@ impl Task {
             saved_mask: None,
             alt_stack: AltStack::DISABLED,
             trap: Trap::default(),
+            seccomp: Membership::default(),
             borrowed: false,
             traced_exec: None,
             block: None,
@@ -83,6 +87,20 @@ impl Task {
         let id = |nr: u64| unsafe { host::syscall(nr, [0; 6]) as i32 };
         self.pid = id(nr::getpid);
         self.tid = id(nr::gettid);
+        self.seccomp.identify(self.pid, self.tid);
+    }
+
+    /// Gives the guest a system call's result.
+    pub(crate) fn end_call(&mut self, result: SysResult) {
+        self.cpu.gpr[reg::RAX] = match result {
+            Ok(value) => value,
+            Err(Errno::RESTART) => {
+                // Again, from the `syscall` instruction (two bytes) on, after the signal.
+                self.cpu.rip -= 2;
+                return;
+            }
+            Err(Errno(errno)) => -i64::from(errno) as u64,
+        };
     }
 }
 

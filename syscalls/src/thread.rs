@@ -238,6 +238,7 @@ pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
         if task.pid == task.tid {
             runtime.report();
         }
+        task.seccomp.leave();
         loop {
             // SAFETY: the thread ends here.
             unsafe { host::syscall(nr::exit, [status, 0, 0, 0, 0, 0]) };
@@ -251,6 +252,15 @@ pub fn exit(task: &mut Task, [status, ..]: [u64; 6]) -> SysResult {
     drop(unsafe { Box::from_raw(std::ptr::from_mut(task)) });
     // SAFETY: the block is this thread's own.
     unsafe { entry::demotic_leave(base, size, status) }
+}
+
+/// Readies a thread for an end by the host's kernel. Its memory stays: it is in use until then.
+pub(crate) fn abandon(task: &mut Task) {
+    signal::set_host_mask(SignalSet::ALL);
+    task.seccomp.leave();
+    if task.block.is_some() && !task.borrowed {
+        task.runtime().engine.detach(&mut task.cpu);
+    }
 }
 
 /// exit_group(2).

@@ -13,7 +13,7 @@ use crate::host::{Errno, SysResult};
 use crate::inherit::{self, Role};
 use crate::proc_fs::EXE;
 use crate::task::Task;
-use crate::{fds, paths};
+use crate::{fds, paths, seccomp};
 
 /// Where a name below a descriptor that is closed on exec is found before it is: spelt as nobody else does.
 const BELOW_DESCRIPTOR: &str = "/proc/./self/fd/";
@@ -36,11 +36,20 @@ pub(super) fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
 /// The errors of load_elf_binary in fs/binfmt_elf.c. The kernel looks at no more than a translated program's first
 /// bytes, and the translator finds what else is wrong when the caller is gone. What cannot be read is left to it.
 fn check_program(task: &mut Task, [dirfd, path, _, _, flags, _]: [u64; 6]) -> Result<(), Errno> {
-    let Ok(mut program) = open_guest(task, dirfd, path, flags) else { return Ok(()) };
-    match resolve_scripts(task, &mut program, dirfd) {
-        Ok(Format::Guest) => {
-            let options = &task.runtime().options;
-            (options.loadable)(program.fd.0 as RawFd, options)
+    let format = match open_guest(task, dirfd, path, flags) {
+        Ok(mut program) => match resolve_scripts(task, &mut program, dirfd) {
+            Ok(Format::Guest) => {
+                let options = &task.runtime().options;
+                return (options.loadable)(program.fd.0 as RawFd, options);
+            }
+            format => format,
+        },
+        Err(error) => Err(error),
+    };
+    match format {
+        // It may be one for the host, which nobody may read.
+        Ok(Format::Host | Format::Arm64) | Err(errno::EACCES) if task.seccomp.is_on() => {
+            Err(seccomp::refuse_native())
         }
         _ => Ok(()),
     }

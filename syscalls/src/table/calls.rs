@@ -13,7 +13,8 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    clone, exec, files, ipc, limits, memory, misc, poll, process_info, signal, stat, thread, time,
+    clone, exec, files, ipc, limits, memory, misc, poll, process_info, seccomp, signal, stat,
+    thread, time,
 };
 
 calls! {
@@ -33,7 +34,7 @@ calls! {
      13 134 rt_sigaction(signum: Signal, act: In(Sigaction), oldact: Out(Sigaction), sigsetsize: Ulong) emulate(signal::rt_sigaction);
      14 135 rt_sigprocmask(how: SIG_HOW, set: In(Sigset), oldset: Out(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigprocmask);
      15 139 rt_sigreturn() emulate(signal::rt_sigreturn);
-     16  29 ioctl(fd: Fd, request: IOCTL, arg: IoctlArg) pass;
+     16  29 ioctl(fd: Fd, request: IOCTL, arg: IoctlArg) convert(seccomp::notify::ioctl) "what a listener of seccomp(2) receives";
      17  67 pread64(fd: Fd, buf: Out(Buffer), count: Ulong, offset: Long) pass;
      18  68 pwrite64(fd: Fd, buf: In(Buffer), count: Ulong, offset: Long) pass;
      19  65 readv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong) pass;
@@ -203,7 +204,7 @@ calls! {
     183   - afs_syscall() refuse(errno::ENOSYS) "not in current kernels";
     184   - tuxcall() refuse(errno::ENOSYS) "not in current kernels";
     185   - security() refuse(errno::ENOSYS) "not in current kernels";
-    186 178 gettid() pass;
+    186 178 gettid() convert(process_info::gettid) "no arguments";
     187 213 readahead(fd: Fd, offset: Long, count: Ulong) pass;
     188   5 setxattr(path: Path, name: Str, value: In(Buffer), size: Ulong, flags: XATTR) pass;
     189   6 lsetxattr(path: LinkPath, name: Str, value: In(Buffer), size: Ulong, flags: XATTR) pass;
@@ -334,7 +335,7 @@ calls! {
     314 274 sched_setattr(pid: Pid, attr: In(One(&SCHED_ATTR)), flags: Hex32) pass;
     315 275 sched_getattr(pid: Pid, attr: Out(One(&SCHED_ATTR)), size: Uint, flags: Hex32) pass;
     316 276 renameat2(olddirfd: DirFd, oldpath: LinkPath, newdirfd: DirFd, newpath: LinkPath, flags: RENAME) pass;
-    317 277 seccomp(operation: SECCOMP, flags: Hex32, args: Ptr) missing "seccomp::seccomp";
+    317 277 seccomp(operation: SECCOMP, flags: Hex32, args: Ptr) emulate(seccomp::seccomp) "run on x86_64's numbers, beside filters of the host";
     318 278 getrandom(buf: Out(Random), buflen: Ulong, flags: GRND) pass;
     319 279 memfd_create(name: Str, flags: MFD) pass;
     320 294 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Ulong, cmdline: Str, flags: KEXEC_FILE) pass;

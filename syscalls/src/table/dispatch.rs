@@ -20,10 +20,7 @@ pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
     let Some(call) = lookup(number as u32) else {
         return unknown(task, number as u32, raw);
     };
-    let mut args = raw;
-    for (arg, width) in args.iter_mut().zip(call.widths) {
-        *arg = width.extend(*arg);
-    }
+    let args = call.extend(raw);
     if strace::enabled() {
         return strace::traced(task, call, args);
     }
@@ -31,6 +28,11 @@ pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
 }
 
 impl Call {
+    /// The arguments as their types say, from the registers.
+    pub fn extend(&self, raw: [u64; 6]) -> [u64; 6] {
+        std::array::from_fn(|i| self.widths[i].extend(raw[i]))
+    }
+
     /// Makes the call; the arguments are extended already.
     pub fn make(&self, task: &mut Task, args: [u64; 6]) -> SysResult {
         match self.handling {
