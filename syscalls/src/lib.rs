@@ -14,14 +14,17 @@ pub mod interrupt;
 pub mod ipc;
 pub mod limits;
 pub mod log;
+pub mod membarrier;
 pub mod memmap;
 pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod poll;
+pub mod prctl;
 pub mod proc_fs;
 pub mod process;
 pub mod process_info;
+pub mod ptrace;
 pub mod runtime;
 pub mod seccomp;
 pub mod sigframe;
@@ -32,6 +35,7 @@ pub mod table;
 pub mod task;
 pub mod thread;
 pub mod time;
+pub mod vsyscall;
 
 #[cfg(all(test, target_arch = "aarch64"))]
 mod kernel_tests;

@@ -33,6 +33,13 @@ struct MemoryMap {
     exe_fd: i32,
 }
 
+/// Where the kernel has the translator's program break begin and end.
+pub(crate) fn host_break() -> Option<(u64, u64)> {
+    let map = std::fs::read_to_string("/proc/self/stat").ok().and_then(|stat| parse(&stat))?;
+    // SAFETY: brk(2) with 0 only asks; the C library's own sbrk state is not touched.
+    Some((map.start_brk, unsafe { libc::syscall(libc::SYS_brk, 0) } as u64))
+}
+
 /// Makes `/proc/PID/cmdline` and `environ` show the guest's strings to everyone (PR_SET_MM_MAP, which needs no
 /// privilege), and `exe` the `program`, if [`exe_file::make_way`](crate::exe_file) made way for it. Whether it worked,
 /// but for `exe`: some kernels are built without.

@@ -19,7 +19,7 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exe_file, exec, guest, log, paths, process, seccomp, strace, table, thread};
+use crate::{exe_file, exec, guest, log, paths, process, seccomp, strace, table, thread, vsyscall};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +250,7 @@ pub(crate) fn run(task: &mut Task) -> ! {
             Exit::Exception(vector) => signal::exception(task, vector),
             Exit::MemoryFault
                 if is_alignment_fault(task) && engine.tolerate_misaligned(task.cpu.rip) => {}
+            Exit::MemoryFault if vsyscall::call(task) => {}
             Exit::MemoryFault => {
                 let fault = task.cpu.fault;
                 signal::memory_fault(task, fault);

@@ -13,6 +13,7 @@ use super::page_set::PageSet;
 use super::raw::{self, host_prot};
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
+use crate::vsyscall;
 
 /// End of what a guest may map: Linux leaves the last page below 2^47 free.
 pub const ADDRESS_LIMIT: u64 = (1 << 47) - PAGE;
@@ -504,7 +505,7 @@ impl Memory {
 
     /// The guest's `/proc/self/maps`.
     pub fn proc_maps(&self) -> String {
-        self.lock().map.proc_maps()
+        self.lock().map.proc_maps() + vsyscall::MAPS_LINE
     }
 }
 

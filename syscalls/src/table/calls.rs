@@ -13,8 +13,8 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    clone, exec, files, ipc, limits, memory, misc, poll, process_info, seccomp, signal, stat,
-    thread, time,
+    clone, exec, files, ipc, limits, membarrier, memory, misc, poll, prctl, process_info, ptrace,
+    seccomp, signal, stat, thread, time,
 };
 
 calls! {
@@ -119,7 +119,7 @@ calls! {
      98 165 getrusage(who: RUSAGE_WHO, usage: Out(One(&RUSAGE))) pass;
      99 179 sysinfo(info: Out(One(&SYSINFO))) pass;
     100 153 times(tbuf: Out(One(&TMS))) pass;
-    101 117 ptrace(request: PTRACE, pid: Long, addr: Hex, data: Hex) missing "ptrace::ptrace";
+    101 117 ptrace(request: PTRACE, pid: Long, addr: Hex, data: Hex) emulate(ptrace::ptrace) "translated programs cannot be traced";
     102 174 getuid() pass;
     103 116 syslog(type: SYSLOG, bufp: Out(Buffer), len: Int) pass;
     104 176 getgid() pass;
@@ -175,7 +175,7 @@ calls! {
     154   - modify_ldt(func: Int, ptr: Ptr, bytecount: Ulong) refuse(errno::ENOSYS) "as without CONFIG_MODIFY_LDT_SYSCALL";
     155  41 pivot_root(new_root: Path, put_old: Path) pass;
     156   - _sysctl(args: Ptr) refuse(errno::ENOSYS) "not in current kernels";
-    157 167 prctl(option: PRCTL, arg2: PrctlArg, arg3: Hex, arg4: Hex, arg5: Hex) emulate(process_info::prctl) "options of the host's architecture are refused";
+    157 167 prctl(option: PRCTL, arg2: PrctlArg, arg3: Hex, arg4: Hex, arg5: Hex) emulate(prctl::prctl) "options of the host's architecture are refused";
     158   - arch_prctl(code: ARCH, addr: Hex) emulate(misc::arch_prctl);
     159 171 adjtimex(txc_p: Out(One(&TIMEX))) pass;
     160 164 setrlimit(resource: RLIMIT, rlim: In(Rlimit)) emulate(limits::setrlimit) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
@@ -342,13 +342,13 @@ calls! {
     321 280 bpf(cmd: BPF, attr: In(One(&BPF_ATTR)), size: Uint) pass;
     322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) emulate(exec::execveat) "the translator is executed on the program";
     323 282 userfaultfd(flags: USERFAULTFD) pass;
-    324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) pass;
+    324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) convert(membarrier::membarrier) "no commands about rseq";
     325 284 mlock2(addr: Ptr, len: Ulong, flags: MLOCK) convert(memory::mlock2) "pages of 4 KiB";
     326 285 copy_file_range(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: Hex32) pass;
     327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
     328 287 pwritev2(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
     329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) emulate(memory::pkey_mprotect);
-    330 289 pkey_alloc(flags: Hex, init_val: PKEY) refuse(errno::ENOSPC) "as on a processor without protection keys";
+    330 289 pkey_alloc(flags: Hex, init_val: PKEY) emulate(misc::pkey_alloc) "as on a processor without protection keys";
     331 290 pkey_free(pkey: Int) refuse(errno::EINVAL) "as on a processor without protection keys";
     332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) emulate(stat::statx) "the program's own file in /proc";
     333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec), sig: In(One(&SIGMASK_AND_SIZE))) pass;
