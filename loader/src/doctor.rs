@@ -2,7 +2,7 @@
 
 mod probes;
 
-use crate::binfmt::{KINDS, Table, chosen};
+use crate::binfmt::{Entry, KINDS, Table, chosen};
 use crate::cli::ReportOptions;
 use crate::status::{PROBE_OUTPUT, json};
 use crate::{executable, host_features, start};
@@ -10,6 +10,8 @@ use probes::{Limit, Probed};
 use serde::Serialize;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use syscalls::exe_file::second_name;
 use translator::engine::HostFeatures;
 
 /// How bad it is.
@@ -198,6 +200,19 @@ const CHECKS: &[Check] = &[
         },
     },
     Check {
+        group: REGISTRATION,
+        name: "handlers",
+        probe: |_| handlers(&Table::kernel().entries().unwrap_or_default()),
+    },
+    Check {
+        group: REGISTRATION,
+        name: "second name",
+        probe: |_| {
+            let name = executable::path().map(|path| second_name(&path));
+            second_name_of(name.ok().filter(|name| executable::is_at(name)))
+        },
+    },
+    Check {
         group: LIMITS,
         name: "address space",
         probe: |_| address_space(probes::limit(Limit::AddressSpace)),
@@ -308,6 +323,30 @@ fn registration(handler: Option<(&String, impl std::fmt::Display)>) -> Finding {
             Level::Warning,
             "nothing",
             "they run only as demotic PROGRAM: sudo demotic register",
+        ),
+    }
+}
+
+/// All entries for x86_64 programs, in the order in which the kernel tries them.
+fn handlers(entries: &[Entry]) -> Finding {
+    let entry = |entry: &Entry| {
+        let Entry { name, enabled, interpreter, flags, .. } = entry;
+        let state = if *enabled { "on" } else { "off" };
+        format!("{name} ({}, flags {flags}, {state})", interpreter.display())
+    };
+    let all: Vec<String> = entries.iter().filter(|e| e.is_for_x86_64()).map(entry).collect();
+    Finding::ok(if all.is_empty() { "none".into() } else { all.join(", ") })
+}
+
+/// The second name of Demotic's file, if it is there.
+fn second_name_of(name: Option<PathBuf>) -> Finding {
+    match name {
+        Some(name) => Finding::ok(name.display().to_string()),
+        None => Finding::bad(
+            Level::Note,
+            "none",
+            "running programs can be written to, and others see Demotic as /proc/PID/exe: \
+             sudo demotic register",
         ),
     }
 }

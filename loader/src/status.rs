@@ -132,8 +132,11 @@ fn observe(mut child: Child) -> Proof {
         }
     }
     let process = child.id().to_string();
-    proof.run_by = runner(&process).map(|path| path.to_string_lossy().into_owned());
     proof.by_this_demotic = process::is_run_by_same(&process);
+    proof.run_by = match proof.by_this_demotic {
+        true => Some(executable::path_text()),
+        false => runner(&process).map(|path| path.to_string_lossy().into_owned()),
+    };
     drop(child.stdin.take());
     match child.wait() {
         Ok(status) => proof.exit_status = status.code(),
@@ -240,7 +243,7 @@ impl Status {
         }
         let Proof { output, run_by, by_this_demotic, error, .. } = &self.proof;
         let runner = match (run_by, by_this_demotic) {
-            (Some(_), true) => format!("this demotic, {}", executable::path_text()),
+            (Some(path), true) => format!("this demotic, {path}"),
             (Some(path), false) => path.clone(),
             (None, _) => "an unknown program".into(),
         };

@@ -56,5 +56,29 @@ int main(int argc, char **argv)
         not_executed();
     }
     all_well("in a user namespace", pid);
+
+    /* As containers do it: namespaces of all kinds, and nothing left of the old root. */
+    mkdir("container", 0755);
+    pid = start();
+    if (pid == 0) {
+        int all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP;
+        need("unshare", unshare(all));
+        need("private", mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+        need("mount", mount("none", "container", "tmpfs", 0, NULL));
+        copy(path, "container/program", 0755);
+        need("chdir", chdir("container"));
+        need("pivot_root", syscall(SYS_pivot_root, ".", "."));
+        need("umount", umount2(".", MNT_DETACH));
+        pid_t first = start();
+        if (first == 0) {
+            same_number("the process number", getpid(), 1);
+            char *arguments[] = {"name", "0", NULL};
+            execve("/program", arguments, environ);
+            not_executed();
+        }
+        all_well("the first process", first);
+        _exit(failures != 0);
+    }
+    all_well("in a container", pid);
     return result();
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::binfmt::tests::{demotic, qemu};
 
 fn level(finding: Finding) -> Level {
     assert_eq!(finding.level == Level::Ok, finding.advice.is_none(), "{finding:?}");
@@ -46,6 +47,17 @@ fn levels() {
     is(mode(Some(0o104755)), Level::Warning);
     is(mode(Some(0o100757)), Level::Warning);
     is(mode(Some(0o100700)), Level::Warning);
+}
+
+#[test]
+fn handlers_are_told_in_their_order() {
+    assert_eq!(handlers(&[]).found, "none");
+    let off = Entry { enabled: false, ..qemu() };
+    let found = handlers(&[demotic(), off]).found;
+    let words = ["demotic (/usr/bin/demotic, flags POCF, on), qemu-x86_64 (", ", off)"];
+    assert!(found.starts_with(words[0]) && found.ends_with(words[1]), "{found}");
+    assert_eq!(level(second_name_of(None)), Level::Note);
+    assert_eq!(level(second_name_of(Some("/x".into()))), Level::Ok);
 }
 
 #[test]
