@@ -4,6 +4,7 @@ mod host_pages;
 mod page_set;
 mod raw;
 mod remap;
+mod seal;
 mod shm;
 mod space;
 mod watch;
@@ -57,6 +58,16 @@ pub fn mremap(task: &mut Task, [addr, len, new_len, flags, to, _]: [u64; 6]) -> 
 /// madvise(2).
 pub fn madvise(task: &mut Task, [addr, len, advice, ..]: [u64; 6]) -> SysResult {
     task.runtime().memory.advise(addr, len, advice as i32)
+}
+
+/// mseal(2).
+pub fn mseal(task: &mut Task, [start, len, flags, ..]: [u64; 6]) -> SysResult {
+    task.runtime().memory.seal(start, len, flags).map(|()| 0)
+}
+
+/// remap_file_pages(2).
+pub fn remap_file_pages(task: &mut Task, args: [u64; 6]) -> SysResult {
+    task.runtime().memory.remap_file_pages(args).map(|()| 0)
 }
 
 /// brk(2).

@@ -55,6 +55,12 @@ pub fn mremap(addr: u64, len: u64, new_len: u64, flags: u32, to: u64) -> Result<
     if at == libc::MAP_FAILED { Err(last_errno()) } else { Ok(at as u64) }
 }
 
+/// `offset` is in pages of the host.
+pub fn remap_file_pages(addr: u64, len: u64, offset: u64, flags: u64) -> Result<(), Errno> {
+    // SAFETY: see the module.
+    check(unsafe { libc::syscall(libc::SYS_remap_file_pages, addr, len, 0, offset, flags) } as i32)
+}
+
 pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
     // SAFETY: see the module.
     check(unsafe { libc::madvise(addr as *mut _, len as usize, advice) })

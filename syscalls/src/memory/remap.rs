@@ -45,6 +45,7 @@ impl Memory {
         }
         let call = Remap { old, new_len, flags, to };
         let mut state = self.lock();
+        state.seals.check(&call.old)?;
         if !moves && call.new_len <= call.old.end - call.old.start && !call.old.is_empty() {
             let tail = addr + call.new_len..call.old.end;
             if !state.map.is_mapped(call.old.clone()) {
@@ -124,6 +125,7 @@ impl Memory {
         if new.start < call.old.end && call.old.start < new.end {
             return Err(EINVAL);
         }
+        state.seals.check(&new)?;
         self.remove(state, &new)?;
         self.claim(state, &new)?;
         Ok(new)
@@ -166,6 +168,44 @@ impl Memory {
         range.start == self.floor(range.start) && state.map.is_free(range.end..self.ceil(range.end))
     }
 
+    /// remap_file_pages(2): the pages of a shared mapping of a file show another part of it. Like the kernel's own
+    /// emulation, a mapping of its own.
+    pub fn remap_file_pages(
+        &self,
+        [start, size, prot, page, flags, _]: [u64; 6],
+    ) -> Result<(), Errno> {
+        let (start, size) = (start / PAGE * PAGE, size / PAGE * PAGE);
+        let offset = page.checked_mul(PAGE).filter(|offset| offset.checked_add(size).is_some());
+        let (Some(offset), Some(range)) = (offset, user_range(start, size)) else {
+            return Err(EINVAL);
+        };
+        if prot != 0 || range.is_empty() {
+            return Err(EINVAL);
+        }
+        // The kernel counts in pages of its own.
+        let aligned = |value: u64| value.is_multiple_of(self.host_page);
+        if ![start, size, offset].into_iter().all(aligned) {
+            return Err(EINVAL);
+        }
+        let mut state = self.lock();
+        let mut parts = state.map.clipped(range.clone());
+        let mut mapping = match (parts.next(), parts.next()) {
+            (Some((part, mapping)), None) if part == range && mapping.shared => mapping,
+            _ => return Err(EINVAL),
+        };
+        drop(parts);
+        state.seals.check(&range)?;
+        let Source::File(_, at) = &mut mapping.source else { return Err(EINVAL) };
+        *at = offset;
+        let held_code = self.holds_code(&state, &range);
+        self.open_all(&range);
+        raw::remap_file_pages(start, size, offset / self.host_page, flags)?;
+        state.map.insert(range.clone(), mapping);
+        self.settle(&state, &range)?;
+        self.finish(state, range, held_code);
+        Ok(())
+    }
+
     /// madvise(2).
     pub fn advise(&self, addr: u64, len: u64, advice: i32) -> SysResult {
         let range = user_range(addr, len).ok_or(EINVAL)?;
@@ -177,6 +217,9 @@ impl Memory {
         let whole = state.map.is_mapped(range.clone());
         let parts: Vec<_> =
             state.map.clipped(range.clone()).filter(|(_, m)| !m.is_reserved()).collect();
+        if discards || matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK) {
+            parts.iter().try_for_each(|(part, m)| state.seals.check_discard(part, m))?;
+        }
         for (part, mapping) in parts {
             let inner = if discards { self.inner(&state, &part) } else { self.widen(&part) };
             if inner.start < inner.end {
@@ -290,6 +333,28 @@ mod tests {
         assert!(!memory.lock().map.is_mapped(at + PAGE..at + 2 * PAGE));
         memory.unmap(at, 8 * PAGE).unwrap();
         memory.unmap(moved, 3 * PAGE).unwrap();
+    }
+
+    /// The kernels that emulators stand for may lack the call.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn pages_of_a_file_in_another_order() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+        let mut file = tempfile::tempfile().unwrap();
+        (1..=3).for_each(|n| file.write_all(&[n; PAGE as usize]).unwrap());
+        let memory = memory(4096);
+        let shared = Map { fd: file.as_raw_fd(), ..anonymous(0, 3, READ | WRITE, 0) };
+        let shared = Map { flags: libc::MAP_SHARED as u32, ..shared };
+        let at = memory.map(&shared).unwrap();
+        assert_eq!(memory.remap_file_pages([at, PAGE, 1, 2, 0, 0]), Err(EINVAL));
+        assert_eq!(memory.remap_file_pages([at, PAGE, 0, 2, 0, 0]), Ok(()));
+        assert_eq!((peek(at), peek(at + PAGE)), (3, 2));
+        let place = memory.lock().map.get(at).unwrap().1.source.clone();
+        assert!(matches!(place, Source::File(_, offset) if offset == 2 * PAGE));
+        let private = memory.map(&anonymous(0, 1, READ, 0)).unwrap();
+        assert_eq!(memory.remap_file_pages([private, PAGE, 0, 0, 0, 0]), Err(EINVAL));
+        memory.unmap(at, 3 * PAGE).unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ use translator::engine::Engine;
 
 use super::page_set::PageSet;
 use super::raw::{self, host_prot};
+use super::seal::Seals;
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
@@ -80,6 +81,7 @@ impl Map {
 
 pub(crate) struct State {
     pub(super) map: IntervalMap,
+    pub(super) seals: Seals,
     /// From the start of the heap to the program break.
     brk: Range<u64>,
     /// Mappings are placed below this.
@@ -177,7 +179,12 @@ impl Memory {
         let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
         let stack_top = stack_top / host_page * host_page;
         Ok(Self {
-            state: Mutex::new(State { map, brk: 0..0, base: stack_top - STACK_GAP }),
+            state: Mutex::new(State {
+                map,
+                seals: Seals::default(),
+                brk: 0..0,
+                base: stack_top - STACK_GAP,
+            }),
             watched: PageSet::new()?,
             any_watched: AtomicBool::new(false),
             engine: OnceLock::new(),
@@ -263,6 +270,7 @@ impl Memory {
             return Ok(addr);
         }
         let range = fixed_range(request.addr, len)?;
+        state.seals.check(&range)?;
         let held_code = self.holds_code(&state, &range);
         self.map_fixed(&mut state, request, range.clone(), mapping)?;
         let twins = self.executable_twins(&state, &range);
@@ -387,6 +395,7 @@ impl Memory {
             return Err(EINVAL);
         }
         let mut state = self.lock();
+        state.seals.check(&range)?;
         let held_code = self.holds_code(&state, &range);
         self.remove(&mut state, &range)?;
         self.finish(state, range, held_code);
@@ -427,6 +436,7 @@ impl Memory {
         if !state.map.is_mapped(range.clone()) {
             return Err(ENOMEM);
         }
+        state.seals.check(&range)?;
         let before: Vec<_> = state.map.clipped(range.clone()).collect();
         let held_code = self.holds_code(&state, &range);
         state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
@@ -495,7 +505,8 @@ impl Memory {
                 Mapping { prot: READ | WRITE, shared: false, source: Source::Named("[heap]") };
             self.map_fixed(&mut state, &request, old..new, mapping).is_ok()
         } else {
-            new == old || self.remove(&mut state, &(new..old)).is_ok()
+            let sealed = new < old && state.seals.check(&(new..old)).is_err();
+            new == old || !sealed && self.remove(&mut state, &(new..old)).is_ok()
         };
         if done {
             state.brk.end = wanted;

@@ -234,7 +234,7 @@ calls! {
     213   - epoll_create(size: Int) convert(poll::epoll_create);
     214   - epoll_ctl_old() refuse(errno::ENOSYS) "not in current kernels";
     215   - epoll_wait_old() refuse(errno::ENOSYS) "not in current kernels";
-    216 234 remap_file_pages(start: Ptr, size: Ulong, prot: Ulong, pgoff: Ulong, flags: Hex) missing "memory::remap_file_pages";
+    216 234 remap_file_pages(start: Ptr, size: Ulong, prot: Ulong, pgoff: Ulong, flags: Hex) emulate(memory::remap_file_pages);
     217  61 getdents64(fd: Fd, dirp: Out(Directory), count: Uint) pass;
     218  96 set_tid_address(tidptr: Ptr) pass;
     219 128 restart_syscall() refuse(errno::EINTR) "only the kernel's own restart makes this call";
@@ -393,7 +393,7 @@ calls! {
     459 459 lsm_get_self_attr(attr: LSM_ATTR, ctx: Ptr, size: Out(Number32), flags: Hex32) pass;
     460 460 lsm_set_self_attr(attr: LSM_ATTR, ctx: Ptr, size: Uint, flags: Hex32) pass;
     461 461 lsm_list_modules(ids: Out(Many(&WORD, Result)), size: Out(Number32), flags: Hex32) pass;
-    462 462 mseal(start: Ptr, len: Ulong, flags: Hex) missing "memory::mseal";
+    462 462 mseal(start: Ptr, len: Ulong, flags: Hex) emulate(memory::mseal);
     463 463 setxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) pass;
     464 464 getxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) pass;
     465 465 listxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, list: Out(Buffer), size: Ulong) pass;

@@ -213,6 +213,19 @@ static void memory(void) {
   CHECK(moved != MAP_FAILED && moved[3 * page] == 7 && moved[63 * page] == 0);
   FAILS((long)mremap(moved, 64 * page, 65 * page, MREMAP_FIXED), EINVAL);
   munmap(moved, 64 * page);
+  // Sealed.
+  at = mmap(0, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  FAILS(syscall(462, at, page, 1), EINVAL);
+  FAILS(syscall(462, at + 1, page, 0), EINVAL);
+  FAILS(syscall(462, 0x1000, page, 0), ENOMEM);
+  CHECK(mprotect(at, page, PROT_READ) == 0 && syscall(462, at, 2 * page, 0) == 0 && syscall(462, at, 2 * page, 0) == 0);
+  FAILS(munmap(at, page), EPERM);
+  FAILS(mprotect(at + page, page, PROT_READ), EPERM);
+  FAILS((long)mmap(at, page, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), EPERM);
+  FAILS((long)mremap(at + page, page, 2 * page, MREMAP_MAYMOVE), EPERM);
+  FAILS(madvise(at, page, MADV_DONTNEED), EPERM);
+  CHECK(madvise(at + page, page, MADV_DONTNEED) == 0 && munmap(at + 2 * page, 2 * page) == 0);
+  FAILS(syscall(SYS_remap_file_pages, at, page, 0, 0, 0), EINVAL);
   // A device of no file system that is mounted.
   FAILS(syscall(SYS_ustat, makedev(250, 250), &word), EINVAL);
 }
