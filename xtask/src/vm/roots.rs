@@ -60,7 +60,9 @@ fn bootstrap(
         bail!("the roots of the machine can only be made by root: run this as root");
     }
     let variant = if architecture == "amd64" { "minbase" } else { "extract" };
-    let mut mmdebstrap = Command::new("mmdebstrap");
+    // With namespaces of its own, so that of an interrupted run neither processes nor mounts are left.
+    let mut mmdebstrap = Command::new("unshare");
+    mmdebstrap.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap"]);
     mmdebstrap.args(["--mode=root", "--format=directory", "--skip=output/dev"]);
     mmdebstrap.arg(format!("--variant={variant}")).arg(format!("--architectures={architecture}"));
     mmdebstrap.arg(format!("--include={}", packages.join(",")));

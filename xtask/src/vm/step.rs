@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::IsTerminal,
+    io::{self, IsTerminal},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
 use crate::say;
 
@@ -57,11 +57,10 @@ impl Steps {
     ) -> Result<()> {
         let log = self.logs.join(what.replace([' ', '/'], "-")).with_extension("log");
         let file = File::create(&log).with_context(|| log.display().to_string())?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        // SAFETY: between fork and exec the child makes one system call.
+        unsafe { command.pre_exec(end_with_parent) };
         let mut child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("{} could not be started", command.get_program().display()))?;
         match within(&mut child, limit, progress)? {
@@ -70,6 +69,11 @@ impl Steps {
             None => bail!("{what}: not done after {} s\n{}", limit.as_secs(), tail(&log)),
         }
     }
+}
+
+/// A step does not outlive this program, which may be killed.
+fn end_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Waits for a child; at the time limit, ends its process group.
@@ -167,6 +171,19 @@ mod tests {
         let error = step(script, Duration::from_secs(60)).unwrap_err().to_string();
         assert!(error.contains("the reason") && error.contains("exit status: 3"), "{error}");
         assert!(!error.contains("\n    900\n"), "{error}");
+    }
+
+    /// Here what makes a step is a thread that ends; a program that is killed is the same to the kernel.
+    #[test]
+    fn a_step_ends_with_what_made_it() {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        // SAFETY: as in `execute`.
+        unsafe { command.pre_exec(end_with_parent) };
+        let child = thread::spawn(move || command.spawn().unwrap()).join().unwrap();
+        let (start, mut child) = (Instant::now(), child);
+        assert!(!child.wait().unwrap().success());
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
