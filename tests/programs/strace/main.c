@@ -212,6 +212,18 @@ static int thread(void *argument)
     return 0;
 }
 
+/* clone(2) by itself: the C library's refuses to make threads (musl 1.2.6). */
+static void make_thread(int (*function)(void *), char *stack, long flags)
+{
+    long result;
+    register long child_tid asm("r10") = 0, tls asm("r8") = 0;
+    asm volatile("syscall; test %%eax, %%eax; jnz 1f; xor %%edi, %%edi; call *%[function]; hlt; 1:"
+                 : "=a"(result)
+                 : "a"(SYS_clone), "D"(flags), "S"(stack), "d"(0L), "r"(child_tid), "r"(tls),
+                   [function] "b"(function)
+                 : "rcx", "r11", "memory");
+}
+
 static void children(char **argv)
 {
     static char stack[65536];
@@ -224,8 +236,8 @@ static void children(char **argv)
     call(tgkill, self, self, SIGUSR1);
     call(rt_sigqueueinfo, self, SIGUSR1, &(siginfo_t){.si_signo = SIGUSR1, .si_code = SI_QUEUE});
     call(pipe, told);
-    clone(thread, stack + sizeof stack,
-          CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0);
+    make_thread(thread, stack + sizeof stack,
+                CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM);
     call(read, told[0], buffer, 1);
     pid_t child = call(fork);
     if (child == 0) {
