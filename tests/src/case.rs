@@ -174,8 +174,8 @@ impl Setting {
             }
             translated.args(line);
         } else if program.is_traced() {
-            // The kernel starts the translator, which looks here for options.
-            translated.env("DEMOTIC_OPTIONS", trace_option(&trace));
+            // The kernel starts the translator, which looks here for options, in the program's root directory.
+            translated.env("DEMOTIC_OPTIONS", trace_option(&sandbox.inside(&trace)?));
         }
         let translated = self.run(sandbox, "translated", program, translated)?;
         verdict.translated = translated.took;

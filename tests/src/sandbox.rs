@@ -1,7 +1,7 @@
 //! One run of a program: in a folder of its own, with an environment that does not vary, under a time limit.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsString},
     fs::{self, File},
     io,
     os::unix::{
@@ -83,7 +83,7 @@ impl Sandbox {
     }
 
     /// What programs call a file of this root.
-    fn inside(&self, path: &Path) -> Result<PathBuf> {
+    pub fn inside(&self, path: &Path) -> Result<PathBuf> {
         let below = path.strip_prefix(&self.root).context("programs run outside their root")?;
         Ok(Path::new("/").join(below))
     }
@@ -109,10 +109,13 @@ impl Sandbox {
         if files.is_dir() {
             copy(files, &work)?;
         }
+        let set = command.get_envs().filter_map(|(name, value)| Some((name.into(), value?.into())));
+        let set: Vec<(OsString, OsString)> = set.collect();
         command
             .current_dir(&work)
             .env_clear()
             .envs(ENVIRONMENT)
+            .envs(set)
             .envs(sizes.iter().map(|(name, value)| (name, value)))
             .env("HOME", self.inside(&work)?)
             .env("TMPDIR", self.inside(&temporary)?)
