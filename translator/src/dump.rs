@@ -6,9 +6,10 @@ use crate::engine::{Config, GuestMemory};
 use crate::facts;
 use crate::lower::{Emitted, Lower, MapEntry};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
-use disarm64::{InsnDisplay, decoder};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
+use yaxpeax_arch::{Decoder, U8Reader};
+use yaxpeax_arm::armv8::a64::InstDecoder;
 
 /// Prints a region that has been put into the cache to standard error.
 pub fn region(region: &Region, asm: &Asm, meta: &RegionMeta) {
@@ -56,15 +57,40 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
         }
         if let Some(Reloc::Trampoline(t)) = reloc {
             let name = if word >> 31 == 0 { "b" } else { "bl" };
-            let _ = writeln!(out, "    {:5x}  {name}\t\t{t:?}", 4 * i);
+            let _ = writeln!(out, "    {:5x}  {name} {t:?}", 4 * i);
             continue;
         }
-        let _ = match decoder::decode(word) {
-            Some(op) => writeln!(out, "    {:5x}  {}", 4 * i, op.display_at(4 * i as u64)),
-            None => writeln!(out, "    {:5x}  .word {word:#010x}", 4 * i),
-        };
+        let _ = writeln!(out, "    {:5x}  {}", 4 * i, instruction(word, 4 * i as i64));
     }
     out
+}
+
+/// What the disassembler does not call by name: PSTATE's operations and system registers (Arm ARM C4.1.92, D24).
+const NAMES: &[(&str, &str)] = &[
+    ("msr pstate.0x0, #0x0", "cfinv"),
+    ("msr pstate.0x1, #0x0", "xaflag"),
+    ("msr pstate.0x2, #0x0", "axflag"),
+    ("s3_3_c4_c2_0", "nzcv"),
+    ("s3_3_c4_c4_0", "fpcr"),
+    ("s3_3_c4_c4_1", "fpsr"),
+];
+
+/// An arm64 instruction at an offset of the code, with offsets of the code as branch targets.
+fn instruction(word: u32, at: i64) -> String {
+    let bytes = word.to_le_bytes();
+    let Ok(decoded) = InstDecoder::default().decode(&mut U8Reader::new(&bytes)) else {
+        return format!(".word {word:#010x}");
+    };
+    let mut text = decoded.to_string();
+    for (from, to) in NAMES {
+        text = text.replace(from, to);
+    }
+    if let Some((head, distance)) = text.split_once('$')
+        && let Ok(distance) = i64::from_str_radix(&distance.replace("0x", ""), 16)
+    {
+        text = format!("{head}{:#x}", at + distance);
+    }
+    text
 }
 
 /// A translation that is not run.
