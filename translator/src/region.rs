@@ -169,15 +169,33 @@ impl<'a> CodeReader<'a> {
             self.windows.set(windows);
             return decode::WINDOW;
         }
-        let length = self.memory.executable_from(addr);
-        if length > 0 {
-            let end = self.watch(addr, addr + length);
-            // Access is by pages: what holds for a byte holds for those before it.
-            windows.rotate_right(1);
-            windows[0] = (addr / PAGE * PAGE, end);
-            self.windows.set(windows);
+        let mut end = self.watched_until(addr);
+        let mut length = end.saturating_sub(addr);
+        if length < ENOUGH {
+            length = self.memory.executable_from(addr);
+            if length == 0 {
+                return 0;
+            }
+            end = self.watch(addr, addr + length);
         }
+        // Access is by pages: what holds for a byte holds for those before it.
+        windows.rotate_right(1);
+        windows[0] = (addr / PAGE * PAGE, end);
+        self.windows.set(windows);
         length.min(ENOUGH) as usize
+    }
+
+    /// The end of the page at `addr`, and of the next one if the code may go on there, if they are watched: as long
+    /// as they are they are executable, since whatever changes that invalidates their translations. Else 0.
+    fn watched_until(&self, addr: u64) -> u64 {
+        let page = addr / PAGE;
+        let end = (page + 1) * PAGE;
+        match self.is_watched {
+            Some(is_watched) if !is_watched(page) => 0,
+            Some(is_watched) if end - addr < ENOUGH && is_watched(page + 1) => end + PAGE,
+            Some(_) => end,
+            None => 0,
+        }
     }
 
     /// Sees that the instruction at `addr` is watched, in executable memory up to `end`. Returns the end of the code
