@@ -9,6 +9,7 @@ use crate::fault_access;
 use crate::fault_flags;
 use crate::flags::Flags;
 use crate::helpers;
+use crate::interpret::{self, Session, Stop, Visits};
 use crate::lower::exits::{UNIMPLEMENTED, table_entry};
 use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
@@ -18,7 +19,7 @@ use crate::tramp::{self, Trampoline};
 use iced_x86::Instruction;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
@@ -73,7 +74,12 @@ pub struct Config {
     pub flags_live_at_return: bool,
     /// Print every region, guest and emitted code side by side, to standard error.
     pub dump_asm: bool,
+    /// How often code is interpreted before it is translated; 255 is always.
+    pub interpret: u8,
 }
+
+/// What pays for [`Config::interpret`].
+pub const INTERPRET: u8 = 3;
 
 /// Why [`Engine::run`] came back. The guest state in [`CpuState`] is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +145,10 @@ pub struct Engine {
     /// Counts flushes: addresses in the cache from before one mean nothing after it. Changes under the lock, while
     /// no thread is in translated code.
     generation: AtomicU64,
+    visits: Visits,
+    /// Copies of what the lock protects, for the interpreter.
+    ordered: AtomicBool,
+    flags_live_at_return: AtomicBool,
 }
 
 /// What only the holder of the lock touches.
@@ -247,6 +257,9 @@ impl Engine {
                 stats: Stats::default(),
             }),
             generation: AtomicU64::new(0),
+            visits: Visits::new(config.interpret),
+            ordered: AtomicBool::new(config.order == MemoryOrder::Ordered),
+            flags_live_at_return: AtomicBool::new(config.flags_live_at_return),
         })
     }
 
@@ -311,6 +324,11 @@ impl Engine {
             if mxcsr::unmasks(cpu.mxcsr) {
                 self.trap_floats();
             }
+            if self.visits.is_cold(cpu.rip)
+                && let Some(exit) = self.interpret(cpu)
+            {
+                return exit;
+            }
             let Some(host) = self.enter_at(cpu) else {
                 return no_code(cpu);
             };
@@ -318,6 +336,49 @@ impl Engine {
                 return exit;
             }
         }
+    }
+
+    /// Interprets from `cpu.rip` on. None if there is code to be translated.
+    fn interpret(&self, cpu: &mut CpuState) -> Option<Exit> {
+        let mut session = Session {
+            code: CodeReader::new(&*self.memory),
+            visits: &self.visits,
+            ordered: self.ordered.load(Ordering::Relaxed),
+            flags_live_at_return: self.flags_live_at_return.load(Ordering::Relaxed),
+            stop: Stop::MemoryFault,
+        };
+        // SAFETY: both are exclusive, and outlive the call.
+        unsafe {
+            tramp::call(self.trampoline(Trampoline::Call), cpu, &mut session, interpret::enter)
+        };
+        match session.stop {
+            Stop::Translate => None,
+            Stop::FlagsBehindCall => {
+                self.keep_flags_over_returns();
+                None
+            }
+            Stop::Interrupted => Some(Exit::Interrupted),
+            Stop::NoCode => Some(no_code(cpu)),
+            Stop::Syscall => Some(self.finish_exit(cpu, ExitCode::Syscall)),
+            Stop::MemoryFault => {
+                self.describe_access(cpu);
+                Some(Exit::MemoryFault)
+            }
+        }
+    }
+
+    /// Code has been seen that reads flags behind a call, before that call was made.
+    fn keep_flags_over_returns(&self) {
+        let mut inner = self.lock();
+        if !inner.flags_live_at_return {
+            self.set_flags_live_at_return(&mut inner);
+            self.flush(&mut inner);
+        }
+    }
+
+    fn set_flags_live_at_return(&self, inner: &mut Inner) {
+        inner.flags_live_at_return = true;
+        self.flags_live_at_return.store(true, Ordering::Relaxed);
     }
 
     /// Runs exactly one guest instruction (used for a store into a page that holds translated code).
@@ -389,6 +450,8 @@ impl Engine {
     fn enter(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
         let (exit, generation) = self.enter_raw(cpu, host)?;
         match exit {
+            // Cold code has no translation to go to.
+            ExitCode::Direct | ExitCode::Indirect if self.visits.would_be_cold(cpu.rip) => None,
             ExitCode::Direct => {
                 self.link(cpu.exit_arg, cpu.rip, generation);
                 None
@@ -560,7 +623,7 @@ impl Engine {
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
             // Before the call is made: what has been translated so far may be the callee.
-            *flags_live_at_return = true;
+            self.set_flags_live_at_return(inner);
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         }
@@ -596,6 +659,7 @@ impl Engine {
     /// Makes a new translation known and links it with what is already there.
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         inner.entries.insert(meta.guest, meta.host);
+        self.visits.translated(meta.guest);
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
             inner.pages.entry(page).or_insert_with(Page::new).add(page, meta);
         }
@@ -646,6 +710,7 @@ impl Engine {
         let mut inner = self.lock();
         if inner.order != order {
             inner.order = order;
+            self.ordered.store(order == MemoryOrder::Ordered, Ordering::Relaxed);
             self.flush(&mut inner);
         }
     }
@@ -658,7 +723,7 @@ impl Engine {
         if !inner.flags_live_at_fault {
             inner.flags_live_at_fault = true;
             // The code behind a call may fault before it writes flags.
-            inner.flags_live_at_return = true;
+            self.set_flags_live_at_return(&mut inner);
             self.flush(&mut inner);
         }
     }
@@ -755,6 +820,10 @@ impl Engine {
             // CallHelper has saved the state, and the helper has not changed it yet.
             cpu.fault_pc = cpu.helper_return - 4; // the call
             cpu.helper_return = 0;
+        } else if cpu.interpreting != 0 {
+            // Between two instructions, see `interpret`.
+            cpu.interpreting = 0;
+            cpu.fault_pc = 0;
         } else {
             return false;
         }

@@ -133,11 +133,21 @@ fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
 /// flags must be exact at its return.
 pub fn reads_flags_behind_call(region: &Region) -> bool {
     let calls = region.insns.iter().enumerate().filter(|(_, i)| i.flow == FlowControl::Call);
-    calls.into_iter().any(|(i, _)| reads_first(&region.insns[i + 1..]))
+    calls.into_iter().any(|(i, _)| reads_first(region.insns[i + 1..].iter().copied()))
+}
+
+/// The same for the code at an address behind a call that is interpreted.
+pub fn reads_flags_behind(code: &CodeReader, addr: u64) -> bool {
+    let mut at = Some(addr);
+    reads_first(std::iter::from_fn(|| {
+        let insn = Insn::fetch(code, at?)?;
+        at = (insn.next == Next::Inside).then(|| insn.ins.next_ip());
+        Some(insn)
+    }))
 }
 
 /// Whether straight-line code reads a flag before writing it.
-fn reads_first(code: &[Insn]) -> bool {
+fn reads_first(code: impl IntoIterator<Item = Insn>) -> bool {
     let mut unknown = Flags::ALL;
     for insn in code {
         // Behind a call that does not come back stands HLT or UD2: that is no reader. A division is

@@ -18,6 +18,7 @@ pub mod fault_flags;
 pub mod flags;
 pub mod guest_memory;
 pub mod helpers;
+pub mod interpret;
 pub mod lower;
 pub mod mxcsr;
 pub mod region;

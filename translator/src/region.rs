@@ -78,6 +78,18 @@ impl Insn {
         }
     }
 
+    /// The instruction at an address, on its own: control that does not leave for good is inside.
+    pub fn fetch(code: &CodeReader, addr: u64) -> Option<Self> {
+        let mut insn = Insn::new();
+        if !fetch(code, addr, &mut insn.ins) {
+            return None;
+        }
+        insn.classify();
+        let inside = !insn.ends_block() && !insn.leaves_for_good();
+        insn.next = if inside { Next::Inside } else { Next::Never };
+        Some(insn)
+    }
+
     /// Fills in what follows from the decoded instruction.
     fn classify(&mut self) {
         self.entry = table::entry(&self.ins);

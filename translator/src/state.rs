@@ -180,6 +180,8 @@ pub struct CpuState {
     pub entering: u64,
     /// Where a run-time helper returns to in translated code; 0 when none runs.
     pub helper_return: u64,
+    /// Nonzero while guest code is interpreted, see [`crate::interpret`].
+    pub interpreting: u64,
     /// Regions whose branches were set to stop for an interrupt of this thread.
     pub armed: [u64; 4],
     /// [`ExitCode`] of the last exit.

@@ -25,10 +25,13 @@ pub enum Trampoline {
     CallHelper,
     /// Back to Rust with the state already saved (from a signal handler); SP is `host_sp`.
     Leave,
+    /// `extern "C" fn(&mut CpuState, argument, function)`: calls a Rust function of the state and the argument such that
+    /// `Leave` returns from it.
+    Call,
 }
 
 /// Number of trampolines.
-pub const COUNT: usize = 7;
+pub const COUNT: usize = 8;
 
 const SP: R = R(31);
 
@@ -46,8 +49,10 @@ pub fn emit(a: &mut Asm) -> [u32; COUNT] {
     emit_call_helper(a);
     let leave = a.pos();
     emit_leave(a);
+    let function = a.pos();
+    emit_call(a);
     a.finish();
-    [enter, exits[0], exits[1], exits[2], exits[3], call, leave]
+    [enter, exits[0], exits[1], exits[2], exits[3], call, leave, function]
 }
 
 /// Size of the frame that `Enter` makes: x19..x30 and d8..d15.
@@ -65,6 +70,15 @@ fn emit_enter(a: &mut Asm) {
     a.ldr(TABLE, STATE, offset::BRANCH_TABLE);
     load_guest(a);
     a.br(R(17));
+}
+
+fn emit_call(a: &mut Asm) {
+    a.sub_imm(Width::X, SP, SP, FRAME);
+    callee_saved(a, false);
+    a.add_imm(Width::X, R(16), SP, 0);
+    a.str(R(16), R(0), offset::HOST_SP);
+    a.blr(R(2));
+    emit_leave(a);
 }
 
 /// Leaves translated code: saves the guest's registers, notes why, and returns to Rust.
@@ -191,6 +205,39 @@ pub unsafe fn enter(enter: u64, cpu: &mut CpuState, host: u64) {
         let f: extern "C" fn(*mut CpuState, u64) = std::mem::transmute(enter as *const ());
         f(cpu, host);
     }
+}
+
+/// Calls `function` with the state and a pointer, such that the `Leave` trampoline returns from here, abandoning it.
+///
+/// # Safety
+/// `call` must be the `Call` trampoline, and what `function` asks of its arguments must hold.
+#[cfg(target_arch = "aarch64")]
+pub unsafe fn call<T>(
+    call: u64,
+    cpu: &mut CpuState,
+    argument: &mut T,
+    function: unsafe extern "C" fn(*mut CpuState, *mut T),
+) {
+    // SAFETY: the caller vouches that `call` is code of this type.
+    unsafe {
+        let f: extern "C" fn(*mut CpuState, *mut T, u64) = std::mem::transmute(call as *const ());
+        f(cpu, argument, function as *const () as u64);
+    }
+}
+
+/// The same where no trampoline runs: a fault is one.
+///
+/// # Safety
+/// What `function` asks of its arguments must hold.
+#[cfg(not(target_arch = "aarch64"))]
+pub unsafe fn call<T>(
+    _call: u64,
+    cpu: &mut CpuState,
+    argument: &mut T,
+    function: unsafe extern "C" fn(*mut CpuState, *mut T),
+) {
+    // SAFETY: the caller's.
+    unsafe { function(cpu, argument) }
 }
 
 /// Translated code only runs on arm64; elsewhere this crate is built for its unit tests.

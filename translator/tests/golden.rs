@@ -36,6 +36,7 @@ fn listing(code: &[u8], features: HostFeatures, order: MemoryOrder) -> String {
         cache_size: 0,
         flags_live_at_return: false,
         dump_asm: false,
+        interpret: 0,
     };
     dump::translation(&Code(code.len() as u64), BASE, &config).expect("there is code")
 }

@@ -49,6 +49,7 @@ impl Guest {
             cache_size: 16 << 20,
             flags_live_at_return: false,
             dump_asm: false,
+            interpret: 0,
         };
         let engine = Engine::new(config, Box::new(memory.clone())).expect("address space");
         let code: &'static mut [u8] = Box::leak(vec![0u8; SIZE as usize].into_boxed_slice());

@@ -23,6 +23,8 @@ pub enum Host {
     Full,
     /// ARMv8.0 and nothing more.
     Baseline,
+    /// All it has; and what can be interpreted is not translated.
+    Interpreted,
 }
 
 /// The executor of this machine: the processor on x86_64 (`host` has no meaning there), the
@@ -30,7 +32,7 @@ pub enum Host {
 pub fn local(host: Host) -> Result<Box<dyn Executor>> {
     #[cfg(target_arch = "x86_64")]
     return match host {
-        Host::Full | Host::Baseline => Ok(Box::new(crate::native::Native::new()?)),
+        Host::Full | Host::Baseline | Host::Interpreted => Ok(Box::new(crate::native::Native::new()?)),
     };
     #[cfg(target_arch = "aarch64")]
     return Ok(Box::new(crate::translated::Translated::new(host)?));

@@ -23,6 +23,9 @@ struct Arguments {
     /// Translate for a host with nothing beyond ARMv8.0 (in this process; a partner has its own option).
     #[arg(long, global = true)]
     baseline: bool,
+    /// Interpret what can be interpreted, and translate the rest.
+    #[arg(long, global = true, conflicts_with = "baseline")]
+    interpret: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,7 +88,11 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let host = if arguments.baseline { Host::Baseline } else { Host::Full };
+    let host = match (arguments.baseline, arguments.interpret) {
+        (true, _) => Host::Baseline,
+        (_, true) => Host::Interpreted,
+        _ => Host::Full,
+    };
     match arguments.command {
         Command::Record { only } => {
             let mut processor = processor(host)?;

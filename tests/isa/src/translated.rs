@@ -51,9 +51,10 @@ impl Translated {
         map(CODE, CODE_SIZE)?;
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
+        let interpret = if host == Host::Interpreted { u8::MAX } else { 0 };
         let host = match host {
             // SAFETY: reads the auxiliary vector.
-            Host::Full => unsafe {
+            Host::Full | Host::Interpreted => unsafe {
                 detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2))
             },
             Host::Baseline => HostFeatures::default(),
@@ -63,6 +64,7 @@ impl Translated {
             host,
             cache_size: CACHE_SIZE,
             dump_asm: false,
+            interpret,
             flags_live_at_return: true,
         };
         let engine: &'static Engine =

@@ -50,8 +50,14 @@ impl Code {
     }
 
     fn translate(&self, order: MemoryOrder, host: HostFeatures) -> Translation {
-        let config =
-            Config { order, host, cache_size: 0, flags_live_at_return: false, dump_asm: false };
+        let config = Config {
+            order,
+            host,
+            cache_size: 0,
+            flags_live_at_return: false,
+            dump_asm: false,
+            interpret: 0,
+        };
         dump::translate(self, self.start, &config).expect("there is code")
     }
 }

@@ -1,0 +1,439 @@
+//! Integer instructions, interpreted (Intel SDM vol. 2).
+
+use super::actions::{Arithmetic, Shift};
+use super::operands::{Operand, mask, place, sign_extend};
+use super::{Flow, Interpreter};
+use crate::state::reg::{RAX, RBP, RDX, RSP};
+use iced_x86::{Instruction, OpKind};
+
+/// Bits of `nzcv`.
+mod bit {
+    pub const N: u64 = 1 << 31;
+    pub const Z: u64 = 1 << 30;
+    pub const C: u64 = 1 << 29;
+    pub const V: u64 = 1 << 28;
+}
+
+impl Interpreter<'_> {
+    pub(super) fn mov(&mut self, ins: &Instruction) -> Option<Flow> {
+        let value = self.value(ins, 1)?;
+        let to = self.operand(ins, 0)?;
+        self.write(to, value);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn lea(&mut self, ins: &Instruction) -> Option<Flow> {
+        let address = self.effective_address(ins)?;
+        self.set_register(place(ins.op0_register()), address);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn extend(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
+        let from = self.operand(ins, 1)?;
+        let value = self.read(from);
+        let value = if signed { sign_extend(value, from.size()) } else { value };
+        self.set_register(place(ins.op0_register()), value);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn widen(&mut self, size: u8) -> Option<Flow> {
+        let value = sign_extend(self.cpu.gpr[RAX], size);
+        let rax = &mut self.cpu.gpr[RAX];
+        *rax = match size {
+            1 => *rax & !0xffff | value & 0xffff,
+            2 => value & 0xffff_ffff,
+            _ => value,
+        };
+        Some(Flow::Next)
+    }
+
+    pub(super) fn sign_to_rdx(&mut self, size: u8) -> Option<Flow> {
+        let sign = (sign_extend(self.cpu.gpr[RAX], size) as i64 >> 63) as u64;
+        let rdx = &mut self.cpu.gpr[RDX];
+        *rdx = match size {
+            2 => *rdx & !0xffff | sign & 0xffff,
+            4 => sign & 0xffff_ffff,
+            _ => sign,
+        };
+        Some(Flow::Next)
+    }
+
+    pub(super) fn arithmetic(&mut self, ins: &Instruction, operation: Arithmetic) -> Option<Flow> {
+        use Arithmetic::*;
+        let to = self.operand(ins, 0)?;
+        let size = to.size();
+        let b = self.value(ins, 1)? & mask(size);
+        let a = self.read(to);
+        let carry = matches!(operation, Adc | Sbb) && self.cpu.nzcv & bit::C != 0;
+        let (result, nzcv) = match operation {
+            Add | Adc => add(a, b, carry, size),
+            Sub | Sbb | Cmp => subtract(a, b, carry, size),
+            And | Test => logic(a & b, size),
+            Or => logic(a | b, size),
+            Xor => logic(a ^ b, size),
+        };
+        if !matches!(operation, Cmp | Test) {
+            self.write(to, result);
+        }
+        let af = match operation {
+            And | Test | Or | Xor => result,
+            _ => a ^ b,
+        };
+        self.set_flags(nzcv, result, af);
+        Some(Flow::Next)
+    }
+
+    /// `af` is the xor of the operands: see `CpuState`.
+    fn set_flags(&mut self, nzcv: u64, result: u64, af: u64) {
+        self.cpu.nzcv = nzcv;
+        self.cpu.pf = result;
+        self.cpu.af = af;
+    }
+
+    /// INC (`by` 1) and DEC (`by` -1): CF stays.
+    pub(super) fn step_by(&mut self, ins: &Instruction, by: i8) -> Option<Flow> {
+        let to = self.operand(ins, 0)?;
+        let a = self.read(to);
+        let (result, nzcv) =
+            if by > 0 { add(a, 1, false, to.size()) } else { subtract(a, 1, false, to.size()) };
+        self.write(to, result);
+        self.set_flags(nzcv & !bit::C | self.cpu.nzcv & bit::C, result, a ^ 1);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn negate(&mut self, ins: &Instruction) -> Option<Flow> {
+        let to = self.operand(ins, 0)?;
+        let a = self.read(to);
+        let (result, nzcv) = subtract(0, a, false, to.size());
+        self.write(to, result);
+        self.set_flags(nzcv, result, a);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn not(&mut self, ins: &Instruction) -> Option<Flow> {
+        let to = self.operand(ins, 0)?;
+        let a = self.read(to);
+        self.write(to, !a);
+        Some(Flow::Next)
+    }
+
+    /// XCHG of registers; with memory it is atomic and the translator's.
+    pub(super) fn exchange(&mut self, ins: &Instruction) -> Option<Flow> {
+        if ins.op0_kind() != OpKind::Register || ins.op1_kind() != OpKind::Register {
+            return None;
+        }
+        let (x, y) = (place(ins.op0_register()), place(ins.op1_register()));
+        let (a, b) = (self.register(x), self.register(y));
+        self.set_register(x, b);
+        self.set_register(y, a);
+        Some(Flow::Next)
+    }
+
+    pub(super) fn shift(&mut self, ins: &Instruction, shift: Shift) -> Option<Flow> {
+        let to = self.operand(ins, 0)?;
+        let size = to.size();
+        let count = self.value(ins, 1)? as u32 & if size == 8 { 63 } else { 31 };
+        let a = self.read(to);
+        if count == 0 {
+            // A 32-bit register is written nevertheless, and memory may fault.
+            self.write(to, a);
+            return Some(Flow::Next);
+        }
+        match shift {
+            Shift::Rol | Shift::Ror => self.rotate(to, a, count, shift == Shift::Rol),
+            _ => self.shift_by(to, a, count, shift),
+        }
+        Some(Flow::Next)
+    }
+
+    fn shift_by(&mut self, to: Operand, a: u64, count: u32, shift: Shift) {
+        let size = to.size();
+        let bits = 8 * u32::from(size);
+        // One bit more than the operand has: the last one shifted out is CF.
+        let wide = match shift {
+            Shift::Shl => (u128::from(a) << count) as u64,
+            Shift::Sar => (sign_extend(a, size) as i64 >> count.min(63)) as u64,
+            _ => a >> count,
+        };
+        let carry = match shift {
+            Shift::Shl => u128::from(a) << count >> bits & 1 != 0,
+            Shift::Sar => sign_extend(a, size) as i64 >> (count - 1).min(63) & 1 != 0,
+            _ => a >> (count - 1) & 1 != 0,
+        };
+        let result = wide & mask(size);
+        let sign = |v: u64| v >> (bits - 1) & 1 != 0;
+        let overflow = match shift {
+            Shift::Shl => sign(result) != carry,
+            Shift::Sar => false,
+            _ => sign(a),
+        };
+        let (_, nz) = logic(result, size);
+        self.write(to, result);
+        self.set_flags(nz | u64::from(carry) << 29 | u64::from(overflow) << 28, result, result);
+    }
+
+    /// Only CF and OF change.
+    fn rotate(&mut self, to: Operand, a: u64, count: u32, left: bool) {
+        let size = to.size();
+        let bits = 8 * u32::from(size);
+        let by = if left { count % bits } else { (bits - count % bits) % bits };
+        let doubled = u128::from(a) << bits | u128::from(a);
+        let result = (doubled << by >> bits) as u64 & mask(size);
+        let top = result >> (bits - 1) & 1;
+        let (carry, overflow) = if left {
+            (result & 1, top ^ result & 1)
+        } else {
+            (top, top ^ result >> (bits - 2) & 1)
+        };
+        self.write(to, result);
+        self.cpu.nzcv = self.cpu.nzcv & !(bit::C | bit::V) | carry << 29 | overflow << 28;
+    }
+
+    /// IMUL: with one operand the product goes to rdx:rax, else its low half to the first.
+    pub(super) fn imul(&mut self, ins: &Instruction) -> Option<Flow> {
+        if ins.op_count() == 1 {
+            return self.multiply(ins, true);
+        }
+        let to = place(ins.op0_register());
+        let (a, b) = match ins.op_count() {
+            2 => (self.register(to), self.value(ins, 1)?),
+            _ => (self.value(ins, 1)?, self.value(ins, 2)?),
+        };
+        let product =
+            i128::from(sign_extend(a, to.size) as i64) * i128::from(sign_extend(b, to.size) as i64);
+        let result = product as u64 & mask(to.size);
+        self.set_register(to, result);
+        let lost = i128::from(sign_extend(result, to.size) as i64) != product;
+        self.set_flags(overflowed(lost, result, to.size), result, result);
+        Some(Flow::Next)
+    }
+
+    /// MUL and IMUL with one operand: the accumulator's product goes to it and rdx, or ax.
+    pub(super) fn multiply(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
+        let from = self.operand(ins, 0)?;
+        let size = from.size();
+        let (a, b) = (self.cpu.gpr[RAX] & mask(size), self.read(from));
+        let bits = 8 * u32::from(size);
+        let (product, lost) = if signed {
+            let wide =
+                i128::from(sign_extend(a, size) as i64) * i128::from(sign_extend(b, size) as i64);
+            (wide as u128, i128::from(sign_extend(wide as u64, size) as i64) != wide)
+        } else {
+            let wide = u128::from(a) * u128::from(b);
+            (wide, wide >> bits != 0)
+        };
+        let low = product as u64 & mask(size);
+        self.set_double(size, low, (product >> bits) as u64);
+        self.set_flags(overflowed(lost, low, size), low, low);
+        Some(Flow::Next)
+    }
+
+    /// Writes rdx:rax in this size; for bytes ah:al.
+    fn set_double(&mut self, size: u8, low: u64, high: u64) {
+        if size == 1 {
+            let rax = &mut self.cpu.gpr[RAX];
+            *rax = *rax & !0xffff | (high & 0xff) << 8 | low & 0xff;
+            return;
+        }
+        for (register, value) in [(RAX, low), (RDX, high)] {
+            let old = if size == 2 { self.cpu.gpr[register] & !0xffff } else { 0 };
+            self.cpu.gpr[register] = old | value & mask(size);
+        }
+    }
+
+    /// DIV and IDIV. A division that raises #DE is the translator's.
+    pub(super) fn divide(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
+        let from = self.operand(ins, 0)?;
+        let size = from.size();
+        let bits = 8 * u32::from(size);
+        let divisor = self.read(from);
+        let high = if size == 1 { self.cpu.gpr[RAX] >> 8 } else { self.cpu.gpr[RDX] } & mask(size);
+        let dividend = u128::from(high) << bits | u128::from(self.cpu.gpr[RAX] & mask(size));
+        let (quotient, remainder) = if signed {
+            let unused = 128 - 2 * bits;
+            let dividend = (dividend << unused) as i128 >> unused;
+            let divisor = i128::from(sign_extend(divisor, size) as i64);
+            let quotient = dividend.checked_div(divisor)?;
+            if i128::from(sign_extend(quotient as u64, size) as i64) != quotient {
+                return None;
+            }
+            (quotient as u64, (dividend % divisor) as u64)
+        } else {
+            let quotient = dividend.checked_div(u128::from(divisor))?;
+            if quotient >> bits != 0 {
+                return None;
+            }
+            (quotient as u64, (dividend % u128::from(divisor)) as u64)
+        };
+        self.set_double(size, quotient & mask(size), remainder & mask(size));
+        Some(Flow::Next)
+    }
+
+    /// BT of a register, or of memory with an immediate: the other forms reach beyond their operand.
+    pub(super) fn bit_test(&mut self, ins: &Instruction) -> Option<Flow> {
+        let of = self.operand(ins, 0)?;
+        if matches!(of, Operand::Memory(..)) && ins.op1_kind() == OpKind::Register {
+            return None;
+        }
+        let bit = self.value(ins, 1)? as u32 % (8 * u32::from(of.size()));
+        let carry = self.read(of) >> bit & 1;
+        self.cpu.nzcv = self.cpu.nzcv & !bit::C | carry << 29;
+        Some(Flow::Next)
+    }
+
+    pub(super) fn push(&mut self, ins: &Instruction) -> Option<Flow> {
+        let kind = ins.op0_kind();
+        let wide = match kind {
+            OpKind::Register | OpKind::Memory => self.operand(ins, 0)?.size() == 8,
+            OpKind::Immediate8to64 | OpKind::Immediate32to64 => true,
+            _ => false,
+        };
+        if !wide {
+            return None;
+        }
+        let value = self.value(ins, 0)?;
+        self.push_value(value);
+        Some(Flow::Next)
+    }
+
+    fn push_value(&mut self, value: u64) {
+        let at = self.cpu.gpr[RSP].wrapping_sub(8);
+        self.store(at, 8, value);
+        self.cpu.gpr[RSP] = at;
+    }
+
+    /// POP into a register: rsp itself takes the value.
+    pub(super) fn pop(&mut self, ins: &Instruction) -> Option<Flow> {
+        let to = place(ins.op0_register());
+        if ins.op0_kind() != OpKind::Register || to.size != 8 {
+            return None;
+        }
+        let value = self.pop_value(8);
+        self.set_register(to, value);
+        Some(Flow::Next)
+    }
+
+    fn pop_value(&mut self, bytes: u64) -> u64 {
+        let at = self.cpu.gpr[RSP];
+        let value = self.load(at, 8);
+        self.cpu.gpr[RSP] = at.wrapping_add(bytes);
+        value
+    }
+
+    pub(super) fn leave(&mut self, ins: &Instruction) -> Option<Flow> {
+        if ins.code() != iced_x86::Code::Leaveq {
+            return None;
+        }
+        let at = self.cpu.gpr[RBP];
+        let value = self.load(at, 8);
+        self.cpu.gpr[RSP] = at.wrapping_add(8);
+        self.cpu.gpr[RBP] = value;
+        Some(Flow::Next)
+    }
+
+    pub(super) fn call(&mut self, ins: &Instruction) -> Option<Flow> {
+        let target = self.target(ins)?;
+        self.push_value(ins.next_ip());
+        Some(Flow::Call(target))
+    }
+
+    pub(super) fn ret(&mut self, ins: &Instruction) -> Option<Flow> {
+        use iced_x86::Code;
+        let extra = match ins.code() {
+            Code::Retnq => 0,
+            Code::Retnq_imm16 => u64::from(ins.immediate16()),
+            _ => return None,
+        };
+        Some(Flow::Return(self.pop_value(8 + extra)))
+    }
+
+    /// Where a near JMP or CALL goes.
+    pub(super) fn target(&mut self, ins: &Instruction) -> Option<u64> {
+        if ins.op0_kind() == OpKind::NearBranch64 {
+            return Some(ins.near_branch_target());
+        }
+        let from = self.operand(ins, 0)?;
+        (from.size() == 8).then(|| self.read(from))
+    }
+
+    pub(super) fn set_if(&mut self, ins: &Instruction, condition: u8) -> Option<Flow> {
+        let to = self.operand(ins, 0)?;
+        let holds = self.holds(condition);
+        self.write(to, u64::from(holds));
+        Some(Flow::Next)
+    }
+
+    /// CMOVcc: the load is made in any case, and a 32-bit register's upper half cleared.
+    pub(super) fn move_if(&mut self, ins: &Instruction, condition: u8) -> Option<Flow> {
+        let value = self.value(ins, 1)?;
+        let to = place(ins.op0_register());
+        let value = if self.holds(condition) { value } else { self.register(to) };
+        self.set_register(to, value);
+        Some(Flow::Next)
+    }
+
+    /// A condition by its code in the opcode (Intel SDM vol. 1, appendix B).
+    #[inline]
+    pub(super) fn holds(&self, condition: u8) -> bool {
+        let nzcv = self.cpu.nzcv;
+        let has = |bit: u64| nzcv & bit != 0;
+        let less = has(bit::N) != has(bit::V);
+        let positive = match condition >> 1 {
+            0 => has(bit::V),
+            1 => has(bit::C),
+            2 => has(bit::Z),
+            3 => nzcv & (bit::C | bit::Z) != 0,
+            4 => has(bit::N),
+            5 => (self.cpu.pf as u8).count_ones().is_multiple_of(2),
+            6 => less,
+            _ => less || has(bit::Z),
+        };
+        positive != (condition & 1 != 0)
+    }
+}
+
+/// The operands at the top of a 64-bit word, where the host's flags are those of any size.
+#[inline]
+fn at_top(size: u8) -> u32 {
+    (64 - 8 * u32::from(size)) % 64
+}
+
+/// Sum and NZCV.
+#[inline]
+fn add(a: u64, b: u64, carry: bool, size: u8) -> (u64, u64) {
+    let shift = at_top(size);
+    let (x, y) = (a << shift, b << shift);
+    let sum = x.wrapping_add(y).wrapping_add(u64::from(carry) << shift);
+    let out = x & y | (x | y) & !sum;
+    let overflow = (x ^ sum) & (y ^ sum);
+    (sum >> shift, sign_and_zero(sum) | out >> 63 << 29 | overflow >> 63 << 28)
+}
+
+/// Difference and NZCV, with C as x86 has it: the borrow.
+#[inline]
+fn subtract(a: u64, b: u64, borrow: bool, size: u8) -> (u64, u64) {
+    let shift = at_top(size);
+    let (x, y) = (a << shift, b << shift);
+    let difference = x.wrapping_sub(y).wrapping_sub(u64::from(borrow) << shift);
+    let out = !x & y | (!x | y) & difference;
+    let overflow = (x ^ y) & (x ^ difference);
+    let nzcv = sign_and_zero(difference) | out >> 63 << 29 | overflow >> 63 << 28;
+    (difference >> shift, nzcv)
+}
+
+/// A logical operation's result and NZCV.
+#[inline]
+fn logic(result: u64, size: u8) -> (u64, u64) {
+    (result, sign_and_zero(result << at_top(size)))
+}
+
+#[inline]
+fn sign_and_zero(at_top: u64) -> u64 {
+    at_top >> 63 << 31 | u64::from(at_top == 0) << 30
+}
+
+/// The flags of a multiplication: CF and OF say that the upper half is needed.
+fn overflowed(lost: bool, result: u64, size: u8) -> u64 {
+    let (_, nz) = logic(result, size);
+    nz | if lost { bit::C | bit::V } else { 0 }
+}

@@ -1,0 +1,199 @@
+//! Guest code that is executed for the first few times is interpreted: most of what a program executes before its
+//! work begins is executed once, and to translate an instruction takes as long as to interpret it several times.
+//!
+//! What is interpreted here are the frequent instructions; any other is left to the translator, with all of its code
+//! up to the next one that is known. Semantics are those of the recorded processor, checked by the same tests.
+//!
+//! The interpreter works on the [`CpuState`], where all guest state is while no translated code runs. An instruction
+//! accesses memory before it changes anything, so a fault abandons the interpreter between two instructions:
+//! `cpu.rip` is set before each. Nothing here may own a resource or hold a lock.
+
+mod actions;
+mod integer;
+mod operands;
+mod vector;
+mod visits;
+
+pub use visits::Visits;
+
+use crate::facts;
+use crate::region::{CodeReader, fetch};
+use crate::repeat;
+use crate::state::{CpuState, ExitCode};
+use actions::Action;
+use iced_x86::{Instruction, OpKind, Register};
+
+/// How control goes on behind an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// With the next one.
+    Next,
+    /// With the same one again.
+    Again,
+    /// At an address: a jump, a call, a return.
+    Jump(u64),
+    Call(u64),
+    Return(u64),
+    /// With a system call; its address is behind the instruction.
+    Syscall,
+}
+
+/// Why the interpreter has stopped. `cpu.rip` says where the guest goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The code there is the translator's: an instruction that is not interpreted, or code that has been executed often.
+    Translate,
+    /// Something waits for the thread.
+    Interrupted,
+    /// A call is to be made whose callee's flags are read behind it; none of it has been executed.
+    FlagsBehindCall,
+    /// No executable memory.
+    NoCode,
+    /// A system call.
+    Syscall,
+    /// A memory access has faulted.
+    MemoryFault,
+}
+
+/// What a run of the interpreter needs; it lives outside of the frame that a fault abandons.
+pub struct Session<'a> {
+    /// Where code is read.
+    pub code: CodeReader<'a>,
+    /// How often code has been executed.
+    pub visits: &'a Visits,
+    /// Whether accesses are ordered for other threads.
+    pub ordered: bool,
+    /// Whether flags are exact at returns; else calls are looked at, see [`facts::reads_flags_behind`].
+    pub flags_live_at_return: bool,
+    /// Out.
+    pub stop: Stop,
+}
+
+/// Interprets from `cpu.rip` on. The trampoline `EnterInterpreter` calls this, see there.
+///
+/// # Safety
+/// Both pointers are valid and exclusive.
+pub unsafe extern "C" fn enter(cpu: *mut CpuState, session: *mut Session) {
+    // SAFETY: the caller's.
+    let (cpu, session) = unsafe { (&mut *cpu, &mut *session) };
+    session.stop = Stop::MemoryFault;
+    cpu.interpreting = 1;
+    let stop = run(cpu, session);
+    cpu.interpreting = 0;
+    cpu.exit = ExitCode::Interrupt as u64;
+    session.stop = stop;
+}
+
+fn run(cpu: &mut CpuState, session: &Session) -> Stop {
+    let mut interpreter = Interpreter { cpu, ordered: session.ordered };
+    loop {
+        let rip = interpreter.cpu.rip;
+        let mut ins = Instruction::default();
+        if !fetch(&session.code, rip, &mut ins) {
+            return Stop::NoCode;
+        }
+        let Some(flow) = interpreter.execute(&ins) else {
+            return Stop::Translate;
+        };
+        let target = match flow {
+            Flow::Next => {
+                interpreter.cpu.rip = ins.next_ip();
+                continue;
+            }
+            Flow::Again => rip,
+            Flow::Syscall => {
+                interpreter.cpu.rip = ins.next_ip();
+                return Stop::Syscall;
+            }
+            Flow::Jump(target) | Flow::Return(target) => target,
+            Flow::Call(target) => {
+                if !session.flags_live_at_return
+                    && facts::reads_flags_behind(&session.code, ins.next_ip())
+                {
+                    // Its return address is pushed again.
+                    interpreter.cpu.gpr[crate::state::reg::RSP] += 8;
+                    return Stop::FlagsBehindCall;
+                }
+                target
+            }
+        };
+        interpreter.cpu.rip = target;
+        // SAFETY: a plain field that signal handlers write.
+        if unsafe { std::ptr::read_volatile(&interpreter.cpu.interrupt) } != 0 {
+            return Stop::Interrupted;
+        }
+        if !session.visits.is_cold(target) {
+            return Stop::Translate;
+        }
+    }
+}
+
+/// Executes single instructions.
+struct Interpreter<'a> {
+    cpu: &'a mut CpuState,
+    ordered: bool,
+}
+
+impl Interpreter<'_> {
+    /// Executes the instruction at `cpu.rip`. None if it is the translator's; then nothing has changed.
+    #[inline]
+    fn execute(&mut self, ins: &Instruction) -> Option<Flow> {
+        if ins.has_lock_prefix() {
+            return None;
+        }
+        match actions::action(ins.mnemonic()) {
+            Action::Translate => None,
+            Action::Nop => Some(Flow::Next),
+            Action::Move => self.mov(ins),
+            Action::Lea => self.lea(ins),
+            Action::Extend { signed } => self.extend(ins, signed),
+            Action::Widen(size) => self.widen(size),
+            Action::SignToRdx(size) => self.sign_to_rdx(size),
+            Action::Arithmetic(operation) => self.arithmetic(ins, operation),
+            Action::Increment => self.step_by(ins, 1),
+            Action::Decrement => self.step_by(ins, -1),
+            Action::Negate => self.negate(ins),
+            Action::Not => self.not(ins),
+            Action::Exchange => self.exchange(ins),
+            Action::Shift(shift) => self.shift(ins, shift),
+            Action::Imul => self.imul(ins),
+            Action::Mul => self.multiply(ins, false),
+            Action::Div { signed } => self.divide(ins, signed),
+            Action::BitTest => self.bit_test(ins),
+            Action::Push => self.push(ins),
+            Action::Pop => self.pop(ins),
+            Action::Leave => self.leave(ins),
+            Action::Call => self.call(ins),
+            Action::Return => self.ret(ins),
+            Action::Jump => self.target(ins).map(Flow::Jump),
+            Action::JumpIf(condition) => Some(match self.holds(condition) {
+                true => Flow::Jump(ins.near_branch_target()),
+                false => Flow::Next,
+            }),
+            Action::SetIf(condition) => self.set_if(ins, condition),
+            Action::MoveIf(condition) => self.move_if(ins, condition),
+            Action::Syscall => Some(Flow::Syscall),
+            Action::RepeatMove(size) => self.repeat(ins, size, true),
+            Action::RepeatStore(size) => self.repeat(ins, size, false),
+            Action::VectorMove { aligned } => self.vector_move(ins, aligned),
+            Action::VectorMoveLow(size) => self.vector_move_low(ins, size),
+            Action::VectorMoveHigh => self.vector_move_high(ins),
+            Action::Vector(operation) => self.vector_operation(ins, operation),
+        }
+    }
+
+    /// REP MOVS and REP STOS in their usual form, in portions.
+    fn repeat(&mut self, ins: &Instruction, size: u8, moves: bool) -> Option<Flow> {
+        let usual = ins.has_rep_prefix()
+            && ins.op0_kind() == OpKind::MemoryESRDI
+            && (!moves || ins.op1_kind() == OpKind::MemorySegRSI)
+            && ins.segment_prefix() == Register::None
+            && self.cpu.df == 0;
+        if !usual {
+            return None;
+        }
+        let portion = if moves { repeat::movs } else { repeat::stos };
+        portion(self.cpu, u64::from(size), 0, 0);
+        Some(if self.cpu.gpr[crate::state::reg::RCX] == 0 { Flow::Next } else { Flow::Again })
+    }
+}

@@ -1,0 +1,70 @@
+//! How often code has been executed.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Places; different addresses share them. Those of neighbours are neighbours, so that few pages are used.
+const PLACES: usize = 1 << 18;
+
+/// Counts how often control has come to an address, for code that is not translated.
+pub struct Visits {
+    counts: Box<[AtomicU8]>,
+    limit: u8,
+}
+
+impl Visits {
+    /// Code is interpreted `limit` times, always if that is 255, before it is translated.
+    pub fn new(limit: u8) -> Self {
+        // SAFETY: zeros are valid; so allocated, pages are there once they are used.
+        let counts = unsafe { Box::new_zeroed_slice(PLACES).assume_init() };
+        Visits { counts, limit }
+    }
+
+    /// Whether to interpret the code at `addr` once more. Counts that.
+    #[inline]
+    pub fn is_cold(&self, addr: u64) -> bool {
+        let count = self.place(addr);
+        let visits = count.load(Ordering::Relaxed);
+        if visits >= self.limit && self.limit != u8::MAX {
+            return false;
+        }
+        count.store(visits.saturating_add(1), Ordering::Relaxed);
+        true
+    }
+
+    /// Whether the code at `addr` is to be interpreted when control comes there.
+    #[inline]
+    pub fn would_be_cold(&self, addr: u64) -> bool {
+        self.limit == u8::MAX || self.place(addr).load(Ordering::Relaxed) < self.limit
+    }
+
+    /// There is a translation at `addr`.
+    #[inline]
+    pub fn translated(&self, addr: u64) {
+        self.place(addr).store(self.limit, Ordering::Relaxed);
+    }
+
+    fn place(&self, addr: u64) -> &AtomicU8 {
+        &self.counts[(addr ^ addr >> 18) as usize % PLACES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_cold_so_many_times() {
+        let visits = Visits::new(2);
+        assert_eq!([(); 4].map(|()| visits.is_cold(0x1000)), [true, true, false, false]);
+        assert!(visits.would_be_cold(0x1001) && !visits.would_be_cold(0x1000));
+        visits.translated(0x1001);
+        assert!(!visits.is_cold(0x1001));
+    }
+
+    #[test]
+    fn never_and_always() {
+        assert!(!Visits::new(0).is_cold(0x1000));
+        let always = Visits::new(u8::MAX);
+        assert!((0..1000).all(|_| always.is_cold(0x1000)));
+    }
+}
