@@ -4,6 +4,7 @@ use crate::host_features;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use translator::engine::INTERPRET;
 
 /// Options before those of the command line, for programs that binfmt_misc starts.
 pub const OPTIONS_VARIABLE: &str = "DEMOTIC_OPTIONS";
@@ -179,6 +180,9 @@ pub struct SharedOptions {
     /// Room for translations in bytes; when it is full they are all thrown away
     #[arg(long, value_name = "BYTES", hide = true)]
     pub cache_size: Option<usize>,
+    /// How often code is interpreted before it is translated; 255 is always.
+    #[arg(long, value_name = "TIMES", hide = true, default_value_t = INTERPRET)]
+    pub interpret: u8,
     /// Print each piece of code and its translation to standard error
     #[arg(long, help_heading = "Diagnosis")]
     pub dump_asm: bool,
@@ -277,6 +281,9 @@ impl SharedOptions {
         }
         if let Some(file) = &self.trace_exec {
             option("--trace-exec", absolute(file));
+        }
+        if self.interpret != INTERPRET {
+            option("--interpret", self.interpret.to_string().into());
         }
         if let Some(size) = self.cache_size {
             option("--cache-size", size.to_string().into());

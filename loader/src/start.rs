@@ -265,7 +265,7 @@ fn config(shared: &SharedOptions) -> Config {
         host,
         cache_size: shared.cache_size.unwrap_or(CACHE_SIZE),
         dump_asm: shared.dump_asm,
-        interpret: translator::engine::INTERPRET,
+        interpret: shared.interpret,
     }
 }
 

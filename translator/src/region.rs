@@ -162,7 +162,7 @@ impl<'a> CodeReader<'a> {
 
     /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     #[inline]
-    fn available(&self, addr: u64) -> usize {
+    pub fn available(&self, addr: u64) -> usize {
         let (start, end) = self.windows.get()[0];
         if addr >= start && end.saturating_sub(addr) >= ENOUGH {
             decode::WINDOW

@@ -140,8 +140,7 @@ impl Part {
                 let full = isa(&[], options.quick.then_some("--depth=2"));
                 let least = if options.quick { "--depth=1" } else { "--depth=5" };
                 let baseline = isa(&["--baseline"], Some(least));
-                let interpreted =
-                    isa(&["--interpret"], options.quick.then_some("--depth=2"));
+                let interpreted = isa(&["--interpret"], options.quick.then_some("--depth=2"));
                 vec![
                     check("instructions, translated beside a real processor's answers", full),
                     check("the same for ARMv8.0, a sample", baseline),

@@ -32,7 +32,9 @@ pub enum Host {
 pub fn local(host: Host) -> Result<Box<dyn Executor>> {
     #[cfg(target_arch = "x86_64")]
     return match host {
-        Host::Full | Host::Baseline | Host::Interpreted => Ok(Box::new(crate::native::Native::new()?)),
+        Host::Full | Host::Baseline | Host::Interpreted => {
+            Ok(Box::new(crate::native::Native::new()?))
+        }
     };
     #[cfg(target_arch = "aarch64")]
     return Ok(Box::new(crate::translated::Translated::new(host)?));

@@ -1,10 +1,10 @@
 //! Integer instructions, interpreted (Intel SDM vol. 2).
 
-use super::actions::{Arithmetic, Shift};
-use super::operands::{Operand, mask, place, sign_extend};
+use super::decode::Decoded;
+use super::opcodes::{Arithmetic, Shift};
+use super::operands::{Operand, Place, mask, sign_extend};
 use super::{Flow, Interpreter};
 use crate::state::reg::{RAX, RBP, RDX, RSP};
-use iced_x86::{Instruction, OpKind};
 
 /// Bits of `nzcv`.
 mod bit {
@@ -15,54 +15,48 @@ mod bit {
 }
 
 impl Interpreter<'_> {
-    pub(super) fn mov(&mut self, ins: &Instruction) -> Option<Flow> {
-        let value = self.value(ins, 1)?;
-        let to = self.operand(ins, 0)?;
-        self.write(to, value);
+    pub(super) fn mov(&mut self, ins: &Decoded) -> Option<Flow> {
+        let value = self.read(ins.from);
+        self.write(ins.to, value);
         Some(Flow::Next)
     }
 
-    pub(super) fn lea(&mut self, ins: &Instruction) -> Option<Flow> {
-        let address = self.effective_address(ins)?;
-        self.set_register(place(ins.op0_register()), address);
+    pub(super) fn lea(&mut self, ins: &Decoded) -> Option<Flow> {
+        let Operand::Memory(address, _) = ins.from else { return None };
+        self.write(ins.to, address);
         Some(Flow::Next)
     }
 
-    pub(super) fn extend(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
-        let from = self.operand(ins, 1)?;
-        let value = self.read(from);
-        let value = if signed { sign_extend(value, from.size()) } else { value };
-        self.set_register(place(ins.op0_register()), value);
-        Some(Flow::Next)
-    }
-
-    pub(super) fn widen(&mut self, size: u8) -> Option<Flow> {
-        let value = sign_extend(self.cpu.gpr[RAX], size);
-        let rax = &mut self.cpu.gpr[RAX];
-        *rax = match size {
-            1 => *rax & !0xffff | value & 0xffff,
-            2 => value & 0xffff_ffff,
+    pub(super) fn extend(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+        let value = self.read(ins.from);
+        let value = match ins.from {
+            Operand::Register(Place { size, .. }) | Operand::Memory(_, size) if signed => {
+                sign_extend(value, size)
+            }
             _ => value,
         };
+        self.write(ins.to, value);
+        Some(Flow::Next)
+    }
+
+    /// The accumulator's lower half, sign-extended to `size`.
+    pub(super) fn widen(&mut self, size: u8) -> Option<Flow> {
+        let value = sign_extend(self.cpu.gpr[RAX], size / 2);
+        self.set_register(Place::low(RAX as u8, size), value);
         Some(Flow::Next)
     }
 
     pub(super) fn sign_to_rdx(&mut self, size: u8) -> Option<Flow> {
         let sign = (sign_extend(self.cpu.gpr[RAX], size) as i64 >> 63) as u64;
-        let rdx = &mut self.cpu.gpr[RDX];
-        *rdx = match size {
-            2 => *rdx & !0xffff | sign & 0xffff,
-            4 => sign & 0xffff_ffff,
-            _ => sign,
-        };
+        self.set_register(Place::low(RDX as u8, size), sign);
         Some(Flow::Next)
     }
 
-    pub(super) fn arithmetic(&mut self, ins: &Instruction, operation: Arithmetic) -> Option<Flow> {
+    pub(super) fn arithmetic(&mut self, ins: &Decoded, operation: Arithmetic) -> Option<Flow> {
         use Arithmetic::*;
-        let to = self.operand(ins, 0)?;
-        let size = to.size();
-        let b = self.value(ins, 1)? & mask(size);
+        let to = ins.to;
+        let size = integer_size(to)?;
+        let b = self.read(ins.from) & mask(size);
         let a = self.read(to);
         let carry = matches!(operation, Adc | Sbb) && self.cpu.nzcv & bit::C != 0;
         let (result, nzcv) = match operation {
@@ -91,48 +85,45 @@ impl Interpreter<'_> {
     }
 
     /// INC (`by` 1) and DEC (`by` -1): CF stays.
-    pub(super) fn step_by(&mut self, ins: &Instruction, by: i8) -> Option<Flow> {
-        let to = self.operand(ins, 0)?;
+    pub(super) fn step_by(&mut self, ins: &Decoded, by: i8) -> Option<Flow> {
+        let to = ins.to;
+        let size = integer_size(to)?;
         let a = self.read(to);
         let (result, nzcv) =
-            if by > 0 { add(a, 1, false, to.size()) } else { subtract(a, 1, false, to.size()) };
+            if by > 0 { add(a, 1, false, size) } else { subtract(a, 1, false, size) };
         self.write(to, result);
         self.set_flags(nzcv & !bit::C | self.cpu.nzcv & bit::C, result, a ^ 1);
         Some(Flow::Next)
     }
 
-    pub(super) fn negate(&mut self, ins: &Instruction) -> Option<Flow> {
-        let to = self.operand(ins, 0)?;
+    pub(super) fn negate(&mut self, ins: &Decoded) -> Option<Flow> {
+        let to = ins.to;
         let a = self.read(to);
-        let (result, nzcv) = subtract(0, a, false, to.size());
+        let (result, nzcv) = subtract(0, a, false, integer_size(to)?);
         self.write(to, result);
         self.set_flags(nzcv, result, a);
         Some(Flow::Next)
     }
 
-    pub(super) fn not(&mut self, ins: &Instruction) -> Option<Flow> {
-        let to = self.operand(ins, 0)?;
-        let a = self.read(to);
-        self.write(to, !a);
+    pub(super) fn not(&mut self, ins: &Decoded) -> Option<Flow> {
+        let a = self.read(ins.to);
+        self.write(ins.to, !a);
         Some(Flow::Next)
     }
 
     /// XCHG of registers; with memory it is atomic and the translator's.
-    pub(super) fn exchange(&mut self, ins: &Instruction) -> Option<Flow> {
-        if ins.op0_kind() != OpKind::Register || ins.op1_kind() != OpKind::Register {
-            return None;
-        }
-        let (x, y) = (place(ins.op0_register()), place(ins.op1_register()));
+    pub(super) fn exchange(&mut self, ins: &Decoded) -> Option<Flow> {
+        let (Operand::Register(x), Operand::Register(y)) = (ins.to, ins.from) else { return None };
         let (a, b) = (self.register(x), self.register(y));
         self.set_register(x, b);
         self.set_register(y, a);
         Some(Flow::Next)
     }
 
-    pub(super) fn shift(&mut self, ins: &Instruction, shift: Shift) -> Option<Flow> {
-        let to = self.operand(ins, 0)?;
-        let size = to.size();
-        let count = self.value(ins, 1)? as u32 & if size == 8 { 63 } else { 31 };
+    pub(super) fn shift(&mut self, ins: &Decoded, shift: Shift) -> Option<Flow> {
+        let to = ins.to;
+        let size = integer_size(to)?;
+        let count = self.read(ins.from) as u32 & if size == 8 { 63 } else { 31 };
         let a = self.read(to);
         if count == 0 {
             // A 32-bit register is written nevertheless, and memory may fault.
@@ -140,14 +131,13 @@ impl Interpreter<'_> {
             return Some(Flow::Next);
         }
         match shift {
-            Shift::Rol | Shift::Ror => self.rotate(to, a, count, shift == Shift::Rol),
-            _ => self.shift_by(to, a, count, shift),
+            Shift::Rol | Shift::Ror => self.rotate(to, size, a, count, shift == Shift::Rol),
+            _ => self.shift_by(to, size, a, count, shift),
         }
         Some(Flow::Next)
     }
 
-    fn shift_by(&mut self, to: Operand, a: u64, count: u32, shift: Shift) {
-        let size = to.size();
+    fn shift_by(&mut self, to: Operand, size: u8, a: u64, count: u32, shift: Shift) {
         let bits = 8 * u32::from(size);
         // One bit more than the operand has: the last one shifted out is CF.
         let wide = match shift {
@@ -173,8 +163,7 @@ impl Interpreter<'_> {
     }
 
     /// Only CF and OF change.
-    fn rotate(&mut self, to: Operand, a: u64, count: u32, left: bool) {
-        let size = to.size();
+    fn rotate(&mut self, to: Operand, size: u8, a: u64, count: u32, left: bool) {
         let bits = 8 * u32::from(size);
         let by = if left { count % bits } else { (bits - count % bits) % bits };
         let doubled = u128::from(a) << bits | u128::from(a);
@@ -189,30 +178,24 @@ impl Interpreter<'_> {
         self.cpu.nzcv = self.cpu.nzcv & !(bit::C | bit::V) | carry << 29 | overflow << 28;
     }
 
-    /// IMUL: with one operand the product goes to rdx:rax, else its low half to the first.
-    pub(super) fn imul(&mut self, ins: &Instruction) -> Option<Flow> {
-        if ins.op_count() == 1 {
-            return self.multiply(ins, true);
-        }
-        let to = place(ins.op0_register());
-        let (a, b) = match ins.op_count() {
-            2 => (self.register(to), self.value(ins, 1)?),
-            _ => (self.value(ins, 1)?, self.value(ins, 2)?),
-        };
+    /// IMUL with two operands or three: the low half of the product goes to the first.
+    pub(super) fn imul(&mut self, ins: &Decoded, three: bool) -> Option<Flow> {
+        let size = integer_size(ins.to)?;
+        let first = if three { ins.third } else { self.read(ins.to) };
+        let (a, b) = (first, self.read(ins.from));
         let product =
-            i128::from(sign_extend(a, to.size) as i64) * i128::from(sign_extend(b, to.size) as i64);
-        let result = product as u64 & mask(to.size);
-        self.set_register(to, result);
-        let lost = i128::from(sign_extend(result, to.size) as i64) != product;
-        self.set_flags(overflowed(lost, result, to.size), result, result);
+            i128::from(sign_extend(a, size) as i64) * i128::from(sign_extend(b, size) as i64);
+        let result = product as u64 & mask(size);
+        self.write(ins.to, result);
+        let lost = i128::from(sign_extend(result, size) as i64) != product;
+        self.set_flags(overflowed(lost, result, size), result, result);
         Some(Flow::Next)
     }
 
     /// MUL and IMUL with one operand: the accumulator's product goes to it and rdx, or ax.
-    pub(super) fn multiply(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
-        let from = self.operand(ins, 0)?;
-        let size = from.size();
-        let (a, b) = (self.cpu.gpr[RAX] & mask(size), self.read(from));
+    pub(super) fn multiply(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+        let size = integer_size(ins.to)?;
+        let (a, b) = (self.cpu.gpr[RAX] & mask(size), self.read(ins.to));
         let bits = 8 * u32::from(size);
         let (product, lost) = if signed {
             let wide =
@@ -242,11 +225,10 @@ impl Interpreter<'_> {
     }
 
     /// DIV and IDIV. A division that raises #DE is the translator's.
-    pub(super) fn divide(&mut self, ins: &Instruction, signed: bool) -> Option<Flow> {
-        let from = self.operand(ins, 0)?;
-        let size = from.size();
+    pub(super) fn divide(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+        let size = integer_size(ins.to)?;
         let bits = 8 * u32::from(size);
-        let divisor = self.read(from);
+        let divisor = self.read(ins.to);
         let high = if size == 1 { self.cpu.gpr[RAX] >> 8 } else { self.cpu.gpr[RDX] } & mask(size);
         let dividend = u128::from(high) << bits | u128::from(self.cpu.gpr[RAX] & mask(size));
         let (quotient, remainder) = if signed {
@@ -270,28 +252,18 @@ impl Interpreter<'_> {
     }
 
     /// BT of a register, or of memory with an immediate: the other forms reach beyond their operand.
-    pub(super) fn bit_test(&mut self, ins: &Instruction) -> Option<Flow> {
-        let of = self.operand(ins, 0)?;
-        if matches!(of, Operand::Memory(..)) && ins.op1_kind() == OpKind::Register {
+    pub(super) fn bit_test(&mut self, ins: &Decoded) -> Option<Flow> {
+        if matches!((ins.to, ins.from), (Operand::Memory(..), Operand::Register(_))) {
             return None;
         }
-        let bit = self.value(ins, 1)? as u32 % (8 * u32::from(of.size()));
-        let carry = self.read(of) >> bit & 1;
+        let bit = self.read(ins.from) as u32 % (8 * u32::from(integer_size(ins.to)?));
+        let carry = self.read(ins.to) >> bit & 1;
         self.cpu.nzcv = self.cpu.nzcv & !bit::C | carry << 29;
         Some(Flow::Next)
     }
 
-    pub(super) fn push(&mut self, ins: &Instruction) -> Option<Flow> {
-        let kind = ins.op0_kind();
-        let wide = match kind {
-            OpKind::Register | OpKind::Memory => self.operand(ins, 0)?.size() == 8,
-            OpKind::Immediate8to64 | OpKind::Immediate32to64 => true,
-            _ => false,
-        };
-        if !wide {
-            return None;
-        }
-        let value = self.value(ins, 0)?;
+    pub(super) fn push(&mut self, ins: &Decoded) -> Option<Flow> {
+        let value = self.read(ins.to);
         self.push_value(value);
         Some(Flow::Next)
     }
@@ -303,13 +275,9 @@ impl Interpreter<'_> {
     }
 
     /// POP into a register: rsp itself takes the value.
-    pub(super) fn pop(&mut self, ins: &Instruction) -> Option<Flow> {
-        let to = place(ins.op0_register());
-        if ins.op0_kind() != OpKind::Register || to.size != 8 {
-            return None;
-        }
+    pub(super) fn pop(&mut self, ins: &Decoded) -> Option<Flow> {
         let value = self.pop_value(8);
-        self.set_register(to, value);
+        self.write(ins.to, value);
         Some(Flow::Next)
     }
 
@@ -320,10 +288,7 @@ impl Interpreter<'_> {
         value
     }
 
-    pub(super) fn leave(&mut self, ins: &Instruction) -> Option<Flow> {
-        if ins.code() != iced_x86::Code::Leaveq {
-            return None;
-        }
+    pub(super) fn leave(&mut self) -> Option<Flow> {
         let at = self.cpu.gpr[RBP];
         let value = self.load(at, 8);
         self.cpu.gpr[RSP] = at.wrapping_add(8);
@@ -331,44 +296,27 @@ impl Interpreter<'_> {
         Some(Flow::Next)
     }
 
-    pub(super) fn call(&mut self, ins: &Instruction) -> Option<Flow> {
-        let target = self.target(ins)?;
-        self.push_value(ins.next_ip());
+    pub(super) fn call(&mut self, ins: &Decoded) -> Option<Flow> {
+        let target = self.read(ins.to);
+        self.push_value(ins.next);
         Some(Flow::Call(target))
     }
 
-    pub(super) fn ret(&mut self, ins: &Instruction) -> Option<Flow> {
-        use iced_x86::Code;
-        let extra = match ins.code() {
-            Code::Retnq => 0,
-            Code::Retnq_imm16 => u64::from(ins.immediate16()),
-            _ => return None,
-        };
-        Some(Flow::Return(self.pop_value(8 + extra)))
+    pub(super) fn ret(&mut self, ins: &Decoded) -> Option<Flow> {
+        Some(Flow::Return(self.pop_value(8 + ins.third)))
     }
 
-    /// Where a near JMP or CALL goes.
-    pub(super) fn target(&mut self, ins: &Instruction) -> Option<u64> {
-        if ins.op0_kind() == OpKind::NearBranch64 {
-            return Some(ins.near_branch_target());
-        }
-        let from = self.operand(ins, 0)?;
-        (from.size() == 8).then(|| self.read(from))
-    }
-
-    pub(super) fn set_if(&mut self, ins: &Instruction, condition: u8) -> Option<Flow> {
-        let to = self.operand(ins, 0)?;
+    pub(super) fn set_if(&mut self, ins: &Decoded, condition: u8) -> Option<Flow> {
         let holds = self.holds(condition);
-        self.write(to, u64::from(holds));
+        self.write(ins.to, u64::from(holds));
         Some(Flow::Next)
     }
 
     /// CMOVcc: the load is made in any case, and a 32-bit register's upper half cleared.
-    pub(super) fn move_if(&mut self, ins: &Instruction, condition: u8) -> Option<Flow> {
-        let value = self.value(ins, 1)?;
-        let to = place(ins.op0_register());
-        let value = if self.holds(condition) { value } else { self.register(to) };
-        self.set_register(to, value);
+    pub(super) fn move_if(&mut self, ins: &Decoded, condition: u8) -> Option<Flow> {
+        let value = self.read(ins.from);
+        let value = if self.holds(condition) { value } else { self.read(ins.to) };
+        self.write(ins.to, value);
         Some(Flow::Next)
     }
 
@@ -389,6 +337,15 @@ impl Interpreter<'_> {
             _ => less || has(bit::Z),
         };
         positive != (condition & 1 != 0)
+    }
+}
+
+/// Size in bytes of an integer operand.
+#[inline]
+fn integer_size(operand: Operand) -> Option<u8> {
+    match operand {
+        Operand::Register(Place { size, .. }) | Operand::Memory(_, size) => Some(size),
+        Operand::Vector(_) | Operand::Immediate(_) => None,
     }
 }
 

@@ -8,8 +8,9 @@
 //! accesses memory before it changes anything, so a fault abandons the interpreter between two instructions:
 //! `cpu.rip` is set before each. Nothing here may own a resource or hold a lock.
 
-mod actions;
+mod decode;
 mod integer;
+mod opcodes;
 mod operands;
 mod vector;
 mod visits;
@@ -17,11 +18,13 @@ mod visits;
 pub use visits::Visits;
 
 use crate::facts;
-use crate::region::{CodeReader, fetch};
+use crate::helpers::HelperFn;
+use crate::region::CodeReader;
 use crate::repeat;
+use crate::state::reg::{RCX, RSP};
 use crate::state::{CpuState, ExitCode};
-use actions::Action;
-use iced_x86::{Instruction, OpKind, Register};
+use decode::Decoded;
+use opcodes::Action;
 
 /// How control goes on behind an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,30 +91,29 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
     let mut interpreter = Interpreter { cpu, ordered: session.ordered };
     loop {
         let rip = interpreter.cpu.rip;
-        let mut ins = Instruction::default();
-        if !fetch(&session.code, rip, &mut ins) {
-            return Stop::NoCode;
+        let available = session.code.available(rip);
+        if available < decode::WINDOW {
+            return if available == 0 { Stop::NoCode } else { Stop::Translate };
         }
-        let Some(flow) = interpreter.execute(&ins) else {
-            return Stop::Translate;
-        };
+        let Some(ins) = decode::decode(interpreter.cpu, rip) else { return Stop::Translate };
+        let Some(flow) = interpreter.execute(&ins) else { return Stop::Translate };
         let target = match flow {
             Flow::Next => {
-                interpreter.cpu.rip = ins.next_ip();
+                interpreter.cpu.rip = ins.next;
                 continue;
             }
             Flow::Again => rip,
             Flow::Syscall => {
-                interpreter.cpu.rip = ins.next_ip();
+                interpreter.cpu.rip = ins.next;
                 return Stop::Syscall;
             }
             Flow::Jump(target) | Flow::Return(target) => target,
             Flow::Call(target) => {
                 if !session.flags_live_at_return
-                    && facts::reads_flags_behind(&session.code, ins.next_ip())
+                    && facts::reads_flags_behind(&session.code, ins.next)
                 {
                     // Its return address is pushed again.
-                    interpreter.cpu.gpr[crate::state::reg::RSP] += 8;
+                    interpreter.cpu.gpr[RSP] += 8;
                     return Stop::FlagsBehindCall;
                 }
                 target
@@ -137,18 +139,15 @@ struct Interpreter<'a> {
 impl Interpreter<'_> {
     /// Executes the instruction at `cpu.rip`. None if it is the translator's; then nothing has changed.
     #[inline]
-    fn execute(&mut self, ins: &Instruction) -> Option<Flow> {
-        if ins.has_lock_prefix() {
-            return None;
-        }
-        match actions::action(ins.mnemonic()) {
-            Action::Translate => None,
+    fn execute(&mut self, ins: &Decoded) -> Option<Flow> {
+        match ins.action {
+            Action::Translate | Action::Group(_) => None,
             Action::Nop => Some(Flow::Next),
             Action::Move => self.mov(ins),
             Action::Lea => self.lea(ins),
             Action::Extend { signed } => self.extend(ins, signed),
-            Action::Widen(size) => self.widen(size),
-            Action::SignToRdx(size) => self.sign_to_rdx(size),
+            Action::Widen => self.widen(ins.size),
+            Action::SignToRdx => self.sign_to_rdx(ins.size),
             Action::Arithmetic(operation) => self.arithmetic(ins, operation),
             Action::Increment => self.step_by(ins, 1),
             Action::Decrement => self.step_by(ins, -1),
@@ -156,44 +155,43 @@ impl Interpreter<'_> {
             Action::Not => self.not(ins),
             Action::Exchange => self.exchange(ins),
             Action::Shift(shift) => self.shift(ins, shift),
-            Action::Imul => self.imul(ins),
-            Action::Mul => self.multiply(ins, false),
-            Action::Div { signed } => self.divide(ins, signed),
+            Action::Imul => self.imul(ins, false),
+            Action::Imul3 => self.imul(ins, true),
+            Action::Multiply { signed } => self.multiply(ins, signed),
+            Action::Divide { signed } => self.divide(ins, signed),
             Action::BitTest => self.bit_test(ins),
             Action::Push => self.push(ins),
             Action::Pop => self.pop(ins),
-            Action::Leave => self.leave(ins),
+            Action::Leave => self.leave(),
             Action::Call => self.call(ins),
             Action::Return => self.ret(ins),
-            Action::Jump => self.target(ins).map(Flow::Jump),
+            Action::Jump => Some(Flow::Jump(self.read(ins.to))),
             Action::JumpIf(condition) => Some(match self.holds(condition) {
-                true => Flow::Jump(ins.near_branch_target()),
+                true => Flow::Jump(self.read(ins.to)),
                 false => Flow::Next,
             }),
             Action::SetIf(condition) => self.set_if(ins, condition),
             Action::MoveIf(condition) => self.move_if(ins, condition),
             Action::Syscall => Some(Flow::Syscall),
-            Action::RepeatMove(size) => self.repeat(ins, size, true),
-            Action::RepeatStore(size) => self.repeat(ins, size, false),
+            Action::RepeatMove => self.repeat(ins.size, repeat::movs),
+            Action::RepeatStore => self.repeat(ins.size, repeat::stos),
             Action::VectorMove { aligned } => self.vector_move(ins, aligned),
-            Action::VectorMoveLow(size) => self.vector_move_low(ins, size),
-            Action::VectorMoveHigh => self.vector_move_high(ins),
+            Action::VectorMoveLow => self.vector_move_low(ins),
+            Action::VectorLoadHigh => self.vector_load_high(ins),
+            Action::VectorStoreHigh => self.vector_store_high(ins),
             Action::Vector(operation) => self.vector_operation(ins, operation),
+            Action::ShuffleDwords => self.shuffle_dwords(ins),
+            Action::ShiftBytes { left } => self.shift_bytes(ins, left),
+            Action::MoveMask => self.move_mask(ins),
         }
     }
 
-    /// REP MOVS and REP STOS in their usual form, in portions.
-    fn repeat(&mut self, ins: &Instruction, size: u8, moves: bool) -> Option<Flow> {
-        let usual = ins.has_rep_prefix()
-            && ins.op0_kind() == OpKind::MemoryESRDI
-            && (!moves || ins.op1_kind() == OpKind::MemorySegRSI)
-            && ins.segment_prefix() == Register::None
-            && self.cpu.df == 0;
-        if !usual {
+    /// REP MOVS and REP STOS, in portions.
+    fn repeat(&mut self, size: u8, portion: HelperFn) -> Option<Flow> {
+        if self.cpu.df != 0 {
             return None;
         }
-        let portion = if moves { repeat::movs } else { repeat::stos };
         portion(self.cpu, u64::from(size), 0, 0);
-        Some(if self.cpu.gpr[crate::state::reg::RCX] == 0 { Flow::Next } else { Flow::Again })
+        Some(if self.cpu.gpr[RCX] == 0 { Flow::Next } else { Flow::Again })
     }
 }

@@ -2,55 +2,30 @@
 
 use super::Interpreter;
 use crate::state::CpuState;
-use iced_x86::{Instruction, OpKind, Register};
 
-/// Where a register is in the state.
+/// Where an integer register is in the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Index in `gpr` or `xmm`.
+    /// Index in `gpr`.
     pub number: u8,
-    /// In bytes: 1, 2, 4 or 8, and 16 for a vector register. 0 for other registers.
+    /// In bytes: 1, 2, 4 or 8.
     pub size: u8,
     /// Bit at which the register begins: 8 for AH to BH.
     shift: u8,
 }
 
-/// Where each register is.
-static PLACES: [Place; 256] = {
-    const NONE: Place = Place { number: 0, size: 0, shift: 0 };
-    let mut table = [NONE; 256];
-    // AL to BL, AH to BH, then SPL to DIL, then R8L to R15L.
-    let mut i = 0;
-    while i < 20 {
-        let high = i >= 4 && i < 8;
-        let number = if i < 4 { i } else { i - 4 };
-        table[Register::AL as usize + i] =
-            Place { number: number as u8, size: 1, shift: if high { 8 } else { 0 } };
-        i += 1;
+impl Place {
+    /// A register's low bytes, or all of it.
+    #[inline(always)]
+    pub fn low(number: u8, size: u8) -> Self {
+        Place { number, size, shift: 0 }
     }
-    let firsts = [
-        (Register::AX as usize, 2),
-        (Register::EAX as usize, 4),
-        (Register::RAX as usize, 8),
-        (Register::XMM0 as usize, 16),
-    ];
-    let mut f = 0;
-    while f < firsts.len() {
-        let (first, size) = firsts[f];
-        let mut i = 0;
-        while i < 16 {
-            table[first + i] = Place { number: i as u8, size, shift: 0 };
-            i += 1;
-        }
-        f += 1;
-    }
-    table
-};
 
-/// The place of a register.
-#[inline]
-pub fn place(register: Register) -> Place {
-    PLACES[register as usize & 0xff]
+    /// AH, CH, DH or BH.
+    #[inline(always)]
+    pub fn high_byte(number: u8) -> Self {
+        Place { number, size: 1, shift: 8 }
+    }
 }
 
 /// The low `size` bytes.
@@ -66,24 +41,17 @@ pub fn sign_extend(value: u64, size: u8) -> u64 {
     ((value << unused) as i64 >> unused) as u64
 }
 
-/// An integer operand that can be read and written.
+/// An operand.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
-    /// A register.
+    /// An integer register.
     Register(Place),
+    /// A vector register, by its index in `xmm`.
+    Vector(u8),
     /// Memory: address, size in bytes.
     Memory(u64, u8),
-}
-
-impl Operand {
-    /// In bytes: 1, 2, 4 or 8.
-    #[inline]
-    pub fn size(self) -> u8 {
-        match self {
-            Operand::Register(place) => place.size,
-            Operand::Memory(_, size) => size,
-        }
-    }
+    /// A value, or the target of a branch.
+    Immediate(u64),
 }
 
 impl Interpreter<'_> {
@@ -107,98 +75,25 @@ impl Interpreter<'_> {
         };
     }
 
-    /// The operand that is an integer register or memory of the size of one. None for others: they are left to the
-    /// translator.
-    #[inline]
-    pub fn operand(&self, ins: &Instruction, n: u32) -> Option<Operand> {
-        match ins.op_kind(n) {
-            OpKind::Register => {
-                let place = place(ins.op_register(n));
-                (place.size != 0 && place.size < 16).then_some(Operand::Register(place))
-            }
-            OpKind::Memory => {
-                let size = ins.memory_size().size();
-                if ![1, 2, 4, 8].contains(&size) {
-                    return None;
-                }
-                Some(Operand::Memory(self.address(ins)?, size as u8))
-            }
-            _ => None,
-        }
-    }
-
-    /// The operand's value, zero-extended.
+    /// The value of an integer operand: zero-extended, or an immediate as it is.
     #[inline]
     pub fn read(&mut self, operand: Operand) -> u64 {
         match operand {
             Operand::Register(place) => self.register(place),
             Operand::Memory(address, size) => self.load(address, size),
+            Operand::Vector(number) => self.cpu.xmm[usize::from(number & 15)] as u64,
+            Operand::Immediate(value) => value,
         }
     }
 
-    /// Writes the operand. When it is memory nothing may have changed before.
+    /// Writes an integer operand. When it is memory nothing may have changed before.
     #[inline]
     pub fn write(&mut self, operand: Operand, value: u64) {
         match operand {
             Operand::Register(place) => self.set_register(place, value),
             Operand::Memory(address, size) => self.store(address, size, value),
+            Operand::Vector(_) | Operand::Immediate(_) => {}
         }
-    }
-
-    /// The value of an operand of any kind, immediates extended to 64 bits as the instruction has it.
-    #[inline]
-    pub fn value(&mut self, ins: &Instruction, n: u32) -> Option<u64> {
-        Some(match ins.op_kind(n) {
-            OpKind::Register | OpKind::Memory => {
-                let operand = self.operand(ins, n)?;
-                self.read(operand)
-            }
-            OpKind::Immediate8to16 | OpKind::Immediate8to32 | OpKind::Immediate8to64 => {
-                ins.immediate8() as i8 as u64
-            }
-            OpKind::Immediate8 => u64::from(ins.immediate8()),
-            OpKind::Immediate16 => u64::from(ins.immediate16()),
-            OpKind::Immediate32 => u64::from(ins.immediate32()),
-            OpKind::Immediate32to64 => ins.immediate32() as i32 as u64,
-            OpKind::Immediate64 => ins.immediate64(),
-            _ => return None,
-        })
-    }
-
-    /// The address of the memory operand. None if it is not computed with 64 bits.
-    #[inline]
-    pub fn address(&self, ins: &Instruction) -> Option<u64> {
-        let segment = match ins.segment_prefix() {
-            Register::FS => self.cpu.fs_base,
-            Register::GS => self.cpu.gs_base,
-            _ => 0,
-        };
-        Some(self.effective_address(ins)?.wrapping_add(segment))
-    }
-
-    /// The same without the segment's base.
-    #[inline]
-    pub fn effective_address(&self, ins: &Instruction) -> Option<u64> {
-        let mut address = ins.memory_displacement64();
-        match ins.memory_base() {
-            Register::None | Register::RIP => {} // the displacement is that of the decoder: absolute
-            base => {
-                let base = place(base);
-                if base.size != 8 {
-                    return None;
-                }
-                address = address.wrapping_add(self.register(base));
-            }
-        }
-        if ins.memory_index() != Register::None {
-            let index = place(ins.memory_index());
-            if index.size != 8 {
-                return None;
-            }
-            let scaled = self.register(index).wrapping_mul(u64::from(ins.memory_index_scale()));
-            address = address.wrapping_add(scaled);
-        }
-        Some(address)
     }
 
     /// Loads 1, 2, 4 or 8 bytes, zero-extended.
@@ -348,26 +243,4 @@ fn load_pair(cpu: &mut CpuState, address: u64) -> [u64; 2] {
 fn store_pair(cpu: &mut CpuState, address: u64, value: [u64; 2]) {
     store(cpu, address, 8, value[0]);
     store(cpu, address + 8, 8, value[1]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lower::operands::{host_of, is_high_byte};
-
-    #[test]
-    fn places_agree_with_the_registers() {
-        for register in Register::values() {
-            let place = place(register);
-            if register.is_gpr() {
-                assert_eq!(usize::from(place.size), register.size(), "{register:?}");
-                assert_eq!(u32::from(place.number), host_of(register).n(), "{register:?}");
-                assert_eq!(place.shift == 8, is_high_byte(register), "{register:?}");
-            } else if register.is_xmm() && register.number() < 16 {
-                assert_eq!((usize::from(place.number), place.size), (register.number(), 16));
-            } else {
-                assert_eq!(place.size, 0, "{register:?}");
-            }
-        }
-    }
 }

@@ -1,0 +1,534 @@
+//! Decoding for the interpreter: straight from the bytes to operands with their addresses, much shorter than what the
+//! translator needs. Whatever is unusual is left to the translator.
+
+use super::opcodes::{Action, Operands, TWO_BYTE, ignores_repeat};
+use super::opcodes::{Group, ONE_BYTE};
+use super::operands::{Operand, Place};
+use crate::state::CpuState;
+use crate::state::reg::{RAX, RCX};
+
+/// So many bytes are read at most.
+pub const WINDOW: usize = 24;
+/// No opcode that is interpreted begins later.
+const MAX_PREFIXES: usize = 5;
+
+/// An instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded {
+    /// What it does.
+    pub action: Action,
+    /// Its first operand, the one that is written.
+    pub to: Operand,
+    /// Its second operand.
+    pub from: Operand,
+    /// Its third operand, an immediate.
+    pub third: u64,
+    /// Size of an integer operation, in bytes.
+    pub size: u8,
+    /// Address of the next instruction.
+    pub next: u64,
+}
+
+/// The bytes of an instruction.
+struct Bytes {
+    at: *const u8,
+    start: *const u8,
+}
+
+impl Bytes {
+    #[inline(always)]
+    fn read<T>(&mut self) -> T {
+        // SAFETY: all that is read for an instruction are WINDOW bytes, which the caller of `decode` vouches for. The
+        // guest may change them meanwhile, which is its own race: any bytes decode to something.
+        unsafe {
+            let value = self.at.cast::<T>().read_unaligned();
+            self.at = self.at.add(size_of::<T>());
+            value
+        }
+    }
+
+    #[inline(always)]
+    fn byte(&mut self) -> u8 {
+        self.read()
+    }
+
+    #[inline(always)]
+    fn position(&self) -> usize {
+        self.at as usize - self.start as usize
+    }
+}
+
+/// The prefixes.
+#[derive(Clone, Copy, Default)]
+struct Prefixes {
+    rex: u8,
+    operand16: bool,
+    /// F3 or F2.
+    repeat: u8,
+    segment_base: u64,
+    has_segment: bool,
+}
+
+/// Bits of REX.
+const W: u8 = 8;
+const R: u8 = 4;
+const X: u8 = 2;
+const B: u8 = 1;
+
+impl Prefixes {
+    /// Size of an operand "v": 2, 4 or 8 bytes.
+    #[inline(always)]
+    fn size(&self) -> u8 {
+        if self.rex & W != 0 {
+            8
+        } else if self.operand16 {
+            2
+        } else {
+            4
+        }
+    }
+
+    /// Number in `table`s by mandatory prefix.
+    fn mandatory(&self) -> usize {
+        match self.repeat {
+            0xf3 => 2,
+            0xf2 => 3,
+            _ => usize::from(self.operand16),
+        }
+    }
+}
+
+/// Decodes the instruction at `rip`, of which [`WINDOW`] bytes can be read. None if it is the translator's.
+#[inline(always)]
+pub fn decode(cpu: &CpuState, rip: u64) -> Option<Decoded> {
+    let start = rip as *const u8;
+    let mut bytes = Bytes { at: start, start };
+    let mut prefixes = Prefixes::default();
+    let mut opcode = bytes.byte();
+    if opcode & 0xf0 == 0x40 {
+        prefixes.rex = opcode;
+        opcode = bytes.byte();
+    } else if matches!(opcode, 0x66 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65) {
+        opcode = read_prefixes(cpu, &mut bytes, &mut prefixes, opcode)?;
+    }
+    let (action, operands) = if opcode == 0x0f {
+        opcode = bytes.byte();
+        TWO_BYTE[prefixes.mandatory()][usize::from(opcode)]
+    } else {
+        let row = ONE_BYTE[usize::from(opcode)];
+        if prefixes.repeat != 0 && !takes_repeat(row.0, prefixes) {
+            return None;
+        }
+        row
+    };
+    if action == Action::Translate {
+        return None;
+    }
+    let decoded = Decoded::new(action);
+    let mut operation = Operation { cpu, bytes, prefixes, opcode, decoded, immediate_length: 0 };
+    operation.operands(operands)?;
+    let mut decoded = operation.decoded;
+    let length = operation.bytes.position();
+    if length > crate::decode::LONGEST {
+        return None;
+    }
+    decoded.next = rip.wrapping_add(length as u64);
+    if matches!(operands, Operands::Jb | Operands::Jz) {
+        // It was relative.
+        if let Operand::Immediate(by) = decoded.to {
+            decoded.to = Operand::Immediate(by.wrapping_add(decoded.next));
+        }
+    }
+    Some(decoded)
+}
+
+/// Whether F3 or F2 belongs to this one-byte opcode.
+fn takes_repeat(action: Action, prefixes: Prefixes) -> bool {
+    match action {
+        Action::RepeatMove | Action::RepeatStore => prefixes.repeat == 0xf3,
+        Action::Group(Group::IncDecBranch) => prefixes.repeat == 0xf2,
+        action => ignores_repeat(action),
+    }
+}
+
+/// Reads prefixes, of which `first` is the first. Gives the opcode behind them.
+#[inline(never)]
+fn read_prefixes(
+    cpu: &CpuState,
+    bytes: &mut Bytes,
+    prefixes: &mut Prefixes,
+    first: u8,
+) -> Option<u8> {
+    let mut byte = first;
+    loop {
+        match byte {
+            0x66 => prefixes.operand16 = true,
+            0xf2 | 0xf3 if prefixes.repeat == 0 => prefixes.repeat = byte,
+            // Of the others the base is 0 in 64-bit mode (Intel SDM vol. 1, 3.4.2.1).
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 if !prefixes.has_segment => {
+                prefixes.has_segment = true;
+                prefixes.segment_base = match byte {
+                    0x64 => cpu.fs_base,
+                    0x65 => cpu.gs_base,
+                    _ => 0,
+                };
+            }
+            _ => break,
+        }
+        if bytes.position() > MAX_PREFIXES {
+            return None;
+        }
+        byte = bytes.byte();
+    }
+    if byte & 0xf0 == 0x40 {
+        prefixes.rex = byte;
+        byte = bytes.byte();
+    }
+    Some(byte)
+}
+
+impl Decoded {
+    fn new(action: Action) -> Self {
+        let none = Operand::Immediate(0);
+        Decoded { action, to: none, from: none, third: 0, size: 0, next: 0 }
+    }
+}
+
+/// An opcode whose operands are still to be read.
+struct Operation<'a> {
+    cpu: &'a CpuState,
+    bytes: Bytes,
+    prefixes: Prefixes,
+    opcode: u8,
+    decoded: Decoded,
+    /// Of the immediate behind ModRM: an address may be relative to the next instruction.
+    immediate_length: u8,
+}
+
+impl Operation<'_> {
+    #[inline(always)]
+    fn operands(&mut self, operands: Operands) -> Option<()> {
+        use Operands as O;
+        let size = self.prefixes.size();
+        self.decoded.size = size;
+        match operands {
+            O::None => self.implicit()?,
+            O::EbGb => {
+                let reg = self.rm(1)?;
+                self.decoded.from = self.register(reg, 1);
+            }
+            O::EvGv => {
+                let reg = self.rm(size)?;
+                self.decoded.from = self.register(reg, size);
+            }
+            O::GbEb => self.reg_rm(1, 1)?,
+            O::GvEv => self.reg_rm(size, size)?,
+            O::GvEb => self.reg_rm(size, 1)?,
+            O::GvEw => self.reg_rm(size, 2)?,
+            O::GvEd => self.reg_rm(size, size.min(4))?,
+            O::GvM => {
+                // The address itself, without the segment's base.
+                self.prefixes.segment_base = 0;
+                self.reg_rm(size, size)?;
+                matches!(self.decoded.from, Operand::Memory(..)).then_some(())?;
+            }
+            O::GvEvIb => {
+                self.immediate_length = 1;
+                self.reg_rm(size, size)?;
+                self.decoded.third = self.bytes.read::<i8>() as u64;
+            }
+            O::GvEvIz => {
+                self.immediate_length = size.min(4);
+                self.reg_rm(size, size)?;
+                self.decoded.third = self.immediate(size);
+            }
+            O::AlIb => {
+                self.decoded.to = self.register(RAX as u8, 1);
+                self.decoded.from = Operand::Immediate(u64::from(self.bytes.byte()));
+            }
+            O::RaxIz => {
+                self.decoded.to = self.register(RAX as u8, size);
+                self.decoded.from = Operand::Immediate(self.immediate(size));
+            }
+            O::EbIb => {
+                self.immediate_length = 1;
+                self.group(1)?;
+                self.decoded.from = Operand::Immediate(u64::from(self.bytes.byte()));
+            }
+            O::EvIb => {
+                self.immediate_length = 1;
+                self.group(size)?;
+                self.decoded.from = Operand::Immediate(self.bytes.read::<i8>() as u64);
+            }
+            O::EvIz => {
+                self.immediate_length = size.min(4);
+                self.group(size)?;
+                self.decoded.from = Operand::Immediate(self.immediate(size));
+            }
+            O::Eb1 | O::Ev1 => {
+                self.group(if operands == O::Eb1 { 1 } else { size })?;
+                self.decoded.from = Operand::Immediate(1);
+            }
+            O::EbCl | O::EvCl => {
+                self.group(if operands == O::EbCl { 1 } else { size })?;
+                self.decoded.from = Operand::Register(Place::low(RCX as u8, 1));
+            }
+            O::Eb => self.unary(1)?,
+            O::Ev => self.unary(size)?,
+            O::ZbIb => {
+                let reg = self.in_opcode();
+                self.decoded.to = self.register(reg, 1);
+                self.decoded.from = Operand::Immediate(u64::from(self.bytes.byte()));
+            }
+            O::ZvIv => {
+                let reg = self.in_opcode();
+                self.decoded.to = self.register(reg, size);
+                let value = if size == 8 { self.bytes.read::<u64>() } else { self.immediate(size) };
+                self.decoded.from = Operand::Immediate(value);
+            }
+            _ => self.other_operands(operands)?,
+        }
+        Some(())
+    }
+
+    /// Operands of stack and control instructions and of vectors.
+    #[inline(always)]
+    fn other_operands(&mut self, operands: Operands) -> Option<()> {
+        use Operands as O;
+        match operands {
+            O::Zq => {
+                self.wide()?;
+                let reg = self.in_opcode();
+                self.decoded.to = self.register(reg, 8);
+            }
+            O::Ib => {
+                self.wide()?;
+                self.decoded.to = Operand::Immediate(self.bytes.read::<i8>() as u64);
+            }
+            O::Iz => {
+                self.wide()?;
+                self.decoded.to = Operand::Immediate(self.bytes.read::<i32>() as u64);
+            }
+            O::Iw => {
+                self.wide()?;
+                self.decoded.third = u64::from(self.bytes.read::<u16>());
+            }
+            O::Jb => {
+                self.wide()?;
+                self.decoded.to = Operand::Immediate(self.bytes.read::<i8>() as u64);
+            }
+            O::Jz => {
+                self.wide()?;
+                self.decoded.to = Operand::Immediate(self.bytes.read::<i32>() as u64);
+            }
+            _ => self.vector_operands(operands)?,
+        }
+        Some(())
+    }
+
+    #[inline(never)]
+    fn vector_operands(&mut self, operands: Operands) -> Option<()> {
+        use Operands as O;
+        let y = if self.prefixes.rex & W != 0 { 8 } else { 4 };
+        match operands {
+            O::VxWx | O::VxM | O::VxWxIb => {
+                self.immediate_length = u8::from(operands == O::VxWxIb);
+                let reg = self.rm(16)?;
+                self.decoded.from = self.decoded.to;
+                self.decoded.to = Operand::Vector(reg);
+                if operands == O::VxWxIb {
+                    self.decoded.third = u64::from(self.bytes.byte());
+                }
+            }
+            O::WxVx | O::MVx => {
+                let reg = self.rm(16)?;
+                self.decoded.from = Operand::Vector(reg);
+            }
+            O::VyEy => {
+                let reg = self.rm(y)?;
+                self.decoded.from = self.decoded.to;
+                self.decoded.to = Operand::Vector(reg);
+            }
+            O::EyVy => {
+                let reg = self.rm(y)?;
+                self.decoded.from = Operand::Vector(reg);
+            }
+            O::VqWq | O::WqVq => {
+                let reg = self.rm(8)?;
+                // In a register it is a vector, too.
+                if let Operand::Register(place) = self.decoded.to {
+                    self.decoded.to = Operand::Vector(place.number);
+                }
+                self.decoded.from = Operand::Vector(reg);
+                if operands == O::VqWq {
+                    std::mem::swap(&mut self.decoded.to, &mut self.decoded.from);
+                }
+                self.decoded.size = 8;
+                return Some(());
+            }
+            O::UxIb => {
+                self.group(16)?;
+                self.decoded.third = u64::from(self.bytes.byte());
+            }
+            O::GdUx => {
+                let reg = self.rm(16)?;
+                self.decoded.from = self.decoded.to;
+                self.decoded.to = self.register(reg, 4);
+            }
+            _ => return None,
+        }
+        let memory = |operand| matches!(operand, Operand::Memory(..));
+        let needs_memory = matches!(operands, O::VxM | O::MVx);
+        let needs_register = matches!(operands, O::UxIb | O::GdUx);
+        let has_memory = memory(self.decoded.to) || memory(self.decoded.from);
+        if has_memory && needs_register || !has_memory && needs_memory {
+            return None;
+        }
+        self.decoded.size = y;
+        Some(())
+    }
+
+    /// What has no operands in its bytes.
+    #[inline(always)]
+    fn implicit(&mut self) -> Option<()> {
+        match self.decoded.action {
+            Action::RepeatMove | Action::RepeatStore => {
+                if self.opcode & 1 == 0 {
+                    self.decoded.size = 1;
+                }
+                (self.prefixes.repeat == 0xf3 && !self.prefixes.has_segment).then_some(())
+            }
+            // XCHG r8, rax.
+            Action::Nop => (self.prefixes.rex & B == 0).then_some(()),
+            Action::Return | Action::Leave => self.wide(),
+            _ => Some(()),
+        }
+    }
+
+    /// Operand sizes that are 8 bytes without REX.W; with the prefix 66 they are the translator's.
+    #[inline(always)]
+    fn wide(&self) -> Option<()> {
+        (!self.prefixes.operand16).then_some(())
+    }
+
+    /// An opcode whose action is in ModRM.reg, or the other operand is.
+    #[inline(always)]
+    fn group(&mut self, size: u8) -> Option<()> {
+        // The low bits of the extended number are those of the field.
+        let reg = self.rm(size)?;
+        if let Action::Group(group) = self.decoded.action {
+            self.decoded.action = group.member(reg);
+        }
+        (self.decoded.action != Action::Translate).then_some(())
+    }
+
+    /// One operand in ModRM.rm. TEST has an immediate, CALL, JMP and PUSH have 8 bytes, ENDBR64 is one encoding.
+    #[inline(always)]
+    fn unary(&mut self, size: u8) -> Option<()> {
+        let modrm = self.peek();
+        if let Action::Group(group) = self.decoded.action {
+            match group.member(modrm >> 3 & 7) {
+                Action::Call | Action::Jump | Action::Push => {
+                    self.wide()?;
+                    return self.group(8);
+                }
+                Action::Arithmetic(_) => self.immediate_length = size.min(4),
+                // Only a branch may stand behind BND.
+                _ if self.prefixes.repeat != 0 => return None,
+                _ => {}
+            }
+        } else if self.prefixes.repeat == 0xf3 && modrm != ENDBR64 {
+            return None;
+        }
+        self.decoded.size = size;
+        self.group(size)?;
+        if self.decoded.action == Action::Arithmetic(super::opcodes::Arithmetic::Test) {
+            let value = if size == 1 { u64::from(self.bytes.byte()) } else { self.immediate(size) };
+            self.decoded.from = Operand::Immediate(value);
+        }
+        Some(())
+    }
+
+    /// An immediate of at most four bytes, sign-extended.
+    #[inline(always)]
+    fn immediate(&mut self, size: u8) -> u64 {
+        if size == 2 { self.bytes.read::<i16>() as u64 } else { self.bytes.read::<i32>() as u64 }
+    }
+
+    fn peek(&self) -> u8 {
+        Bytes { ..self.bytes }.byte()
+    }
+
+    #[inline(always)]
+    fn in_opcode(&self) -> u8 {
+        self.opcode & 7 | (self.prefixes.rex & B) << 3
+    }
+
+    /// An integer register.
+    #[inline(always)]
+    fn register(&self, number: u8, size: u8) -> Operand {
+        Operand::Register(if size == 1 && self.prefixes.rex == 0 && number >= 4 {
+            Place::high_byte(number - 4)
+        } else {
+            Place::low(number, size)
+        })
+    }
+
+    /// ModRM.reg as the first operand, rm as the second.
+    #[inline(always)]
+    fn reg_rm(&mut self, size: u8, of_rm: u8) -> Option<()> {
+        let reg = self.rm(of_rm)?;
+        self.decoded.from = self.decoded.to;
+        self.decoded.to = self.register(reg, size);
+        Some(())
+    }
+
+    /// Reads a ModRM byte and puts the operand of its rm, of this size, in `to`. Gives the number in its reg.
+    #[inline(always)]
+    fn rm(&mut self, size: u8) -> Option<u8> {
+        let modrm = self.bytes.byte();
+        let reg = modrm >> 3 & 7 | (self.prefixes.rex & R) << 1;
+        let number = modrm & 7 | (self.prefixes.rex & B) << 3;
+        self.decoded.to = if modrm >= 0xc0 {
+            if size == 16 { Operand::Vector(number) } else { self.register(number, size) }
+        } else {
+            Operand::Memory(self.address(modrm, number), size)
+        };
+        Some(reg)
+    }
+
+    #[inline(always)]
+    fn address(&mut self, modrm: u8, number: u8) -> u64 {
+        let gpr = |number: u8| self.cpu.gpr[usize::from(number & 15)];
+        let mode = modrm >> 6;
+        let (mut base, mut index) = (number, 0);
+        if modrm & 7 == 4 {
+            let sib = self.bytes.byte();
+            base = sib & 7 | (self.prefixes.rex & B) << 3;
+            let indexed = sib >> 3 & 7 | (self.prefixes.rex & X) << 2;
+            if indexed != 4 {
+                index = gpr(indexed) << (sib >> 6);
+            }
+        }
+        let address = if mode == 0 && base & 7 == 5 {
+            let by = self.bytes.read::<i32>() as u64;
+            if modrm & 7 == 5 {
+                // Relative to the next instruction: an immediate may follow.
+                by.wrapping_add(self.bytes.at as u64 + u64::from(self.immediate_length))
+            } else {
+                by
+            }
+        } else {
+            let by = match mode {
+                0 => 0,
+                1 => self.bytes.read::<i8>() as u64,
+                _ => self.bytes.read::<i32>() as u64,
+            };
+            gpr(base).wrapping_add(by)
+        };
+        address.wrapping_add(index).wrapping_add(self.prefixes.segment_base)
+    }
+}
+
+/// ModRM of ENDBR64.
+const ENDBR64: u8 = 0xfa;
