@@ -9,6 +9,7 @@
 use crate::decode;
 use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
+use crate::interpret::Stop;
 use crate::lower::table::{self, Entry};
 use std::cell::Cell;
 
@@ -161,6 +162,19 @@ impl<'a> CodeReader<'a> {
     }
 
     /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
+    /// The addresses around `addr`, first and number, at each of which so many bytes can be fetched. Without any that
+    /// is what the interpreter stops for.
+    pub fn window(&self, addr: u64, bytes: u64) -> Result<(u64, u64), Stop> {
+        let available = self.available(addr) as u64;
+        if available < bytes {
+            return Err(if available == 0 { Stop::NoCode } else { Stop::Translate });
+        }
+        let fits = |&&(start, end): &&(u64, u64)| addr >= start && end - addr >= bytes;
+        let windows = self.windows.get();
+        let (start, end) = windows.iter().find(fits).copied().unwrap_or((addr, addr + bytes));
+        Ok((start, end - bytes + 1 - start))
+    }
+
     #[inline]
     pub fn available(&self, addr: u64) -> usize {
         let (start, end) = self.windows.get()[0];

@@ -23,17 +23,17 @@ pub struct Decoded {
     pub from: Operand,
     /// Its third operand, an immediate.
     pub third: u64,
+    /// Where a relative branch goes.
+    pub target: u64,
     /// Size of an integer operation, in bytes.
     pub size: u8,
     /// Address of the next instruction.
     pub next: u64,
 }
 
-/// The bytes of an instruction.
-struct Bytes {
-    at: *const u8,
-    start: *const u8,
-}
+/// The bytes of an instruction from here on.
+#[derive(Clone, Copy)]
+struct Bytes(*const u8);
 
 impl Bytes {
     #[inline(always)]
@@ -41,8 +41,8 @@ impl Bytes {
         // SAFETY: all that is read for an instruction are WINDOW bytes, which the caller of `decode` vouches for. The
         // guest may change them meanwhile, which is its own race: any bytes decode to something.
         unsafe {
-            let value = self.at.cast::<T>().read_unaligned();
-            self.at = self.at.add(size_of::<T>());
+            let value = self.0.cast::<T>().read_unaligned();
+            self.0 = self.0.add(size_of::<T>());
             value
         }
     }
@@ -51,146 +51,148 @@ impl Bytes {
     fn byte(&mut self) -> u8 {
         self.read()
     }
-
-    #[inline(always)]
-    fn position(&self) -> usize {
-        self.at as usize - self.start as usize
-    }
 }
 
-/// The prefixes.
-#[derive(Clone, Copy, Default)]
-struct Prefixes {
-    rex: u8,
-    operand16: bool,
-    /// F3 or F2.
-    repeat: u8,
-    segment_base: u64,
-    has_segment: bool,
-}
+/// The prefixes: REX in the low byte, F3 or F2 in the one above, then single bits.
+#[derive(Clone, Copy)]
+struct Prefixes(u32);
 
 /// Bits of REX.
-const W: u8 = 8;
-const R: u8 = 4;
-const X: u8 = 2;
-const B: u8 = 1;
+const W: u32 = 8;
+const R: u32 = 4;
+const X: u32 = 2;
+const B: u32 = 1;
+const REX: u32 = 0xff;
+const REPEAT: u32 = 0xff00;
+/// 66.
+const OPERAND16: u32 = 1 << 16;
+/// A segment; and those whose base is not 0.
+const SEGMENT: u32 = 1 << 17;
+const FS: u32 = 1 << 18;
+const GS: u32 = 1 << 19;
 
 impl Prefixes {
+    #[inline(always)]
+    fn any(self, of: u32) -> bool {
+        self.0 & of != 0
+    }
+
     /// Size of an operand "v": 2, 4 or 8 bytes.
     #[inline(always)]
-    fn size(&self) -> u8 {
-        if self.rex & W != 0 {
+    fn size(self) -> u8 {
+        if self.any(W) {
             8
-        } else if self.operand16 {
+        } else if self.any(OPERAND16) {
             2
         } else {
             4
         }
     }
 
-    /// Number in `table`s by mandatory prefix.
-    fn mandatory(&self) -> usize {
-        match self.repeat {
+    /// F3, F2 or 0.
+    #[inline(always)]
+    fn repeat(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Number of the table for a mandatory prefix.
+    #[inline(always)]
+    fn mandatory(self) -> usize {
+        match self.repeat() {
             0xf3 => 2,
             0xf2 => 3,
-            _ => usize::from(self.operand16),
+            _ => (self.0 >> 16 & 1) as usize,
         }
     }
 }
 
-/// Decodes the instruction at `rip`, of which [`WINDOW`] bytes can be read. None if it is the translator's.
+/// Decodes the instruction at `rip`, of which [`WINDOW`] bytes can be read, into `decoded`: what the action does not
+/// need stays from the instruction before. None if it is the translator's.
 #[inline(always)]
-pub fn decode(cpu: &CpuState, rip: u64) -> Option<Decoded> {
-    let start = rip as *const u8;
-    let mut bytes = Bytes { at: start, start };
-    let mut prefixes = Prefixes::default();
+pub fn decode(cpu: &CpuState, rip: u64, decoded: &mut Decoded) -> Option<()> {
+    let mut bytes = Bytes(rip as *const u8);
+    let mut prefixes = Prefixes(0);
     let mut opcode = bytes.byte();
     if opcode & 0xf0 == 0x40 {
-        prefixes.rex = opcode;
+        prefixes = Prefixes(u32::from(opcode));
         opcode = bytes.byte();
-    } else if matches!(opcode, 0x66 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65) {
-        opcode = read_prefixes(cpu, &mut bytes, &mut prefixes, opcode)?;
+    } else if IS_PREFIX[usize::from(opcode)] {
+        (bytes, prefixes) = read_prefixes(bytes, opcode)?;
+        opcode = bytes.byte();
     }
     let (action, operands) = if opcode == 0x0f {
         opcode = bytes.byte();
         TWO_BYTE[prefixes.mandatory()][usize::from(opcode)]
     } else {
         let row = ONE_BYTE[usize::from(opcode)];
-        if prefixes.repeat != 0 && !takes_repeat(row.0, prefixes) {
+        if prefixes.any(REPEAT) && !takes_repeat(row.0, prefixes) {
             return None;
         }
         row
     };
-    if action == Action::Translate {
-        return None;
-    }
-    let decoded = Decoded::new(action);
+    decoded.action = action;
     let mut operation = Operation { cpu, bytes, prefixes, opcode, decoded, immediate_length: 0 };
     operation.operands(operands)?;
-    let mut decoded = operation.decoded;
-    let length = operation.bytes.position();
-    if length > crate::decode::LONGEST {
-        return None;
-    }
-    decoded.next = rip.wrapping_add(length as u64);
-    if matches!(operands, Operands::Jb | Operands::Jz) {
-        // It was relative.
-        if let Operand::Immediate(by) = decoded.to {
-            decoded.to = Operand::Immediate(by.wrapping_add(decoded.next));
-        }
-    }
-    Some(decoded)
+    let next = operation.bytes.0 as u64;
+    decoded.next = next;
+    (next - rip <= crate::decode::LONGEST as u64).then_some(())
 }
+
+/// The prefixes that are not the translator's, but for REX.
+static IS_PREFIX: [bool; 256] = {
+    let mut table = [false; 256];
+    let all = [0x66, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
+    let mut i = 0;
+    while i < all.len() {
+        table[all[i]] = true;
+        i += 1;
+    }
+    table
+};
 
 /// Whether F3 or F2 belongs to this one-byte opcode.
 fn takes_repeat(action: Action, prefixes: Prefixes) -> bool {
     match action {
-        Action::RepeatMove | Action::RepeatStore => prefixes.repeat == 0xf3,
-        Action::Group(Group::IncDecBranch) => prefixes.repeat == 0xf2,
+        Action::RepeatMove | Action::RepeatStore => prefixes.repeat() == 0xf3,
+        Action::Group(Group::IncDecBranch) => prefixes.repeat() == 0xf2,
         action => ignores_repeat(action),
     }
 }
 
-/// Reads prefixes, of which `first` is the first. Gives the opcode behind them.
+/// Reads prefixes, of which `first` is the first. The opcode is next.
 #[inline(never)]
-fn read_prefixes(
-    cpu: &CpuState,
-    bytes: &mut Bytes,
-    prefixes: &mut Prefixes,
-    first: u8,
-) -> Option<u8> {
+fn read_prefixes(mut bytes: Bytes, first: u8) -> Option<(Bytes, Prefixes)> {
+    let mut found = 0;
     let mut byte = first;
-    loop {
-        match byte {
-            0x66 => prefixes.operand16 = true,
-            0xf2 | 0xf3 if prefixes.repeat == 0 => prefixes.repeat = byte,
+    for _ in 0..MAX_PREFIXES {
+        found |= match byte {
+            0x66 => OPERAND16,
+            0xf2 | 0xf3 if found & REPEAT == 0 => u32::from(byte) << 8,
             // Of the others the base is 0 in 64-bit mode (Intel SDM vol. 1, 3.4.2.1).
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 if !prefixes.has_segment => {
-                prefixes.has_segment = true;
-                prefixes.segment_base = match byte {
-                    0x64 => cpu.fs_base,
-                    0x65 => cpu.gs_base,
-                    _ => 0,
-                };
-            }
-            _ => break,
-        }
-        if bytes.position() > MAX_PREFIXES {
-            return None;
-        }
+            0x26 | 0x2e | 0x36 | 0x3e if found & SEGMENT == 0 => SEGMENT,
+            0x64 if found & SEGMENT == 0 => SEGMENT | FS,
+            0x65 if found & SEGMENT == 0 => SEGMENT | GS,
+            0x40..0x50 => return Some((bytes, Prefixes(found | u32::from(byte)))),
+            _ => return Some((Bytes(bytes.0.wrapping_sub(1)), Prefixes(found))),
+        };
         byte = bytes.byte();
     }
-    if byte & 0xf0 == 0x40 {
-        prefixes.rex = byte;
-        byte = bytes.byte();
-    }
-    Some(byte)
+    None
 }
 
 impl Decoded {
-    fn new(action: Action) -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         let none = Operand::Immediate(0);
-        Decoded { action, to: none, from: none, third: 0, size: 0, next: 0 }
+        Decoded {
+            action: Action::Translate,
+            to: none,
+            from: none,
+            third: 0,
+            target: 0,
+            size: 0,
+            next: 0,
+        }
     }
 }
 
@@ -200,7 +202,7 @@ struct Operation<'a> {
     bytes: Bytes,
     prefixes: Prefixes,
     opcode: u8,
-    decoded: Decoded,
+    decoded: &'a mut Decoded,
     /// Of the immediate behind ModRM: an address may be relative to the next instruction.
     immediate_length: u8,
 }
@@ -212,7 +214,7 @@ impl Operation<'_> {
         let size = self.prefixes.size();
         self.decoded.size = size;
         match operands {
-            O::None => self.implicit()?,
+            O::None => return self.implicit(),
             O::EbGb => {
                 let reg = self.rm(1)?;
                 self.decoded.from = self.register(reg, 1);
@@ -228,7 +230,7 @@ impl Operation<'_> {
             O::GvEd => self.reg_rm(size, size.min(4))?,
             O::GvM => {
                 // The address itself, without the segment's base.
-                self.prefixes.segment_base = 0;
+                self.prefixes.0 &= !(FS | GS);
                 self.reg_rm(size, size)?;
                 matches!(self.decoded.from, Operand::Memory(..)).then_some(())?;
             }
@@ -315,21 +317,23 @@ impl Operation<'_> {
             }
             O::Jb => {
                 self.wide()?;
-                self.decoded.to = Operand::Immediate(self.bytes.read::<i8>() as u64);
+                let by = self.bytes.read::<i8>() as u64;
+                self.decoded.target = by.wrapping_add(self.bytes.0 as u64);
             }
             O::Jz => {
                 self.wide()?;
-                self.decoded.to = Operand::Immediate(self.bytes.read::<i32>() as u64);
+                let by = self.bytes.read::<i32>() as u64;
+                self.decoded.target = by.wrapping_add(self.bytes.0 as u64);
             }
             _ => self.vector_operands(operands)?,
         }
         Some(())
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn vector_operands(&mut self, operands: Operands) -> Option<()> {
         use Operands as O;
-        let y = if self.prefixes.rex & W != 0 { 8 } else { 4 };
+        let y = if self.prefixes.any(W) { 8 } else { 4 };
         match operands {
             O::VxWx | O::VxM | O::VxWxIb => {
                 self.immediate_length = u8::from(operands == O::VxWxIb);
@@ -392,15 +396,19 @@ impl Operation<'_> {
     #[inline(always)]
     fn implicit(&mut self) -> Option<()> {
         match self.decoded.action {
+            Action::Translate => None,
             Action::RepeatMove | Action::RepeatStore => {
                 if self.opcode & 1 == 0 {
                     self.decoded.size = 1;
                 }
-                (self.prefixes.repeat == 0xf3 && !self.prefixes.has_segment).then_some(())
+                (self.prefixes.repeat() == 0xf3 && !self.prefixes.any(SEGMENT)).then_some(())
             }
             // XCHG r8, rax.
-            Action::Nop => (self.prefixes.rex & B == 0).then_some(()),
-            Action::Return | Action::Leave => self.wide(),
+            Action::Nop => (!self.prefixes.any(B)).then_some(()),
+            Action::Return | Action::Leave => {
+                self.decoded.third = 0;
+                self.wide()
+            }
             _ => Some(()),
         }
     }
@@ -408,7 +416,7 @@ impl Operation<'_> {
     /// Operand sizes that are 8 bytes without REX.W; with the prefix 66 they are the translator's.
     #[inline(always)]
     fn wide(&self) -> Option<()> {
-        (!self.prefixes.operand16).then_some(())
+        (!self.prefixes.any(OPERAND16)).then_some(())
     }
 
     /// An opcode whose action is in ModRM.reg, or the other operand is.
@@ -428,16 +436,16 @@ impl Operation<'_> {
         let modrm = self.peek();
         if let Action::Group(group) = self.decoded.action {
             match group.member(modrm >> 3 & 7) {
-                Action::Call | Action::Jump | Action::Push => {
+                Action::CallTo | Action::JumpTo | Action::Push => {
                     self.wide()?;
                     return self.group(8);
                 }
                 Action::Arithmetic(_) => self.immediate_length = size.min(4),
                 // Only a branch may stand behind BND.
-                _ if self.prefixes.repeat != 0 => return None,
+                _ if self.prefixes.any(REPEAT) => return None,
                 _ => {}
             }
-        } else if self.prefixes.repeat == 0xf3 && modrm != ENDBR64 {
+        } else if self.prefixes.repeat() == 0xf3 && modrm != ENDBR64 {
             return None;
         }
         self.decoded.size = size;
@@ -455,19 +463,27 @@ impl Operation<'_> {
         if size == 2 { self.bytes.read::<i16>() as u64 } else { self.bytes.read::<i32>() as u64 }
     }
 
+    #[inline(always)]
     fn peek(&self) -> u8 {
-        Bytes { ..self.bytes }.byte()
+        let mut bytes = self.bytes;
+        bytes.byte()
+    }
+
+    /// A bit of REX in its place.
+    #[inline(always)]
+    fn extension(&self, bit: u32) -> u8 {
+        (self.prefixes.0 & bit) as u8
     }
 
     #[inline(always)]
     fn in_opcode(&self) -> u8 {
-        self.opcode & 7 | (self.prefixes.rex & B) << 3
+        self.opcode & 7 | self.extension(B) << 3
     }
 
     /// An integer register.
     #[inline(always)]
     fn register(&self, number: u8, size: u8) -> Operand {
-        Operand::Register(if size == 1 && self.prefixes.rex == 0 && number >= 4 {
+        Operand::Register(if size == 1 && !self.prefixes.any(REX) && number >= 4 {
             Place::high_byte(number - 4)
         } else {
             Place::low(number, size)
@@ -487,8 +503,8 @@ impl Operation<'_> {
     #[inline(always)]
     fn rm(&mut self, size: u8) -> Option<u8> {
         let modrm = self.bytes.byte();
-        let reg = modrm >> 3 & 7 | (self.prefixes.rex & R) << 1;
-        let number = modrm & 7 | (self.prefixes.rex & B) << 3;
+        let reg = modrm >> 3 & 7 | self.extension(R) << 1;
+        let number = modrm & 7 | self.extension(B) << 3;
         self.decoded.to = if modrm >= 0xc0 {
             if size == 16 { Operand::Vector(number) } else { self.register(number, size) }
         } else {
@@ -504,8 +520,8 @@ impl Operation<'_> {
         let (mut base, mut index) = (number, 0);
         if modrm & 7 == 4 {
             let sib = self.bytes.byte();
-            base = sib & 7 | (self.prefixes.rex & B) << 3;
-            let indexed = sib >> 3 & 7 | (self.prefixes.rex & X) << 2;
+            base = sib & 7 | self.extension(B) << 3;
+            let indexed = sib >> 3 & 7 | self.extension(X) << 2;
             if indexed != 4 {
                 index = gpr(indexed) << (sib >> 6);
             }
@@ -514,7 +530,7 @@ impl Operation<'_> {
             let by = self.bytes.read::<i32>() as u64;
             if modrm & 7 == 5 {
                 // Relative to the next instruction: an immediate may follow.
-                by.wrapping_add(self.bytes.at as u64 + u64::from(self.immediate_length))
+                by.wrapping_add(self.bytes.0 as u64 + u64::from(self.immediate_length))
             } else {
                 by
             }
@@ -526,7 +542,15 @@ impl Operation<'_> {
             };
             gpr(base).wrapping_add(by)
         };
-        address.wrapping_add(index).wrapping_add(self.prefixes.segment_base)
+        let address = address.wrapping_add(index);
+        if !self.prefixes.any(FS | GS) {
+            return address;
+        }
+        address.wrapping_add(if self.prefixes.any(FS) {
+            self.cpu.fs_base
+        } else {
+            self.cpu.gs_base
+        })
     }
 }
 

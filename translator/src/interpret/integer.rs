@@ -15,19 +15,19 @@ mod bit {
 }
 
 impl Interpreter<'_> {
-    pub(super) fn mov(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn mov(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.read(ins.from);
         self.write(ins.to, value);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn lea(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn lea(&mut self, ins: &Decoded) -> Option<()> {
         let Operand::Memory(address, _) = ins.from else { return None };
         self.write(ins.to, address);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn extend(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+    pub(super) fn extend(&mut self, ins: &Decoded, signed: bool) -> Option<()> {
         let value = self.read(ins.from);
         let value = match ins.from {
             Operand::Register(Place { size, .. }) | Operand::Memory(_, size) if signed => {
@@ -36,23 +36,23 @@ impl Interpreter<'_> {
             _ => value,
         };
         self.write(ins.to, value);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// The accumulator's lower half, sign-extended to `size`.
-    pub(super) fn widen(&mut self, size: u8) -> Option<Flow> {
+    pub(super) fn widen(&mut self, size: u8) -> Option<()> {
         let value = sign_extend(self.cpu.gpr[RAX], size / 2);
         self.set_register(Place::low(RAX as u8, size), value);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn sign_to_rdx(&mut self, size: u8) -> Option<Flow> {
+    pub(super) fn sign_to_rdx(&mut self, size: u8) -> Option<()> {
         let sign = (sign_extend(self.cpu.gpr[RAX], size) as i64 >> 63) as u64;
         self.set_register(Place::low(RDX as u8, size), sign);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn arithmetic(&mut self, ins: &Decoded, operation: Arithmetic) -> Option<Flow> {
+    pub(super) fn arithmetic(&mut self, ins: &Decoded, operation: Arithmetic) -> Option<()> {
         use Arithmetic::*;
         let to = ins.to;
         let size = integer_size(to)?;
@@ -74,7 +74,7 @@ impl Interpreter<'_> {
             _ => a ^ b,
         };
         self.set_flags(nzcv, result, af);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// `af` is the xor of the operands: see `CpuState`.
@@ -85,7 +85,7 @@ impl Interpreter<'_> {
     }
 
     /// INC (`by` 1) and DEC (`by` -1): CF stays.
-    pub(super) fn step_by(&mut self, ins: &Decoded, by: i8) -> Option<Flow> {
+    pub(super) fn step_by(&mut self, ins: &Decoded, by: i8) -> Option<()> {
         let to = ins.to;
         let size = integer_size(to)?;
         let a = self.read(to);
@@ -93,34 +93,34 @@ impl Interpreter<'_> {
             if by > 0 { add(a, 1, false, size) } else { subtract(a, 1, false, size) };
         self.write(to, result);
         self.set_flags(nzcv & !bit::C | self.cpu.nzcv & bit::C, result, a ^ 1);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn negate(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn negate(&mut self, ins: &Decoded) -> Option<()> {
         let to = ins.to;
         let a = self.read(to);
         let (result, nzcv) = subtract(0, a, false, integer_size(to)?);
         self.write(to, result);
         self.set_flags(nzcv, result, a);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn not(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn not(&mut self, ins: &Decoded) -> Option<()> {
         let a = self.read(ins.to);
         self.write(ins.to, !a);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// XCHG of registers; with memory it is atomic and the translator's.
-    pub(super) fn exchange(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn exchange(&mut self, ins: &Decoded) -> Option<()> {
         let (Operand::Register(x), Operand::Register(y)) = (ins.to, ins.from) else { return None };
         let (a, b) = (self.register(x), self.register(y));
         self.set_register(x, b);
         self.set_register(y, a);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn shift(&mut self, ins: &Decoded, shift: Shift) -> Option<Flow> {
+    pub(super) fn shift(&mut self, ins: &Decoded, shift: Shift) -> Option<()> {
         let to = ins.to;
         let size = integer_size(to)?;
         let count = self.read(ins.from) as u32 & if size == 8 { 63 } else { 31 };
@@ -128,13 +128,13 @@ impl Interpreter<'_> {
         if count == 0 {
             // A 32-bit register is written nevertheless, and memory may fault.
             self.write(to, a);
-            return Some(Flow::Next);
+            return Some(());
         }
         match shift {
             Shift::Rol | Shift::Ror => self.rotate(to, size, a, count, shift == Shift::Rol),
             _ => self.shift_by(to, size, a, count, shift),
         }
-        Some(Flow::Next)
+        Some(())
     }
 
     fn shift_by(&mut self, to: Operand, size: u8, a: u64, count: u32, shift: Shift) {
@@ -179,7 +179,7 @@ impl Interpreter<'_> {
     }
 
     /// IMUL with two operands or three: the low half of the product goes to the first.
-    pub(super) fn imul(&mut self, ins: &Decoded, three: bool) -> Option<Flow> {
+    pub(super) fn imul(&mut self, ins: &Decoded, three: bool) -> Option<()> {
         let size = integer_size(ins.to)?;
         let first = if three { ins.third } else { self.read(ins.to) };
         let (a, b) = (first, self.read(ins.from));
@@ -189,11 +189,11 @@ impl Interpreter<'_> {
         self.write(ins.to, result);
         let lost = i128::from(sign_extend(result, size) as i64) != product;
         self.set_flags(overflowed(lost, result, size), result, result);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// MUL and IMUL with one operand: the accumulator's product goes to it and rdx, or ax.
-    pub(super) fn multiply(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+    pub(super) fn multiply(&mut self, ins: &Decoded, signed: bool) -> Option<()> {
         let size = integer_size(ins.to)?;
         let (a, b) = (self.cpu.gpr[RAX] & mask(size), self.read(ins.to));
         let bits = 8 * u32::from(size);
@@ -208,7 +208,7 @@ impl Interpreter<'_> {
         let low = product as u64 & mask(size);
         self.set_double(size, low, (product >> bits) as u64);
         self.set_flags(overflowed(lost, low, size), low, low);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// Writes rdx:rax in this size; for bytes ah:al.
@@ -225,7 +225,7 @@ impl Interpreter<'_> {
     }
 
     /// DIV and IDIV. A division that raises #DE is the translator's.
-    pub(super) fn divide(&mut self, ins: &Decoded, signed: bool) -> Option<Flow> {
+    pub(super) fn divide(&mut self, ins: &Decoded, signed: bool) -> Option<()> {
         let size = integer_size(ins.to)?;
         let bits = 8 * u32::from(size);
         let divisor = self.read(ins.to);
@@ -248,24 +248,24 @@ impl Interpreter<'_> {
             (quotient as u64, (dividend % u128::from(divisor)) as u64)
         };
         self.set_double(size, quotient & mask(size), remainder & mask(size));
-        Some(Flow::Next)
+        Some(())
     }
 
     /// BT of a register, or of memory with an immediate: the other forms reach beyond their operand.
-    pub(super) fn bit_test(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn bit_test(&mut self, ins: &Decoded) -> Option<()> {
         if matches!((ins.to, ins.from), (Operand::Memory(..), Operand::Register(_))) {
             return None;
         }
         let bit = self.read(ins.from) as u32 % (8 * u32::from(integer_size(ins.to)?));
         let carry = self.read(ins.to) >> bit & 1;
         self.cpu.nzcv = self.cpu.nzcv & !bit::C | carry << 29;
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn push(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn push(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.read(ins.to);
         self.push_value(value);
-        Some(Flow::Next)
+        Some(())
     }
 
     fn push_value(&mut self, value: u64) {
@@ -275,10 +275,10 @@ impl Interpreter<'_> {
     }
 
     /// POP into a register: rsp itself takes the value.
-    pub(super) fn pop(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn pop(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.pop_value(8);
         self.write(ins.to, value);
-        Some(Flow::Next)
+        Some(())
     }
 
     fn pop_value(&mut self, bytes: u64) -> u64 {
@@ -288,36 +288,37 @@ impl Interpreter<'_> {
         value
     }
 
-    pub(super) fn leave(&mut self) -> Option<Flow> {
+    pub(super) fn leave(&mut self) -> Option<()> {
         let at = self.cpu.gpr[RBP];
         let value = self.load(at, 8);
         self.cpu.gpr[RSP] = at.wrapping_add(8);
         self.cpu.gpr[RBP] = value;
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn call(&mut self, ins: &Decoded) -> Option<Flow> {
-        let target = self.read(ins.to);
+    pub(super) fn call(&mut self, ins: &Decoded, target: u64) -> Flow {
         self.push_value(ins.next);
-        Some(Flow::Call(target))
+        self.target = target;
+        Flow::Call
     }
 
-    pub(super) fn ret(&mut self, ins: &Decoded) -> Option<Flow> {
-        Some(Flow::Return(self.pop_value(8 + ins.third)))
+    pub(super) fn ret(&mut self, ins: &Decoded) -> Flow {
+        self.target = self.pop_value(8 + ins.third);
+        Flow::Jump
     }
 
-    pub(super) fn set_if(&mut self, ins: &Decoded, condition: u8) -> Option<Flow> {
+    pub(super) fn set_if(&mut self, ins: &Decoded, condition: u8) -> Option<()> {
         let holds = self.holds(condition);
         self.write(ins.to, u64::from(holds));
-        Some(Flow::Next)
+        Some(())
     }
 
     /// CMOVcc: the load is made in any case, and a 32-bit register's upper half cleared.
-    pub(super) fn move_if(&mut self, ins: &Decoded, condition: u8) -> Option<Flow> {
+    pub(super) fn move_if(&mut self, ins: &Decoded, condition: u8) -> Option<()> {
         let value = self.read(ins.from);
         let value = if self.holds(condition) { value } else { self.read(ins.to) };
         self.write(ins.to, value);
-        Some(Flow::Next)
+        Some(())
     }
 
     /// A condition by its code in the opcode (Intel SDM vol. 1, appendix B).

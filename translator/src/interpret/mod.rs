@@ -31,14 +31,16 @@ use opcodes::Action;
 enum Flow {
     /// With the next one.
     Next,
-    /// With the same one again.
+    /// At [`Interpreter::target`]: a jump, a return.
+    Jump,
+    /// There, and comes back.
+    Call,
+    /// With the same instruction again.
     Again,
-    /// At an address: a jump, a call, a return.
-    Jump(u64),
-    Call(u64),
-    Return(u64),
     /// With a system call; its address is behind the instruction.
     Syscall,
+    /// With the translator: nothing has been executed.
+    Translate,
 }
 
 /// Why the interpreter has stopped. `cpu.rip` says where the guest goes on.
@@ -88,27 +90,27 @@ pub unsafe extern "C" fn enter(cpu: *mut CpuState, session: *mut Session) {
 }
 
 fn run(cpu: &mut CpuState, session: &Session) -> Stop {
-    let mut interpreter = Interpreter { cpu, ordered: session.ordered };
+    let mut interpreter = Interpreter { cpu, ordered: session.ordered, target: 0 };
+    let mut ins = Decoded::new();
+    let (mut window, mut length) = (0, 0);
     loop {
         let rip = interpreter.cpu.rip;
-        let available = session.code.available(rip);
-        if available < decode::WINDOW {
-            return if available == 0 { Stop::NoCode } else { Stop::Translate };
+        if rip.wrapping_sub(window) >= length {
+            match session.code.window(rip, decode::WINDOW as u64) {
+                Ok(known) => (window, length) = known,
+                Err(stop) => return stop,
+            }
         }
-        let Some(ins) = decode::decode(interpreter.cpu, rip) else { return Stop::Translate };
-        let Some(flow) = interpreter.execute(&ins) else { return Stop::Translate };
-        let target = match flow {
+        if decode::decode(interpreter.cpu, rip, &mut ins).is_none() {
+            return Stop::Translate;
+        }
+        match interpreter.execute(&ins) {
             Flow::Next => {
                 interpreter.cpu.rip = ins.next;
                 continue;
             }
-            Flow::Again => rip,
-            Flow::Syscall => {
-                interpreter.cpu.rip = ins.next;
-                return Stop::Syscall;
-            }
-            Flow::Jump(target) | Flow::Return(target) => target,
-            Flow::Call(target) => {
+            Flow::Jump => {}
+            Flow::Call => {
                 if !session.flags_live_at_return
                     && facts::reads_flags_behind(&session.code, ins.next)
                 {
@@ -116,15 +118,20 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
                     interpreter.cpu.gpr[RSP] += 8;
                     return Stop::FlagsBehindCall;
                 }
-                target
             }
-        };
-        interpreter.cpu.rip = target;
+            Flow::Again => interpreter.target = rip,
+            Flow::Syscall => {
+                interpreter.cpu.rip = ins.next;
+                return Stop::Syscall;
+            }
+            Flow::Translate => return Stop::Translate,
+        }
+        interpreter.cpu.rip = interpreter.target;
         // SAFETY: a plain field that signal handlers write.
         if unsafe { std::ptr::read_volatile(&interpreter.cpu.interrupt) } != 0 {
             return Stop::Interrupted;
         }
-        if !session.visits.is_cold(target) {
+        if !session.visits.is_cold(interpreter.target) {
             return Stop::Translate;
         }
     }
@@ -134,15 +141,17 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
 struct Interpreter<'a> {
     cpu: &'a mut CpuState,
     ordered: bool,
+    /// Where a jump goes.
+    target: u64,
 }
 
 impl Interpreter<'_> {
-    /// Executes the instruction at `cpu.rip`. None if it is the translator's; then nothing has changed.
+    /// Executes the instruction at `cpu.rip`.
     #[inline]
-    fn execute(&mut self, ins: &Decoded) -> Option<Flow> {
-        match ins.action {
+    fn execute(&mut self, ins: &Decoded) -> Flow {
+        let done = match ins.action {
             Action::Translate | Action::Group(_) => None,
-            Action::Nop => Some(Flow::Next),
+            Action::Nop => Some(()),
             Action::Move => self.mov(ins),
             Action::Lea => self.lea(ins),
             Action::Extend { signed } => self.extend(ins, signed),
@@ -163,18 +172,24 @@ impl Interpreter<'_> {
             Action::Push => self.push(ins),
             Action::Pop => self.pop(ins),
             Action::Leave => self.leave(),
-            Action::Call => self.call(ins),
-            Action::Return => self.ret(ins),
-            Action::Jump => Some(Flow::Jump(self.read(ins.to))),
-            Action::JumpIf(condition) => Some(match self.holds(condition) {
-                true => Flow::Jump(self.read(ins.to)),
-                false => Flow::Next,
-            }),
+            Action::Call => return self.call(ins, ins.target),
+            Action::CallTo => {
+                let target = self.read(ins.to);
+                return self.call(ins, target);
+            }
+            Action::Return => return self.ret(ins),
+            Action::Jump => return self.jump(ins.target),
+            Action::JumpTo => {
+                let target = self.read(ins.to);
+                return self.jump(target);
+            }
+            Action::JumpIf(condition) if self.holds(condition) => return self.jump(ins.target),
+            Action::JumpIf(_) => Some(()),
             Action::SetIf(condition) => self.set_if(ins, condition),
             Action::MoveIf(condition) => self.move_if(ins, condition),
-            Action::Syscall => Some(Flow::Syscall),
-            Action::RepeatMove => self.repeat(ins.size, repeat::movs),
-            Action::RepeatStore => self.repeat(ins.size, repeat::stos),
+            Action::Syscall => return Flow::Syscall,
+            Action::RepeatMove => return self.repeat(ins.size, repeat::movs),
+            Action::RepeatStore => return self.repeat(ins.size, repeat::stos),
             Action::VectorMove { aligned } => self.vector_move(ins, aligned),
             Action::VectorMoveLow => self.vector_move_low(ins),
             Action::VectorLoadHigh => self.vector_load_high(ins),
@@ -183,15 +198,22 @@ impl Interpreter<'_> {
             Action::ShuffleDwords => self.shuffle_dwords(ins),
             Action::ShiftBytes { left } => self.shift_bytes(ins, left),
             Action::MoveMask => self.move_mask(ins),
-        }
+        };
+        if done.is_some() { Flow::Next } else { Flow::Translate }
+    }
+
+    #[inline]
+    fn jump(&mut self, target: u64) -> Flow {
+        self.target = target;
+        Flow::Jump
     }
 
     /// REP MOVS and REP STOS, in portions.
-    fn repeat(&mut self, size: u8, portion: HelperFn) -> Option<Flow> {
+    fn repeat(&mut self, size: u8, portion: HelperFn) -> Flow {
         if self.cpu.df != 0 {
-            return None;
+            return Flow::Translate;
         }
         portion(self.cpu, u64::from(size), 0, 0);
-        Some(if self.cpu.gpr[RCX] == 0 { Flow::Next } else { Flow::Again })
+        if self.cpu.gpr[RCX] == 0 { Flow::Next } else { Flow::Again }
     }
 }

@@ -41,9 +41,12 @@ pub enum Action {
     Push,
     Pop,
     Leave,
+    /// To a relative target, or to an operand.
     Call,
+    CallTo,
     Return,
     Jump,
+    JumpTo,
     /// Jcc, SETcc and CMOVcc with their condition code.
     JumpIf(u8),
     SetIf(u8),
@@ -238,7 +241,7 @@ static GROUPS: [[Action; 8]; 8] = {
             Divide { signed: true },
         ],
         [Increment, Decrement, T, T, T, T, T, T],
-        [Increment, Decrement, Call, T, Jump, T, Push, T],
+        [Increment, Decrement, CallTo, T, JumpTo, T, Push, T],
         [T, T, T, T, BitTest, T, T, T],
         [T, T, T, ShiftBytes { left: false }, T, T, T, ShiftBytes { left: true }],
     ]

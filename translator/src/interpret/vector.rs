@@ -1,9 +1,9 @@
 //! Moves and bitwise operations of SSE and SSE2, interpreted: what programs execute before their first loop.
 
+use super::Interpreter;
 use super::decode::Decoded;
 use super::opcodes::Vector;
 use super::operands::{Operand, mask};
-use super::{Flow, Interpreter};
 
 impl Interpreter<'_> {
     /// The value of a vector register or of 16 bytes of memory. Memory that has to be `aligned` and is not is left to
@@ -18,76 +18,76 @@ impl Interpreter<'_> {
         }
     }
 
-    fn set_vector(&mut self, operand: Operand, value: u128) -> Option<Flow> {
+    fn set_vector(&mut self, operand: Operand, value: u128) -> Option<()> {
         let Operand::Vector(number) = operand else { return None };
         self.cpu.xmm[usize::from(number & 15)] = value;
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn vector_move(&mut self, ins: &Decoded, aligned: bool) -> Option<Flow> {
+    pub(super) fn vector_move(&mut self, ins: &Decoded, aligned: bool) -> Option<()> {
         if let Operand::Memory(address, _) = ins.to {
             if aligned && address % 16 != 0 {
                 return None;
             }
             let value = self.vector_value(ins.from, aligned)?;
             self.store_vector(address, value);
-            return Some(Flow::Next);
+            return Some(());
         }
         let value = self.vector_value(ins.from, aligned)?;
         self.set_vector(ins.to, value)
     }
 
-    pub(super) fn vector_move_low(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn vector_move_low(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.read(ins.from) & mask(ins.size);
         if let Operand::Vector(_) = ins.to {
             return self.set_vector(ins.to, u128::from(value));
         }
         self.write(ins.to, value);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn vector_load_high(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn vector_load_high(&mut self, ins: &Decoded) -> Option<()> {
         let Operand::Memory(address, _) = ins.from else { return None };
         let high = self.load(address, 8);
         let low = self.read(ins.to);
         self.set_vector(ins.to, u128::from(low) | u128::from(high) << 64)
     }
 
-    pub(super) fn vector_store_high(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn vector_store_high(&mut self, ins: &Decoded) -> Option<()> {
         let (Operand::Memory(address, _), Operand::Vector(_)) = (ins.to, ins.from) else {
             return None;
         };
         let value = self.vector_value(ins.from, false)?;
         self.store(address, 8, (value >> 64) as u64);
-        Some(Flow::Next)
+        Some(())
     }
 
-    pub(super) fn vector_operation(&mut self, ins: &Decoded, operation: Vector) -> Option<Flow> {
+    pub(super) fn vector_operation(&mut self, ins: &Decoded, operation: Vector) -> Option<()> {
         let b = self.vector_value(ins.from, true)?;
         let a = self.vector_value(ins.to, false)?;
         self.set_vector(ins.to, combine(operation, a, b))
     }
 
-    pub(super) fn shuffle_dwords(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn shuffle_dwords(&mut self, ins: &Decoded) -> Option<()> {
         let from = dwords(self.vector_value(ins.from, true)?);
         let shuffled = std::array::from_fn(|i| from[(ins.third >> (2 * i)) as usize & 3]);
         self.set_vector(ins.to, from_dwords(shuffled))
     }
 
-    pub(super) fn shift_bytes(&mut self, ins: &Decoded, left: bool) -> Option<Flow> {
+    pub(super) fn shift_bytes(&mut self, ins: &Decoded, left: bool) -> Option<()> {
         let bits = 8 * ins.third as u32;
         let value = self.vector_value(ins.to, false)?;
         let shifted = if left { value.checked_shl(bits) } else { value.checked_shr(bits) };
         self.set_vector(ins.to, shifted.unwrap_or(0))
     }
 
-    pub(super) fn move_mask(&mut self, ins: &Decoded) -> Option<Flow> {
+    pub(super) fn move_mask(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.vector_value(ins.from, false)?;
         let signs = value >> 7 & u128::from_ne_bytes([1; 16]);
         // Each byte's bit to the top byte of its half (Warren, Hacker's Delight, 7-3).
         let gather = |half: u64| half.wrapping_mul(0x0102_0408_1020_4080) >> 56;
         self.write(ins.to, gather(signs as u64) | gather((signs >> 64) as u64) << 8);
-        Some(Flow::Next)
+        Some(())
     }
 }
 
