@@ -108,7 +108,7 @@ pub struct Translation {
 pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<Translation> {
     let mut region = Region::default();
     let code = CodeReader::new(memory);
-    if !region.build(&code, entry, MAX_INSTRUCTIONS, |_| false) {
+    if !region.build(&code, entry, MAX_INSTRUCTIONS, |_| false, |_| true) {
         return None;
     }
     let outside = facts::Outside {

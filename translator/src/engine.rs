@@ -618,7 +618,7 @@ impl Engine {
             }
             publish && looked_up.1.is_some_and(|page| page.is_enterable(addr))
         };
-        if !region.build(&code, rip, max, known) {
+        if !region.build(&code, rip, max, known, |addr| self.visits.saw(addr)) {
             return None;
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {

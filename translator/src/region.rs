@@ -161,7 +161,6 @@ impl<'a> CodeReader<'a> {
         CodeReader { is_watched: Some(is_watched), ..Self::new(memory) }
     }
 
-    /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     /// The addresses around `addr`, first and number, at each of which so many bytes can be fetched. Without any that
     /// is what the interpreter stops for.
     pub fn window(&self, addr: u64, bytes: u64) -> Result<(u64, u64), Stop> {
@@ -175,8 +174,9 @@ impl<'a> CodeReader<'a> {
         Ok((start, end - bytes + 1 - start))
     }
 
+    /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     #[inline]
-    pub fn available(&self, addr: u64) -> usize {
+    fn available(&self, addr: u64) -> usize {
         let (start, end) = self.windows.get()[0];
         if addr >= start && end.saturating_sub(addr) >= ENOUGH {
             decode::WINDOW
@@ -264,13 +264,14 @@ pub fn direct_target(ins: &Instruction) -> Option<u64> {
 impl Region {
     /// Decodes the region at `entry`, at most `max` instructions. It ends where it runs into an instruction
     /// that is `known`, translated already, unless a loop goes round there. Returns false if there is no
-    /// executable memory at `entry`.
+    /// executable memory at `entry`. Where control has a choice only what has been `visited` is taken in.
     pub fn build(
         &mut self,
         code: &CodeReader,
         entry: u64,
         max: usize,
         mut known: impl FnMut(u64) -> bool,
+        visited: impl Fn(u64) -> bool,
     ) -> bool {
         self.entry = entry;
         self.insns.clear();
@@ -303,13 +304,15 @@ impl Region {
                 && let Some(t) = direct_target(&insn.ins)
                 && t > pos
                 && t < entry + MAX_SPAN
+                && visited(t)
             {
                 self.open.push(t);
             }
             if insn.flow == FlowControl::ConditionalBranch || ends {
                 certain = certain.min(count + 1);
             }
-            pos = if ends {
+            let choice = matches!(insn.flow, FlowControl::ConditionalBranch | FlowControl::Call);
+            pos = if ends || choice && !visited(next) {
                 // The nearest forward target that has not been passed.
                 match self.open.iter().copied().filter(|&t| t >= next).min() {
                     Some(t) => t,

@@ -31,6 +31,8 @@ use opcodes::Action;
 enum Flow {
     /// With the next one.
     Next,
+    /// The same, behind a conditional branch.
+    NotTaken,
     /// At [`Interpreter::target`]: a jump, a return.
     Jump,
     /// There, and comes back.
@@ -109,6 +111,11 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
                 interpreter.cpu.rip = ins.next;
                 continue;
             }
+            Flow::NotTaken => {
+                session.visits.note(ins.next);
+                interpreter.cpu.rip = ins.next;
+                continue;
+            }
             Flow::Jump => {}
             Flow::Call => {
                 if !session.flags_live_at_return
@@ -184,7 +191,7 @@ impl Interpreter<'_> {
                 return self.jump(target);
             }
             Action::JumpIf(condition) if self.holds(condition) => return self.jump(ins.target),
-            Action::JumpIf(_) => Some(()),
+            Action::JumpIf(_) => return Flow::NotTaken,
             Action::SetIf(condition) => self.set_if(ins, condition),
             Action::MoveIf(condition) => self.move_if(ins, condition),
             Action::Syscall => return Flow::Syscall,

@@ -37,6 +37,21 @@ impl Visits {
         self.limit == u8::MAX || self.place(addr).load(Ordering::Relaxed) < self.limit
     }
 
+    /// The code at `addr` has been executed without being jumped to.
+    #[inline]
+    pub fn note(&self, addr: u64) {
+        let count = self.place(addr);
+        if count.load(Ordering::Relaxed) == 0 {
+            count.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the code at `addr`, where a block begins, has been executed, as far as that is known.
+    #[inline]
+    pub fn saw(&self, addr: u64) -> bool {
+        matches!(self.limit, 0 | u8::MAX) || self.place(addr).load(Ordering::Relaxed) > 0
+    }
+
     /// There is a translation at `addr`.
     #[inline]
     pub fn translated(&self, addr: u64) {
