@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The guest's page size.
 pub const PAGE: u64 = 4096;
@@ -94,6 +95,14 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct IntervalMap {
     entries: BTreeMap<u64, Entry>,
+}
+
+/// See [`changes`].
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that changes whenever something executable is removed or replaced, in any map.
+pub fn changes() -> u64 {
+    CHANGES.load(Ordering::Relaxed)
 }
 
 impl IntervalMap {
@@ -193,6 +202,9 @@ impl IntervalMap {
 
     /// Forgets whatever is mapped in a range.
     pub fn remove(&mut self, range: Range<u64>) {
+        if self.any(range.clone(), |mapping| mapping.prot & EXEC != 0) {
+            CHANGES.fetch_add(1, Ordering::Relaxed);
+        }
         self.split(range.start);
         self.split(range.end);
         let inside: Vec<u64> = self.entries.range(range).map(|(&start, _)| start).collect();

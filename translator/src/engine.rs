@@ -31,6 +31,17 @@ pub trait GuestMemory: Send + Sync {
     /// The code in the page `start..end` is going to be read: from now on a guest write there must end in
     /// [`Engine::invalidate`] of the whole page before the write takes effect.
     fn watch(&self, start: u64, end: u64);
+
+    /// The executable mapping around `addr`, from its first byte to behind its last; empty if there is none. To read in it
+    /// may still fault.
+    fn executable_around(&self, addr: u64) -> (u64, u64) {
+        (addr, addr + self.executable_from(addr))
+    }
+
+    /// A number that changes whenever something ceases to be executable.
+    fn changes(&self) -> u64 {
+        0
+    }
 }
 
 /// How guest loads and stores are ordered.
@@ -79,7 +90,7 @@ pub struct Config {
 }
 
 /// What pays for [`Config::interpret`].
-pub const INTERPRET: u8 = 3;
+pub const INTERPRET: u8 = 2;
 
 /// Why [`Engine::run`] came back. The guest state in [`CpuState`] is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,8 +351,12 @@ impl Engine {
 
     /// Interprets from `cpu.rip` on. None if there is code to be translated.
     fn interpret(&self, cpu: &mut CpuState) -> Option<Exit> {
+        let changes = self.memory.changes();
+        if cpu.known_code_at != changes {
+            (cpu.known_code_at, cpu.known_code) = (changes, Default::default());
+        }
         let mut session = Session {
-            code: CodeReader::new(&*self.memory),
+            memory: &*self.memory,
             visits: &self.visits,
             ordered: self.ordered.load(Ordering::Relaxed),
             flags_live_at_return: self.flags_live_at_return.load(Ordering::Relaxed),

@@ -9,7 +9,6 @@
 use crate::decode;
 use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
-use crate::interpret::Stop;
 use crate::lower::table::{self, Entry};
 use std::cell::Cell;
 
@@ -155,23 +154,17 @@ impl<'a> CodeReader<'a> {
         CodeReader { memory, is_watched: None, windows: Cell::default() }
     }
 
+    /// The same, of which a stretch is known.
+    pub fn knowing(memory: &'a dyn GuestMemory, [start, end]: [u64; 2]) -> Self {
+        let reader = Self::new(memory);
+        reader.windows.set([(start, end), (0, 0), (0, 0), (0, 0)]);
+        reader
+    }
+
     /// The same for a translation: pages are watched before they are read, so that no write goes unnoticed
     /// between the two.
     pub fn watching(memory: &'a dyn GuestMemory, is_watched: &'a dyn Fn(u64) -> bool) -> Self {
         CodeReader { is_watched: Some(is_watched), ..Self::new(memory) }
-    }
-
-    /// The addresses around `addr`, first and number, at each of which so many bytes can be fetched. Without any that
-    /// is what the interpreter stops for.
-    pub fn window(&self, addr: u64, bytes: u64) -> Result<(u64, u64), Stop> {
-        let available = self.available(addr) as u64;
-        if available < bytes {
-            return Err(if available == 0 { Stop::NoCode } else { Stop::Translate });
-        }
-        let fits = |&&(start, end): &&(u64, u64)| addr >= start && end - addr >= bytes;
-        let windows = self.windows.get();
-        let (start, end) = windows.iter().find(fits).copied().unwrap_or((addr, addr + bytes));
-        Ok((start, end - bytes + 1 - start))
     }
 
     /// How many bytes at `addr` can be fetched; no more than the decoder looks at.

@@ -182,6 +182,11 @@ pub struct CpuState {
     pub helper_return: u64,
     /// Nonzero while guest code is interpreted, see [`crate::interpret`].
     pub interpreting: u64,
+    /// Executable mappings, from first byte to behind the last, that the interpreter has met; and when, by
+    /// [`crate::engine::GuestMemory::changes`].
+    pub known_code: [[u64; 2]; 4],
+    /// See `known_code`.
+    pub known_code_at: u64,
     /// Regions whose branches were set to stop for an interrupt of this thread.
     pub armed: [u64; 4],
     /// [`ExitCode`] of the last exit.

@@ -12,7 +12,7 @@ use translator::engine::GuestMemory;
 use super::raw;
 use super::space::{Memory, State};
 use crate::guest;
-use crate::memmap::{EXEC, Mapping, PAGE, READ, Source, WRITE};
+use crate::memmap::{self, EXEC, Mapping, PAGE, READ, Source, WRITE};
 
 impl Memory {
     /// Whether a write fault at an address is one that [`unwatch`](Self::unwatch) resolves. Async-signal-safe.
@@ -130,6 +130,16 @@ impl GuestMemory for &'static Memory {
             end = range.end.min(end / PAGE * PAGE + PAGE);
         }
         end - addr
+    }
+
+    fn executable_around(&self, addr: u64) -> (u64, u64) {
+        let state = self.lock();
+        let found = state.map.get(addr).filter(|(_, mapping)| mapping.prot & EXEC != 0);
+        found.map_or((addr, addr), |(range, _)| (range.start, range.end))
+    }
+
+    fn changes(&self) -> u64 {
+        memmap::changes()
     }
 
     fn watch(&self, start: u64, end: u64) {

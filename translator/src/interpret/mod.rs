@@ -17,6 +17,7 @@ mod visits;
 
 pub use visits::Visits;
 
+use crate::engine::GuestMemory;
 use crate::facts;
 use crate::helpers::HelperFn;
 use crate::region::CodeReader;
@@ -65,7 +66,7 @@ pub enum Stop {
 /// What a run of the interpreter needs; it lives outside of the frame that a fault abandons.
 pub struct Session<'a> {
     /// Where code is read.
-    pub code: CodeReader<'a>,
+    pub memory: &'a dyn GuestMemory,
     /// How often code has been executed.
     pub visits: &'a Visits,
     /// Whether accesses are ordered for other threads.
@@ -94,14 +95,17 @@ pub unsafe extern "C" fn enter(cpu: *mut CpuState, session: *mut Session) {
 fn run(cpu: &mut CpuState, session: &Session) -> Stop {
     let mut interpreter = Interpreter { cpu, ordered: session.ordered, target: 0 };
     let mut ins = Decoded::new();
-    let (mut window, mut length) = (0, 0);
+    let mut known = [0; 2];
+    let mut length = 0;
     loop {
         let rip = interpreter.cpu.rip;
-        if rip.wrapping_sub(window) >= length {
-            match session.code.window(rip, decode::WINDOW as u64) {
-                Ok(known) => (window, length) = known,
-                Err(stop) => return stop,
+        if rip.wrapping_sub(known[0]) >= length {
+            known = known_code(interpreter.cpu, session.memory, rip);
+            let available = known[1].saturating_sub(rip);
+            if available < decode::WINDOW as u64 {
+                return if available == 0 { Stop::NoCode } else { Stop::Translate };
             }
+            length = known[1] - known[0] - decode::WINDOW as u64 + 1;
         }
         if decode::decode(interpreter.cpu, rip, &mut ins).is_none() {
             return Stop::Translate;
@@ -118,9 +122,8 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             }
             Flow::Jump => {}
             Flow::Call => {
-                if !session.flags_live_at_return
-                    && facts::reads_flags_behind(&session.code, ins.next)
-                {
+                let code = CodeReader::knowing(session.memory, known);
+                if !session.flags_live_at_return && facts::reads_flags_behind(&code, ins.next) {
                     // Its return address is pushed again.
                     interpreter.cpu.gpr[RSP] += 8;
                     return Stop::FlagsBehindCall;
@@ -142,6 +145,17 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             return Stop::Translate;
         }
     }
+}
+
+/// The executable mapping around an address.
+fn known_code(cpu: &mut CpuState, memory: &dyn GuestMemory, rip: u64) -> [u64; 2] {
+    if let Some(known) = cpu.known_code.iter().find(|[start, end]| (start..end).contains(&&rip)) {
+        return *known;
+    }
+    let (start, end) = memory.executable_around(rip);
+    cpu.known_code.rotate_right(1);
+    cpu.known_code[0] = [start, end];
+    [start, end]
 }
 
 /// Executes single instructions.
