@@ -33,30 +33,12 @@ fn bit(register: Register) -> Registers {
 /// Whether an instruction accesses memory or may raise an exception of the x87 or SSE unit, so that
 /// the guest's handler may see its flags.
 pub fn may_fault(ins: &Instruction) -> bool {
-    if ins.is_stack_instruction() {
-        return true;
-    }
-    let memory = ins.op_kinds().any(|kind| {
-        !matches!(
-            kind,
-            OpKind::Register
-                | OpKind::NearBranch16
-                | OpKind::NearBranch32
-                | OpKind::NearBranch64
-                | OpKind::FarBranch16
-                | OpKind::FarBranch32
-                | OpKind::Immediate8
-                | OpKind::Immediate8_2nd
-                | OpKind::Immediate16
-                | OpKind::Immediate32
-                | OpKind::Immediate64
-                | OpKind::Immediate8to16
-                | OpKind::Immediate8to32
-                | OpKind::Immediate8to64
-                | OpKind::Immediate32to64
-        )
-    });
+    // The kinds of memory operands are the last ones, behind those of registers, branches and immediates.
+    let is_memory = |kind: OpKind| kind as u8 >= OpKind::MemorySegSI as u8;
+    let memory =
+        [ins.op0_kind(), ins.op1_kind(), ins.op2_kind(), ins.op3_kind()].into_iter().any(is_memory);
     memory && !matches!(ins.mnemonic(), M::Lea | M::Nop | M::Reservednop)
+        || ins.is_stack_instruction()
         || raises_pending_x87(ins)
         || raises_float(ins)
 }
@@ -123,6 +105,7 @@ pub fn stack_change(ins: &Instruction) -> i64 {
 }
 
 /// A definition of flags that can be repeated as long as some registers keep their values.
+#[derive(Clone, Copy, Default)]
 struct Recipe {
     flags: Flags,
     registers: Registers,
@@ -190,30 +173,50 @@ fn recipe(ins: &Instruction) -> Option<Recipe> {
     }
 }
 
-/// Which flags can be derived at a point of straight-line code, and what that needs.
-#[derive(Clone, Copy, Default)]
-struct Sources([Option<Registers>; 6]);
+/// Which flags can be derived at a point of straight-line code, and what that needs: recipes for different flags.
+#[derive(Default)]
+struct Sources {
+    known: [Recipe; 6],
+    count: usize,
+}
 
 impl Sources {
     /// Goes past an instruction.
     fn pass(&mut self, ins: &Instruction, writes: Flags, kills: Flags) {
-        let gone = written(ins);
-        for source in &mut self.0 {
-            *source = source.filter(|registers| registers & gone == 0);
+        if self.count > 0 {
+            let gone = written(ins);
+            self.keep(|recipe| {
+                recipe.flags = recipe.flags.without(writes);
+                recipe.registers & gone == 0 && !recipe.flags.is_empty()
+            });
         }
-        let recipe = recipe(ins).filter(|_| kills == writes);
-        for (i, source) in self.0.iter_mut().enumerate() {
-            let flag = Flags(1 << i);
-            if writes.any(flag) {
-                *source = recipe.as_ref().filter(|r| r.flags.any(flag)).map(|r| r.registers);
+        if !writes.is_empty()
+            && kills == writes
+            && let Some(recipe) = recipe(ins)
+        {
+            self.known[self.count] = Recipe { flags: recipe.flags.and(writes), ..recipe };
+            // No two have a flag in common, so there is room for six.
+            self.count += usize::from(!self.known[self.count].flags.is_empty());
+        }
+    }
+
+    /// Drops the recipes that `still_good` does not keep.
+    fn keep(&mut self, mut still_good: impl FnMut(&mut Recipe) -> bool) {
+        let mut kept = 0;
+        for i in 0..self.count {
+            let mut recipe = self.known[i];
+            if still_good(&mut recipe) {
+                self.known[kept] = recipe;
+                kept += 1;
             }
         }
+        self.count = kept;
     }
 
     /// The flags that can be derived while none of some registers has changed.
     fn derivable(&self, changing: Registers) -> Flags {
-        let known = self.0.iter().enumerate().filter(|(_, s)| s.is_some_and(|r| r & changing == 0));
-        known.fold(Flags::NONE, |flags, (i, _)| flags.or(Flags(1 << i)))
+        let known = self.known[..self.count].iter().filter(|r| r.registers & changing == 0);
+        known.fold(Flags::NONE, |flags, recipe| flags.or(recipe.flags))
     }
 }
 
@@ -241,8 +244,7 @@ impl Observable {
             } else {
                 Flags::NONE
             };
-            let entry = crate::lower::table::entry(ins);
-            sources.pass(ins, entry.writes, entry.kills(ins));
+            sources.pass(ins, insn.entry.writes, insn.kills);
             observed
         });
         Observable(walk.collect())
