@@ -31,7 +31,7 @@ impl Place {
 /// The low `size` bytes.
 #[inline]
 pub fn mask(size: u8) -> u64 {
-    u64::MAX >> (64 - 8 * u32::from(size)) % 64
+    u64::MAX >> ((64 - 8 * u32::from(size)) % 64)
 }
 
 /// The low `size` bytes as a signed number.

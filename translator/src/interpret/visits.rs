@@ -14,8 +14,10 @@ pub struct Visits {
 impl Visits {
     /// Code is interpreted `limit` times, always if that is 255, before it is translated.
     pub fn new(limit: u8) -> Self {
-        // SAFETY: zeros are valid; so allocated, pages are there once they are used.
-        let counts = unsafe { Box::new_zeroed_slice(PLACES).assume_init() };
+        // Zeros from the allocator: pages are there once they are used.
+        let bytes = Box::into_raw(vec![0u8; PLACES].into_boxed_slice());
+        // SAFETY: an AtomicU8 is laid out as a u8, and this is the only owner.
+        let counts = unsafe { Box::from_raw(bytes as *mut [AtomicU8]) };
         Visits { counts, limit }
     }
 
