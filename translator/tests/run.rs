@@ -22,6 +22,7 @@ fn engine(host: HostFeatures) -> Engine {
         cache_size: 16 << 20,
         flags_live_at_return: false,
         dump_asm: std::env::var_os("DUMP").is_some(),
+        interpret: 0,
     };
     Engine::new(config, Box::new(Open)).expect("address space")
 }

@@ -62,6 +62,7 @@ fn run(
         host,
         cache_size: 16 << 20,
         dump_asm: std::env::var_os("DUMP").is_some(),
+        interpret: 0,
         flags_live_at_return: true,
     };
     let engine = Engine::new(config, Box::new(Open)).expect("address space");
