@@ -77,7 +77,7 @@ pub struct Session<'a> {
     pub stop: Stop,
 }
 
-/// Interprets from `cpu.rip` on. The trampoline `EnterInterpreter` calls this, see there.
+/// Interprets from `cpu.rip` on. The trampoline `Call` calls this, see there.
 ///
 /// # Safety
 /// Both pointers are valid and exclusive.
