@@ -51,6 +51,8 @@ fn has(feature: &str) -> bool {
         "GFNI" => is_x86_feature_detected!("gfni"),
         "SHA" => is_x86_feature_detected!("sha"),
         "SSE4A" => is_x86_feature_detected!("sse4a"),
+        // Off in every kernel's CR4. The recording processor says #GP then, another one #UD.
+        "UINTR" => false,
         "VAES" => is_x86_feature_detected!("vaes"),
         "VPCLMULQDQ" => is_x86_feature_detected!("vpclmulqdq"),
         _ => true,
