@@ -189,6 +189,12 @@ pub struct SharedOptions {
     /// Print the translator's counters to standard error at exit
     #[arg(long, help_heading = "Diagnosis")]
     pub stats: bool,
+    /// Count what is executed; print the hottest regions, and what their code is spent on, at exit
+    #[arg(long, help_heading = "Diagnosis")]
+    pub profile: bool,
+    /// Write /tmp/perf-PID.map, so that perf(1) names translated code after the program's functions
+    #[arg(long, help_heading = "Diagnosis")]
+    pub perf_map: bool,
 }
 
 /// `--memory-model`.
@@ -288,7 +294,12 @@ impl SharedOptions {
         if let Some(size) = self.cache_size {
             option("--cache-size", size.to_string().into());
         }
-        for (name, set) in [("--dump-asm", self.dump_asm), ("--stats", self.stats)] {
+        for (name, set) in [
+            ("--dump-asm", self.dump_asm),
+            ("--stats", self.stats),
+            ("--profile", self.profile),
+            ("--perf-map", self.perf_map),
+        ] {
             if set {
                 option(name, OsString::new());
             }
@@ -385,7 +396,7 @@ mod tests {
     #[test]
     fn children_get_the_shared_options() {
         let all = "--sysroot=root --memory-model=ordered --host-features=flagm=off,afp=off --runner=qemu --strace=calls --log=off \
-                   --trace-exec=/t --dump-asm --stats";
+                   --trace-exec=/t --dump-asm --stats --profile --perf-map";
         let cli = parse(&format!("demotic {all} -0 x ./a"), None).unwrap();
         let arguments = cli.shared.to_arguments(Path::new("/dir"));
         let expected = all.replace("=root", "=/dir/root").replace("=calls", "=/dir/calls");

@@ -266,6 +266,7 @@ fn config(shared: &SharedOptions) -> Config {
         cache_size: shared.cache_size.unwrap_or(CACHE_SIZE),
         dump_asm: shared.dump_asm,
         interpret: shared.interpret,
+        profile: shared.profile,
     }
 }
 
@@ -354,6 +355,7 @@ fn options(invocation: Invocation) -> Result<Options, LoadError> {
         },
         log: shared.log == cli::LogLevel::Warn,
         stats: shared.stats,
+        perf_map: shared.perf_map,
         binfmt,
         secure,
         loadable,

@@ -11,6 +11,7 @@ use crate::abi::errno;
 use crate::alloc;
 use crate::guest;
 use crate::host::{self, Errno, SysResult};
+use crate::perf_map;
 use crate::runtime::Runtime;
 use crate::seccomp::threads;
 use crate::signal::{self, AltStack, SignalSet};
@@ -221,6 +222,7 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
 /// What is different in a forked child.
 fn enter_child(task: &mut Task, args: &CloneArgs) {
     task.identify();
+    perf_map::forked(std::os::unix::process::parent_id());
     // Its memory is its own now, whoever lent it to the parent.
     task.borrowed = false;
     set_up_child(&mut task.cpu, args);

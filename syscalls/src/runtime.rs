@@ -19,7 +19,9 @@ use crate::memory::{Map, Memory};
 use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exe_file, exec, guest, log, paths, process, seccomp, strace, table, thread, vsyscall};
+use crate::{
+    exe_file, exec, guest, log, paths, perf_map, process, seccomp, strace, table, thread, vsyscall,
+};
 
 /// Where `--strace` goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct Options {
     pub log: bool,
     /// Print the translator's counters at the end of the process.
     pub stats: bool,
+    /// Write a map for perf(1).
+    pub perf_map: bool,
     /// The kernel starts the translator for x86_64 programs by itself (binfmt_misc): by this path.
     pub binfmt: Option<PathBuf>,
     /// The translator's own options, for the programs that the guest executes.
@@ -125,8 +129,11 @@ impl Runtime {
         self.memory.map(request)
     }
 
-    /// `--stats`, at the end of the process.
+    /// `--stats` and `--profile`, at the end of the process.
     pub(crate) fn report(&self) {
+        if let Some(profile) = self.engine.profile() {
+            log::line(format_args!("{profile}"));
+        }
         if self.options.stats {
             log::line(format_args!("{:?}", self.engine.stats()));
         }
@@ -167,6 +174,7 @@ fn set_hardware_tso() -> bool {
 /// Sets up what the command line asks of system calls.
 fn apply(options: &Options) {
     log::init(options.log);
+    perf_map::enable(options.perf_map);
     if let Some(dir) = &options.sysroot {
         paths::set_sysroot(dir.as_os_str().as_bytes());
     }

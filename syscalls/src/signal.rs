@@ -519,7 +519,9 @@ pub fn rt_sigaction(task: &mut Task, [signo, new, old, size, ..]: [u64; 6]) -> S
     }
     let action = guest::read_opt::<Action>(new)?;
     let fault = matches!(signo, SIGSEGV | SIGBUS | libc::SIGFPE);
-    if fault && action.is_some_and(|a| a.handler > SIG_IGN) {
+    // Without SA_SIGINFO a handler is given no context that the flags could be seen in.
+    let sees = |a: Action| a.handler > SIG_IGN && a.flags & libc::SA_SIGINFO as u64 != 0;
+    if fault && action.is_some_and(sees) {
         task.runtime().engine.keep_flags_at_faults();
     }
     let before = {

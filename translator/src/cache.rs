@@ -9,12 +9,14 @@
 
 use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
+use crate::detours::Detours;
 use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
-use crate::lower::operands::{LDUR, LDUR_MASK, NOP, relaxed};
+use crate::lower::operands::{self, LDUR, LDUR_MASK, relaxed};
 use crate::lower::{Emitted, MapEntry};
 use crate::region::{Looked, Region};
 use crate::tramp::{self, Trampoline};
 use std::io;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Distance between regions in the cache: literals and records need 8.
@@ -138,6 +140,9 @@ impl RegionMeta {
 pub struct CodeCache {
     base: u64,
     size: usize,
+    /// So much of it is for regions; detours lie behind them.
+    for_regions: u64,
+    detours: Detours,
     /// Where the next region goes.
     next: AtomicU64,
     /// Where regions start, behind the trampolines.
@@ -155,7 +160,7 @@ pub struct CodeCache {
 pub fn anonymous(len: usize, prot: i32) -> io::Result<u64> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping wherever the kernel has room.
-    let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+    let p = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
     if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p as u64) }
 }
 
@@ -179,9 +184,12 @@ impl CodeCache {
         let base = anonymous(size, prot | libc::PROT_EXEC)?;
         let capacity = size / MIN_REGION;
         let index = anonymous(capacity * 8, prot)?;
+        let (detours, room) = Detours::new(base + size as u64, size as u64)?;
         let mut cache = CodeCache {
             base,
             size,
+            for_regions: size as u64 - room,
+            detours,
             next: AtomicU64::new(base),
             first: AtomicU64::new(base),
             index,
@@ -224,7 +232,7 @@ impl CodeCache {
         let code = asm.code();
         // SAFETY: the caller checked that the range is in the cache and not yet used; nothing
         // refers to this memory but through raw addresses. Relocations name words of the code.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u32, code.len()) };
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u32, code.len()) };
         for &(offset, reloc) in &asm.relocations {
             if let Reloc::Trampoline(t) = reloc {
                 let from = at + u64::from(offset);
@@ -253,7 +261,7 @@ impl CodeCache {
         let len = size_of_val(asm.code());
         let end = host + len as u64;
         let count = self.count.load(Ordering::Relaxed);
-        if end > self.base + self.size as u64 || count == self.capacity {
+        if end > self.base + self.for_regions || count == self.capacity {
             return None;
         }
         self.write(host, asm);
@@ -275,7 +283,7 @@ impl CodeCache {
             dead: AtomicBool::new(false),
             armed: AtomicU32::new(0),
         })?;
-        self.slots()[count].store(std::ptr::from_ref(meta).cast_mut(), Ordering::Release);
+        self.slots()[count].store(ptr::from_ref(meta).cast_mut(), Ordering::Release);
         self.count.store(count + 1, Ordering::Release);
         self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
         Some(meta)
@@ -293,7 +301,7 @@ impl CodeCache {
         let mut asm = Asm::default();
         exits::reentry_stub(&mut asm, guest);
         let end = stub + size_of_val(asm.code()) as u64;
-        if end > self.base + self.size as u64 {
+        if end > self.base + self.for_regions {
             return None;
         }
         let entry = Entry { at: offset, instead: branch(stub.wrapping_sub(host) as i64)? };
@@ -301,7 +309,7 @@ impl CodeCache {
         let later = self.arena.value(LaterEntry { entry, guest, next })?;
         self.write(stub, &asm);
         self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
-        meta.more_entries.store(std::ptr::from_ref(later).cast_mut(), Ordering::Release);
+        meta.more_entries.store(ptr::from_ref(later).cast_mut(), Ordering::Release);
         Some(host)
     }
 
@@ -315,6 +323,12 @@ impl CodeCache {
         (pc - meta.host < u64::from(meta.len)).then_some(meta)
     }
 
+    /// The region that a host address in the cache is executed for, and where in it: a detour stands for its access.
+    /// Async-signal-safe.
+    pub fn locate(&self, pc: u64) -> Option<(&'static RegionMeta, u64)> {
+        self.region_at(pc).map(|meta| (meta, pc)).or_else(|| self.detours.home(pc))
+    }
+
     fn patch(&self, at: u64, word: u32) {
         // SAFETY: an aligned word of emitted code; the architecture allows branches to be replaced
         // by branches while other threads execute them (Arm ARM B2.2.5).
@@ -322,23 +336,26 @@ impl CodeCache {
         flush_icache(at, 4);
     }
 
-    /// Makes the ordered access at `at`, which a misaligned address made fault, a plain one with a
-    /// barrier. Returns where to go on; None if there is no ordered access. Async-signal-safe.
-    pub fn relax(&self, at: u64) -> Option<u64> {
-        // SAFETY: aligned words of emitted code; an access is neither the first nor the last one.
-        let word = |at: u64| unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
-        let old = word(at);
+    /// Makes the ordered access at `at`, which a misaligned address made fault, a plain one with a barrier: by a
+    /// [detour](crate::detours), or where the access is to the stack, which is its thread's own, in its place. Returns where
+    /// to go on; None if there is no ordered access, or no room. Async-signal-safe.
+    pub fn relax(&self, meta: &'static RegionMeta, at: u64) -> Option<u64> {
+        // SAFETY: an aligned word of emitted code.
+        let old = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
         let Some(instead) = relaxed(old) else {
             // Perhaps another thread was here first.
-            return (old & LDUR_MASK == LDUR).then_some(at);
+            return (old & LDUR_MASK == LDUR || is_branch(old)).then_some(at);
         };
-        let beside = if instead.store { at - 4 } else { at + 4 };
-        let room = word(beside) == NOP;
-        if room {
-            self.patch(beside, instead.barrier);
+        if operands::base_of(old) == operands::RSP {
+            self.patch(at, instead.word);
+            return Some(at);
         }
-        self.patch(at, instead.word);
-        Some(if room && instead.store { beside } else { at })
+        let (detour, words) = self.detours.add(meta, at, instead)?;
+        // SAFETY: a slot of the cache that is nobody else's, and that nothing leads to yet.
+        unsafe { ptr::copy_nonoverlapping(words.as_ptr(), detour as *mut u32, words.len()) };
+        flush_icache(detour, size_of_val(&words));
+        self.patch(at, branch(detour.wrapping_sub(at) as i64)?);
+        Some(detour)
     }
 
     /// Makes an exit go straight to a translation.
@@ -426,6 +443,7 @@ impl CodeCache {
         // SAFETY: no thread is in a region, and the engine forgets what it knows of them.
         unsafe { self.arena.reset() };
         self.next.store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.detours.reset();
     }
 }
 
@@ -442,8 +460,13 @@ fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
     SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
 }
 
+/// Whether the instruction is a B.
+fn is_branch(word: u32) -> bool {
+    word & 0xfc00_0000 == 0x1400_0000
+}
+
 /// B over a distance.
-fn branch(delta: i64) -> Option<u32> {
+pub(crate) fn branch(delta: i64) -> Option<u32> {
     retarget(0x1400_0000, delta)
 }
 

@@ -12,8 +12,9 @@ use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
 /// Prints a region that has been put into the cache to standard error.
-pub fn region(region: &Region, asm: &Asm, meta: &RegionMeta) {
-    eprint!("at {:#x}: {}", meta.host, text(region, asm, meta.map));
+pub fn region(region: &Region, asm: &Asm, meta: &RegionMeta, name: Option<String>) {
+    let name = name.unwrap_or_default();
+    eprint!("at {:#x}: {name}\n{}", meta.host, text(region, asm, meta.map));
 }
 
 /// The listing of a region: each guest instruction, behind it what was emitted for it. Host

@@ -13,6 +13,7 @@ use crate::interpret::{self, Session, Stop, Visits};
 use crate::lower::exits::{UNIMPLEMENTED, table_entry};
 use crate::lower::{Emitted, FlagState, Lower};
 use crate::mxcsr;
+use crate::profile::{Profile, Report};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region, fetch};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
@@ -42,6 +43,14 @@ pub trait GuestMemory: Send + Sync {
     fn changes(&self) -> u64 {
         0
     }
+
+    /// What the code at an address is called in the file that it is of.
+    fn symbol(&self, _addr: u64) -> Option<String> {
+        None
+    }
+
+    /// Guest code has been translated: that at `addr`, to `len` bytes at `host`.
+    fn translated(&self, _addr: u64, _host: u64, _len: u32) {}
 }
 
 /// How guest loads and stores are ordered.
@@ -87,6 +96,23 @@ pub struct Config {
     pub dump_asm: bool,
     /// How often code is interpreted before it is translated; 255 is always.
     pub interpret: u8,
+    /// Count how often each block of translated code is executed.
+    pub profile: bool,
+}
+
+impl Default for Config {
+    /// Nothing optional.
+    fn default() -> Self {
+        Config {
+            order: MemoryOrder::Plain,
+            host: HostFeatures::default(),
+            cache_size: 0,
+            flags_live_at_return: false,
+            dump_asm: false,
+            interpret: 0,
+            profile: false,
+        }
+    }
 }
 
 /// What pays for [`Config::interpret`].
@@ -181,6 +207,7 @@ struct Inner {
     emitted: Emitted,
     attached: Vec<*mut CpuState>,
     stats: Stats,
+    profile: Option<Profile>,
 }
 
 /// The translations that depend on a guest page. As long as there are any the page is watched.
@@ -248,6 +275,7 @@ impl Engine {
     /// Reserves the code cache. Fails only when the address space cannot be had.
     pub fn new(config: Config, memory: Box<dyn GuestMemory>) -> io::Result<Self> {
         let cache = CodeCache::new(config.cache_size)?;
+        let profile = if config.profile { Some(Profile::new()?) } else { None };
         cpuid::on_host(config.host);
         Ok(Engine {
             config,
@@ -266,6 +294,7 @@ impl Engine {
                 emitted: Emitted::default(),
                 attached: Vec::new(),
                 stats: Stats::default(),
+                profile,
             }),
             generation: AtomicU64::new(0),
             visits: Visits::new(config.interpret),
@@ -615,6 +644,7 @@ impl Engine {
             misaligned,
             stats,
             flags_live_at_return,
+            profile,
             ..
         } = inner;
         let (flags_live_at_fault, trap_floats) = (inner.flags_live_at_fault, inner.trap_floats);
@@ -653,6 +683,7 @@ impl Engine {
         let mut lower = Lower::new(asm, region, &config, std::mem::take(emitted));
         lower.misaligned = Some(misaligned);
         lower.trap_floats = trap_floats;
+        lower.profile = profile.as_ref();
         lower.run();
         *emitted = lower.into_emitted();
         stats.regions += 1;
@@ -662,9 +693,13 @@ impl Engine {
             self.flush(inner);
             return self.translate(inner, rip, max, publish);
         };
-        if self.config.dump_asm {
-            crate::dump::region(region, asm, meta);
+        if let Some(profile) = profile {
+            profile.note(region, asm.code(), emitted);
         }
+        if self.config.dump_asm {
+            crate::dump::region(region, asm, meta, self.memory.symbol(rip));
+        }
+        self.memory.translated(rip, meta.host, meta.len);
         if publish {
             self.publish(inner, meta);
         }
@@ -819,18 +854,19 @@ impl Engine {
                 context.x[27] = cpu.shadow_top;
                 return true;
             }
-            let Some(meta) = self.cache.region_at(context.pc) else {
+            let Some((meta, pc)) = self.cache.locate(context.pc) else {
                 return false;
             };
             if fault.signo == libc::SIGBUS as u32
                 && fault.code == BUS_ADRALN
-                && let Some(at) = self.cache.relax(context.pc)
+                && pc == context.pc // not in a detour
+                && let Some(at) = self.cache.relax(meta, pc)
             {
                 context.pc = at;
                 return true;
             }
-            save_context(cpu, context, meta);
-            cpu.fault_pc = context.pc;
+            save_context(cpu, context, meta, pc);
+            cpu.fault_pc = pc;
         } else if cpu.helper_return != 0 {
             // CallHelper has saved the state, and the helper has not changed it yet.
             cpu.fault_pc = cpu.helper_return - 4; // the call
@@ -860,7 +896,7 @@ impl Engine {
         }
         // Inside a region; or on the way in; or in a helper; or on the way to or from a helper.
         for pc in [context.pc, cpu.entering, cpu.helper_return, context.x[30]] {
-            if let Some(meta) = self.cache.region_at(pc)
+            if let Some((meta, _)) = self.cache.locate(pc)
                 && let Some(slot) = cpu.armed.iter_mut().find(|s| **s == 0)
             {
                 *slot = meta as *const RegionMeta as u64;
@@ -873,6 +909,13 @@ impl Engine {
     /// dropping the guard, in the parent and in the child, releases them.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
         ForkGuard { engine: self, inner: self.lock(), _split: crate::split::lock() }
+    }
+
+    /// With [`Config::profile`]: where time has gone so far.
+    pub fn profile(&self) -> Option<Report> {
+        let inner = self.lock();
+        let report = inner.profile.as_ref()?.report();
+        Some(report.named(|addr| self.memory.symbol(addr)))
     }
 
     /// Counters so far.
@@ -905,9 +948,9 @@ fn no_code(cpu: &mut CpuState) -> Exit {
     Exit::MemoryFault
 }
 
-/// The guest's state from the host registers of interrupted translated code.
-fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta) {
-    let entry = meta.entry_at(context.pc);
+/// The guest's state from the host registers of translated code interrupted at `pc`.
+fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta, pc: u64) {
+    let entry = meta.entry_at(pc);
     cpu.gpr.copy_from_slice(&context.x[..16]);
     cpu.xmm.copy_from_slice(&context.v[..16]);
     cpu.fs_base = context.x[23];
@@ -938,6 +981,9 @@ impl ForkGuard<'_> {
         let stopped = |&c: &*mut CpuState| c != this && unsafe { (*c).armed != [0; 4] };
         let was_stopping = self.inner.attached.iter().any(stopped);
         self.inner.attached.retain(|&c| c == this);
+        if let Some(profile) = &self.inner.profile {
+            profile.reset();
+        }
         if was_stopping {
             // Nobody will set the branches to run again that were set, or half set, to stop for it.
             self.engine.flush(&mut self.inner);

@@ -30,14 +30,7 @@ fn listing(code: &[u8], features: HostFeatures, order: MemoryOrder) -> String {
         assert_eq!(p as u64, BASE);
         std::ptr::copy_nonoverlapping(code.as_ptr(), BASE as *mut u8, code.len());
     }
-    let config = Config {
-        order,
-        host: features,
-        cache_size: 0,
-        flags_live_at_return: false,
-        dump_asm: false,
-        interpret: 0,
-    };
+    let config = Config { order, host: features, ..Config::default() };
     dump::translation(&Code(code.len() as u64), BASE, &config).expect("there is code")
 }
 

@@ -43,14 +43,7 @@ const SIZE: u64 = 1 << 18;
 impl Guest {
     fn new() -> Self {
         let memory = Memory::default();
-        let config = Config {
-            order: MemoryOrder::Plain,
-            host: HostFeatures::default(),
-            cache_size: 16 << 20,
-            flags_live_at_return: false,
-            dump_asm: false,
-            interpret: 0,
-        };
+        let config = Config { cache_size: 16 << 20, ..Config::default() };
         let engine = Engine::new(config, Box::new(memory.clone())).expect("address space");
         let code: &'static mut [u8] = Box::leak(vec![0u8; SIZE as usize].into_boxed_slice());
         let base = (code.as_mut_ptr() as u64).next_multiple_of(PAGE);

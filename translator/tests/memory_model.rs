@@ -115,14 +115,7 @@ fn emitted_steps(ops: &[Op], order: MemoryOrder, host: HostFeatures) -> Vec<Step
         assert_eq!(p as u64, BASE);
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), BASE as *mut u8, bytes.len());
     }
-    let config = Config {
-        order,
-        host,
-        cache_size: 0,
-        flags_live_at_return: false,
-        dump_asm: false,
-        interpret: 0,
-    };
+    let config = Config { order, host, ..Config::default() };
     let translation =
         dump::translate(&Code(bytes.len() as u64), BASE, &config).expect("there is code");
     let steps: Vec<_> = translation.asm.code().iter().flat_map(|word| classify(*word)).collect();

@@ -17,12 +17,10 @@ impl GuestMemory for Open {
 
 fn engine(host: HostFeatures) -> Engine {
     let config = Config {
-        order: MemoryOrder::Plain,
         host,
         cache_size: 16 << 20,
-        flags_live_at_return: false,
         dump_asm: std::env::var_os("DUMP").is_some(),
-        interpret: 0,
+        ..Config::default()
     };
     Engine::new(config, Box::new(Open)).expect("address space")
 }

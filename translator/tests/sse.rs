@@ -58,12 +58,11 @@ fn run(
     let bytes = a.assemble(base).expect("assembles");
     code[..bytes.len()].copy_from_slice(&bytes);
     let config = Config {
-        order: MemoryOrder::Plain,
         host,
         cache_size: 16 << 20,
         dump_asm: std::env::var_os("DUMP").is_some(),
-        interpret: 0,
         flags_live_at_return: true,
+        ..Config::default()
     };
     let engine = Engine::new(config, Box::new(Open)).expect("address space");
     let mut cpu = CpuState::new();

@@ -13,6 +13,7 @@ use super::raw;
 use super::space::{Memory, State};
 use crate::guest;
 use crate::memmap::{self, EXEC, Mapping, PAGE, READ, Source, WRITE};
+use crate::{perf_map, symbols};
 
 impl Memory {
     /// Whether a write fault at an address is one that [`unwatch`](Self::unwatch) resolves. Async-signal-safe.
@@ -140,6 +141,20 @@ impl GuestMemory for &'static Memory {
 
     fn changes(&self) -> u64 {
         memmap::changes()
+    }
+
+    fn symbol(&self, addr: u64) -> Option<String> {
+        let (file, offset) = {
+            let state = self.lock();
+            let (range, mapping) = state.map.get(addr)?;
+            let Source::File(file, offset) = &mapping.source else { return None };
+            (file.clone(), offset + (addr - range.start))
+        };
+        Some(symbols::name(&file, offset))
+    }
+
+    fn translated(&self, addr: u64, host: u64, len: u32) {
+        perf_map::note(host, len, || self.symbol(addr).unwrap_or_else(|| format!("{addr:#x}")));
     }
 
     fn watch(&self, start: u64, end: u64) {

@@ -60,12 +60,11 @@ impl Translated {
             Host::Baseline => HostFeatures::default(),
         };
         let config = Config {
-            order: MemoryOrder::Plain,
             host,
             cache_size: CACHE_SIZE,
-            dump_asm: false,
             interpret,
             flags_live_at_return: true,
+            ..Config::default()
         };
         let engine: &'static Engine =
             Box::leak(Box::new(Engine::new(config, Box::new(TestMemory))?));

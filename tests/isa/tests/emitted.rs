@@ -50,14 +50,7 @@ impl Code {
     }
 
     fn translate(&self, order: MemoryOrder, host: HostFeatures) -> Translation {
-        let config = Config {
-            order,
-            host,
-            cache_size: 0,
-            flags_live_at_return: false,
-            dump_asm: false,
-            interpret: 0,
-        };
+        let config = Config { order, host, ..Config::default() };
         dump::translate(self, self.start, &config).expect("there is code")
     }
 }

@@ -56,13 +56,14 @@ use crate::asm::{Asm, Label, R, Reloc, V, Width};
 use crate::engine::{Config, MemoryOrder};
 use crate::flags::Flags;
 use crate::helpers::Helper;
+use crate::profile::{Block, Profile};
 use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
 use arith::EdgeFlags;
 use exits::{ExitStub, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::HashSet;
 
 /// FS base.
@@ -129,6 +130,8 @@ pub struct Lower<'a> {
     between_barriers: bool,
     /// Whether unmasked exceptions of SSE are raised, see [`traps`].
     pub trap_floats: bool,
+    /// Counts how often each block is executed.
+    pub profile: Option<&'a Profile>,
     /// Index of the current instruction in the region.
     pub index: usize,
     /// Flags that the current instruction may write and that are read later.
@@ -170,6 +173,7 @@ impl<'a> Lower<'a> {
             misaligned: None,
             between_barriers: false,
             trap_floats: false,
+            profile: None,
             index: 0,
             need: Flags::NONE,
             live_out: Flags::NONE,
@@ -191,6 +195,7 @@ impl<'a> Lower<'a> {
             self.index = i;
             self.instruction(i);
         }
+        self.end_block();
         self.cold_code();
         self.a.finish();
     }
@@ -203,6 +208,7 @@ impl<'a> Lower<'a> {
         }
         let enterable = self.is_enterable(i);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
+        self.begin_block(i);
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
         if self.between_barriers {
             self.a.dmb_ish();
@@ -254,6 +260,31 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// With a profile: counts, if a block begins here. No temporary is in use between two instructions that are not
+    /// lowered together, and those are in one block.
+    fn begin_block(&mut self, i: usize) {
+        let Some(profile) = self.profile else { return };
+        let insns = &self.region.insns;
+        if i > 0 && !insns[i].join && insns[i - 1].flow == FlowControl::Next {
+            return;
+        }
+        self.end_block();
+        let Some(counter) = profile.counter() else { return };
+        let (address, count) = (R(17), R(30));
+        self.a.ldr_literal(address, std::ptr::from_ref(counter) as u64, Reloc::None);
+        self.a.ldr(count, address, 0);
+        self.a.add_imm(Width::X, count, count, 1);
+        self.a.str(count, address, 0);
+        let start = self.a.pos();
+        self.out.blocks.push(Block { index: i, code: start..start, counter });
+    }
+
+    fn end_block(&mut self) {
+        if let Some(last) = self.out.blocks.last_mut() {
+            last.code.end = self.a.pos();
+        }
+    }
+
     /// Notes that the code from here on belongs to the current guest instruction.
     pub fn mark(&mut self) {
         let (start, computed) = (self.a.pos(), self.region.insns[self.index].live_in);
@@ -275,7 +306,9 @@ impl<'a> Lower<'a> {
         self.bit_test.is_none()
             && self.copied.is_none()
             && (canonical || no_matter)
-            && (!self.region.flags_live_at_fault || insn.join || index == 0)
+            && (!self.region.flags_live_at_fault && self.profile.is_none()
+                || insn.join
+                || index == 0)
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).
@@ -385,6 +418,8 @@ pub struct Emitted {
     pub entries: Vec<(u32, Label)>,
     /// Guest instruction of each piece of host code, ascending in `host`.
     pub map: Vec<MapEntry>,
+    /// With a profile: the blocks that are counted.
+    pub blocks: Vec<Block>,
 }
 
 impl Emitted {
@@ -400,6 +435,7 @@ impl Emitted {
         self.records.clear();
         self.entries.clear();
         self.map.clear();
+        self.blocks.clear();
     }
 }
 

@@ -17,8 +17,8 @@ pub enum Addr {
 
 /// Scratch of the memory primitives.
 const SCRATCH: R = R(30);
-/// The guest's stack is aligned, and its own.
-const RSP: R = R(4);
+/// The guest's stack is its thread's own.
+pub const RSP: R = R(4);
 
 /// Host register of a guest integer register of any width (AH..BH give rax..rbx).
 pub fn host_of(reg: Register) -> R {
@@ -421,9 +421,8 @@ impl Lower<'_> {
         }
     }
 
-    /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release. They do not
-    /// take every misaligned address; a NOP behind the load and before the store gives room for
-    /// the barrier that a plain access needs, see [`relaxed`].
+    /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release. They do not take every misaligned
+    /// address, see [`crate::detours`].
     fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr) {
         let (b, o) = match m {
             Addr::Imm(R::ZR, o) => (self.constant(Width::X, o as i64 as u64), 0),
@@ -438,10 +437,6 @@ impl Lower<'_> {
             SCRATCH
         };
         let common = size.trailing_zeros() << 30 | b.n() << 5 | t.n();
-        let room = size > 1 && b != RSP;
-        if room && access == Access::Store {
-            self.a.word(NOP);
-        }
         self.a.word(match access {
             // STLUR, LDAPUR, LDAPURS*
             _ if lrcpc2 => {
@@ -457,9 +452,6 @@ impl Lower<'_> {
             _ if self.config.host.lrcpc => LDAPR | common,
             _ => LDAR | common,
         });
-        if room && access != Access::Store {
-            self.a.word(NOP);
-        }
         match access {
             Access::LoadSx64 if !lrcpc2 => self.a.sbfx(Width::X, t, t, 0, size * 8),
             Access::LoadSx32 if !lrcpc2 => self.a.sbfx(Width::W, t, t, 0, size * 8),
@@ -542,8 +534,6 @@ const STLR: u32 = 0x089f_fc00;
 pub const LDUR: u32 = 0x3800_0000;
 /// The bits of [`LDUR`] and [`LDAPUR`] that are not fields.
 pub const LDUR_MASK: u32 = 0x3f20_0c00;
-/// The room for a barrier at an ordered access.
-pub const NOP: u32 = 0xd503_201f;
 /// Orders a load before everything behind it.
 pub const DMB_ISHLD: u32 = 0xd503_39bf;
 /// Orders everything before a store.
@@ -554,10 +544,15 @@ pub const DMB_ISH: u32 = 0xd503_3bbf;
 pub struct Relaxed {
     /// The instruction instead.
     pub word: u32,
-    /// The barrier instead of the NOP beside it.
+    /// The barrier for its order.
     pub barrier: u32,
-    /// A store: the NOP is before it.
+    /// A store: the barrier comes before it.
     pub store: bool,
+}
+
+/// The base register of an access.
+pub fn base_of(word: u32) -> R {
+    R((word >> 5 & 31) as u8)
 }
 
 /// What an ordered access is to be replaced with; None for any other instruction.
