@@ -3,7 +3,7 @@
 //! cache, and reached through the state register.
 
 use crate::asm::{Asm, R, Width};
-use crate::lower::{AF, FS, LR, PF, SHADOW, STATE, TABLE};
+use crate::lower::{AF, FS, LR, PF, SHADOW, STATE, TABLE, VZERO};
 use crate::state::{CpuState, ExitCode, offset};
 use dynasmrt::{DynasmApi, dynasm};
 
@@ -148,6 +148,7 @@ fn load_guest(a: &mut Asm) {
     for i in (0..16u8).step_by(2) {
         dynasm!(a; .arch aarch64; ldp Q(i), Q(i + 1), [x16, 16 * i32::from(i)]);
     }
+    dynasm!(a; .arch aarch64; movi V(VZERO.0).d2, 0);
     // FPCR is 0 on the Rust side.
     let default = a.label();
     a.ldr_w(R(16), STATE, offset::FPCR);

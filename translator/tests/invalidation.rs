@@ -3,7 +3,7 @@
 
 use iced_x86::code_asm::*;
 use std::sync::{Arc, Mutex};
-use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder, PAGE};
+use translator::engine::{Config, Engine, Exit, GuestMemory, MemoryOrder, PAGE};
 use translator::state::CpuState;
 
 /// An address and what is written there.

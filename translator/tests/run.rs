@@ -2,7 +2,7 @@
 #![cfg(target_arch = "aarch64")]
 
 use iced_x86::code_asm::*;
-use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder};
+use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures};
 use translator::state::CpuState;
 
 /// Everything is executable.

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 use translator::{
-    engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures, MemoryOrder},
+    engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures},
     state::{CpuState, Fault},
 };
 

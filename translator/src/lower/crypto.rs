@@ -1,11 +1,11 @@
-//! AES, PCLMULQDQ and SHA.
+//! AES, PCLMULQDQ and SHA-1.
 //!
 //! AES and PCLMULQDQ need the host's own; CPUID must not announce them without. SHA without the host's own goes to
 //! helpers. Arm keeps the words of a hash in ascending lanes, x86 in descending ones.
 
 use super::operands::vec_of;
 use super::table::{Rows, plain};
-use super::{Lower, Lowered, Unimplemented};
+use super::{Lower, Lowered, Unimplemented, VZERO};
 use crate::asm::{R, V, Width};
 use crate::helpers::Helper;
 use dynasmrt::{DynasmApi, dynasm};
@@ -23,9 +23,6 @@ pub(super) const ROWS: Rows = &[
     plain(M::Sha1nexte, sha1nexte),
     plain(M::Sha1msg1, sha1msg1),
     plain(M::Sha1msg2, sha1msg2),
-    plain(M::Sha256rnds2, sha256rnds2),
-    plain(M::Sha256msg1, sha256msg1),
-    plain(M::Sha256msg2, sha256msg2),
 ];
 
 /// x86 adds the round key last, Arm first: Arm's round of the state as the key of zero, then the key.
@@ -34,20 +31,22 @@ fn aes_round(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Err(Unimplemented);
     }
     let d = vec_of(ins.op0_register());
-    let key = l.vread(ins, 1, 16);
-    let t = l.vtmp();
-    l.vzero(t);
+    let mut key = l.vread(ins, 1, 16);
+    if key == d {
+        key = l.vtmp();
+        l.vmov(key, d);
+    }
     match ins.mnemonic() {
         M::Aesenc => dynasm!(l.a; .arch aarch64
-            ; aese V(t.0).b16, V(d.0).b16
-            ; aesmc V(t.0).b16, V(t.0).b16),
-        M::Aesenclast => dynasm!(l.a; .arch aarch64; aese V(t.0).b16, V(d.0).b16),
+            ; aese V(d.0).b16, V(VZERO.0).b16
+            ; aesmc V(d.0).b16, V(d.0).b16),
+        M::Aesenclast => dynasm!(l.a; .arch aarch64; aese V(d.0).b16, V(VZERO.0).b16),
         M::Aesdec => dynasm!(l.a; .arch aarch64
-            ; aesd V(t.0).b16, V(d.0).b16
-            ; aesimc V(t.0).b16, V(t.0).b16),
-        _ => dynasm!(l.a; .arch aarch64; aesd V(t.0).b16, V(d.0).b16),
+            ; aesd V(d.0).b16, V(VZERO.0).b16
+            ; aesimc V(d.0).b16, V(d.0).b16),
+        _ => dynasm!(l.a; .arch aarch64; aesd V(d.0).b16, V(VZERO.0).b16),
     }
-    dynasm!(l.a; .arch aarch64; eor V(d.0).b16, V(t.0).b16, V(key.0).b16);
+    dynasm!(l.a; .arch aarch64; eor V(d.0).b16, V(d.0).b16, V(key.0).b16);
     Ok(())
 }
 
@@ -134,7 +133,7 @@ impl Lower<'_> {
 }
 
 /// What a host without SHA instructions does.
-fn call_sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
+pub(super) fn call_sha(l: &mut Lower, ins: &Instruction, helper: Helper) -> Lowered {
     let m = l.vread(ins, 1, 16);
     let d = vec_of(ins.op0_register());
     let imm = if ins.mnemonic() == M::Sha1rnds4 { u64::from(ins.immediate8()) } else { 0 };
@@ -174,12 +173,11 @@ fn sha1nexte(l: &mut Lower, ins: &Instruction) -> Lowered {
     }
     let m = l.vread(ins, 1, 16);
     let d = vec_of(ins.op0_register());
-    let (e, zero) = (l.vtmp(), l.vtmp());
-    l.vzero(zero);
+    let e = l.vtmp();
     dynasm!(l.a; .arch aarch64
         ; dup S(e.0), V(d.0).s[3]
         ; sha1h S(e.0), S(e.0)
-        ; ext V(e.0).b16, V(zero.0).b16, V(e.0).b16, 4
+        ; ext V(e.0).b16, V(VZERO.0).b16, V(e.0).b16, 4
         ; add V(d.0).s4, V(m.0).s4, V(e.0).s4);
     Ok(())
 }
@@ -198,65 +196,16 @@ fn sha1msg1(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn sha1msg2(l: &mut Lower, ins: &Instruction) -> Lowered {
     let m = l.vread(ins, 1, 16);
     let d = vec_of(ins.op0_register());
-    let (t, zero, first) = (l.vtmp(), l.vtmp(), l.vtmp());
-    l.vzero(zero);
+    let (t, first) = (l.vtmp(), l.vtmp());
     dynasm!(l.a; .arch aarch64
-        ; ext V(t.0).b16, V(zero.0).b16, V(m.0).b16, 12
+        ; ext V(t.0).b16, V(VZERO.0).b16, V(m.0).b16, 12
         ; eor V(t.0).b16, V(t.0).b16, V(d.0).b16
         ; shl V(d.0).s4, V(t.0).s4, 1
         ; sri V(d.0).s4, V(t.0).s4, 31
-        ; ext V(t.0).b16, V(d.0).b16, V(zero.0).b16, 12
+        ; ext V(t.0).b16, V(d.0).b16, V(VZERO.0).b16, 12
         ; shl V(first.0).s4, V(t.0).s4, 1
         ; sri V(first.0).s4, V(t.0).s4, 31
         ; eor V(d.0).b16, V(d.0).b16, V(first.0).b16);
-    Ok(())
-}
-
-/// Two rounds, of the four that Arm's instructions do: their results are the upper lanes, whatever the other two
-/// message words were.
-fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if !l.config.host.sha2 {
-        return call_sha(l, ins, Helper::Sha256Rnds2);
-    }
-    let abef = l.vread(ins, 1, 16);
-    let cdgh = vec_of(ins.op0_register());
-    let (abcd, efgh, next) = (l.vtmp(), l.vtmp(), l.vtmp());
-    dynasm!(l.a; .arch aarch64
-        ; zip2 V(abcd.0).d2, V(abef.0).d2, V(cdgh.0).d2
-        ; rev64 V(abcd.0).s4, V(abcd.0).s4
-        ; zip1 V(efgh.0).d2, V(abef.0).d2, V(cdgh.0).d2
-        ; rev64 V(efgh.0).s4, V(efgh.0).s4);
-    l.vmov(next, abcd);
-    dynasm!(l.a; .arch aarch64
-        ; sha256h Q(next.0), Q(efgh.0), v0.s4
-        ; sha256h2 Q(efgh.0), Q(abcd.0), v0.s4
-        ; zip2 V(next.0).d2, V(efgh.0).d2, V(next.0).d2
-        ; rev64 V(cdgh.0).s4, V(next.0).s4);
-    Ok(())
-}
-
-fn sha256msg1(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if !l.config.host.sha2 {
-        return call_sha(l, ins, Helper::Sha256Msg1);
-    }
-    let m = l.vread(ins, 1, 16);
-    let d = vec_of(ins.op0_register());
-    dynasm!(l.a; .arch aarch64; sha256su0 V(d.0).s4, V(m.0).s4);
-    Ok(())
-}
-
-/// Arm's instruction also adds w\[t-7\], which x86 leaves to others: zeros here.
-fn sha256msg2(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if !l.config.host.sha2 {
-        return call_sha(l, ins, Helper::Sha256Msg2);
-    }
-    let m = l.vread(ins, 1, 16);
-    let d = vec_of(ins.op0_register());
-    let (zero, t) = (l.vtmp(), l.vtmp());
-    l.vzero(zero);
-    dynasm!(l.a; .arch aarch64
-        ; zip2 V(t.0).d2, V(zero.0).d2, V(m.0).d2
-        ; sha256su1 V(d.0).s4, V(zero.0).s4, V(t.0).s4);
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 //! | x24 | an entry of the thread's indirect-branch table |
 //! | x27 | return-address shadow stack |
 //! | x28 | the [`CpuState`](crate::state::CpuState) |
-//! | x16..x22, v16..v31 | temporaries inside one guest instruction |
+//! | x16..x22, v16..v31 | temporaries inside one guest instruction, but for v28, which is zero |
 //! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls |
 //!
 //! # Rules for a lowering
@@ -38,6 +38,7 @@ pub mod moves;
 pub mod muldiv;
 pub mod operands;
 pub mod segments;
+pub mod sha256;
 pub mod shifts;
 pub mod sse_convert;
 pub mod sse_float;
@@ -78,6 +79,10 @@ pub const AF: R = R(26);
 pub const SHADOW: R = R(27);
 /// Pointer to the `CpuState`.
 pub const STATE: R = R(28);
+/// Zero. v26 and v27 are [`sha256`]'s.
+pub const VZERO: V = V(28);
+/// The first vector register that is no temporary.
+const VTEMPS_END: u8 = 26;
 /// Link register.
 pub const LR: R = R(30);
 
@@ -149,6 +154,8 @@ pub struct Lower<'a> {
     /// Set by a MOV between registers that the next instruction makes superfluous: it reads the source in place of
     /// the destination, which it writes.
     pub copied: Option<R>,
+    /// What is kept in temporaries from one SHA256RNDS2 to the next.
+    pub sha256: Option<sha256::Kept>,
     temps_used: usize,
     vtemps_used: u8,
     /// What goes with the code.
@@ -181,6 +188,7 @@ impl<'a> Lower<'a> {
             bit_test: None,
             edge_flags: None,
             copied: None,
+            sha256: None,
             temps_used: 0,
             vtemps_used: 0,
             out: emitted,
@@ -305,6 +313,7 @@ impl<'a> Lower<'a> {
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
             && self.copied.is_none()
+            && self.sha256.is_none()
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault && self.profile.is_none()
                 || insn.join
@@ -336,7 +345,7 @@ impl<'a> Lower<'a> {
     /// A temporary vector register, free until the end of the instruction.
     pub fn vtmp(&mut self) -> V {
         let v = V(16 + self.vtemps_used);
-        debug_assert!(v.0 < 32, "out of vector temporaries");
+        debug_assert!(v.0 < VTEMPS_END, "out of vector temporaries");
         self.vtemps_used += 1;
         v
     }

@@ -4,7 +4,7 @@
 
 use super::operands::vec_of;
 use super::table::{Rows, plain, row};
-use super::{AF, Carry, Lower, Lowered, PF, Unimplemented};
+use super::{AF, Carry, Lower, Lowered, PF, Unimplemented, VZERO};
 use crate::asm::{Asm, Cond, R, V, Width};
 use crate::flags::Flags;
 use dynasmrt::{DynasmApi, dynasm};
@@ -287,12 +287,10 @@ fn shift_bytes(l: &mut Lower, ins: &Instruction) -> Lowered {
         0 => {}
         16.. => l.vzero(d),
         _ => {
-            let zero = l.vtmp();
-            l.vzero(zero);
             if ins.mnemonic() == M::Pslldq {
-                dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(zero.0).b16, V(d.0).b16, 16 - count);
+                dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(VZERO.0).b16, V(d.0).b16, 16 - count);
             } else {
-                dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(d.0).b16, V(zero.0).b16, count);
+                dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(d.0).b16, V(VZERO.0).b16, count);
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::operands::vec_of;
 use super::sse_int::Emit;
 use super::table::{Rows, plain};
-use super::{Lower, Lowered, Unimplemented};
+use super::{Lower, Lowered, Unimplemented, VZERO};
 use crate::asm::{R, V};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
@@ -228,9 +228,7 @@ fn palignr(l: &mut Lower, ins: &Instruction) -> Lowered {
         1..16 => dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(m.0).b16, V(d.0).b16, count),
         16 => {}
         17..32 => {
-            let zero = l.vtmp();
-            l.vzero(zero);
-            dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(d.0).b16, V(zero.0).b16, count - 16);
+            dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(d.0).b16, V(VZERO.0).b16, count - 16);
         }
         _ => l.vzero(d),
     }

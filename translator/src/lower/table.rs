@@ -6,7 +6,7 @@ use super::{Lower, Lowered};
 use super::{
     arith, atomics, bits, control, mmx, moves, muldiv, segments, shifts, strings, system, x87,
 };
-use super::{crypto, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle, sse_strings};
+use super::{crypto, sha256, sse_convert, sse_float, sse_int, sse_moves, sse_shuffle, sse_strings};
 use crate::flags::Flags;
 use iced_x86::{Code, Instruction, Mnemonic};
 
@@ -81,6 +81,7 @@ const FAMILIES: &[Rows] = &[
 const VECTOR_FAMILIES: &[Rows] = &[
     crypto::ROWS,
     mmx::ROWS,
+    sha256::ROWS,
     sse_convert::ROWS,
     sse_float::ROWS,
     sse_float::OTHER_ROWS,
