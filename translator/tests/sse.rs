@@ -238,3 +238,65 @@ fn minimum_takes_the_second_of_equals() {
         },
     );
 }
+
+/// Rounds of SHA-256 in the shapes that are lowered differently: alone, in pairs, in pairs that follow each other, and
+/// with something between that a pair must not go over.
+fn sha256_shapes() -> Vec<fn(&mut CodeAssembler)> {
+    fn pair(a: &mut CodeAssembler) {
+        a.sha256rnds2(xmm2, xmm1).unwrap();
+        a.pshufd(xmm0, xmm0, 0xe).unwrap();
+        a.paddd(xmm4, xmm3).unwrap();
+        a.sha256rnds2(xmm1, xmm2).unwrap();
+    }
+    vec![
+        |a| a.sha256rnds2(xmm2, xmm1).unwrap(),
+        pair,
+        |a| {
+            pair(a);
+            a.movdqa(xmm0, xmm4).unwrap();
+            a.sha256msg1(xmm5, xmm4).unwrap();
+            a.sha256msg2(xmm5, xmm3).unwrap();
+            pair(a);
+            pair(a);
+        },
+        |a| {
+            pair(a);
+            a.paddd(xmm1, xmm3).unwrap(); // the words are changed between the pairs
+            pair(a);
+        },
+        |a| {
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.pshufd(xmm0, xmm0, 0xe).unwrap();
+            a.movdqa(xmm5, xmm2).unwrap(); // what the first leaves is read
+            a.sha256rnds2(xmm1, xmm2).unwrap();
+        },
+        |a| {
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.pshufd(xmm0, xmm0, 0xe).unwrap();
+            a.movdqu(xmm5, rsp + 8).unwrap(); // may fault
+            a.sha256rnds2(xmm1, xmm2).unwrap();
+        },
+        |a| {
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.pshufd(xmm0, xmm0, 0x4e).unwrap();
+            a.pshufd(xmm0, xmm0, 0xe).unwrap(); // not the other half
+            a.sha256rnds2(xmm1, xmm2).unwrap();
+        },
+        |a| {
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.sha256rnds2(xmm1, xmm2).unwrap(); // the same half
+        },
+    ]
+}
+
+#[test]
+fn rounds_of_sha256_are_those_of_the_helpers() {
+    let with = HostFeatures { sha2: true, ..HostFeatures::default() };
+    let word = |i: u128| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    let start: Vec<u128> = (0..6).map(word).collect();
+    for (i, shape) in sha256_shapes().into_iter().enumerate() {
+        let (_, arm) = run(with, &start, shape);
+        let (_, helpers) = run(HostFeatures::default(), &start, shape);
+        assert_eq!(arm.xmm, helpers.xmm, "shape {i}");
+    }
+}
