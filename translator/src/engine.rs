@@ -981,6 +981,7 @@ impl ForkGuard<'_> {
         let stopped = |&c: &*mut CpuState| c != this && unsafe { (*c).armed != [0; 4] };
         let was_stopping = self.inner.attached.iter().any(stopped);
         self.inner.attached.retain(|&c| c == this);
+        self.engine.visits.forked();
         if let Some(profile) = &self.inner.profile {
             profile.reset();
         }

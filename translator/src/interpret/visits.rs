@@ -8,8 +8,15 @@ const PLACES: usize = 1 << 18;
 /// Counts how often control has come to an address, for code that is not translated.
 pub struct Visits {
     counts: Box<[AtomicU8]>,
-    limit: u8,
+    limit: AtomicU8,
+    /// What the limit was at first.
+    first: u8,
 }
+
+/// Count of a place with a translation.
+const TRANSLATED: u8 = u8::MAX;
+/// So far the limit goes up.
+const MAX_LIMIT: u8 = 16;
 
 impl Visits {
     /// Code is interpreted `limit` times, always if that is 255, before it is translated.
@@ -18,7 +25,21 @@ impl Visits {
         let bytes = Box::into_raw(vec![0u8; PLACES].into_boxed_slice());
         // SAFETY: an AtomicU8 is laid out as a u8, and this is the only owner.
         let counts = unsafe { Box::from_raw(bytes as *mut [AtomicU8]) };
-        Visits { counts, limit }
+        Visits { counts, limit: AtomicU8::new(limit), first: limit }
+    }
+
+    /// In a forked process, which has inherited the counts: code that is not translated is interpreted as often again.
+    /// What it shares with its siblings each would translate for itself otherwise.
+    pub fn forked(&self) {
+        if !matches!(self.first, 0 | u8::MAX) {
+            let limit = self.limit().saturating_add(self.first).min(MAX_LIMIT.max(self.first));
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn limit(&self) -> u8 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Whether to interpret the code at `addr` once more. Counts that.
@@ -26,7 +47,8 @@ impl Visits {
     pub fn is_cold(&self, addr: u64) -> bool {
         let count = self.place(addr);
         let visits = count.load(Ordering::Relaxed);
-        if visits >= self.limit && self.limit != u8::MAX {
+        let limit = self.limit();
+        if visits >= limit && limit != u8::MAX {
             return false;
         }
         count.store(visits.saturating_add(1), Ordering::Relaxed);
@@ -36,7 +58,8 @@ impl Visits {
     /// Whether the code at `addr` is to be interpreted when control comes there.
     #[inline]
     pub fn would_be_cold(&self, addr: u64) -> bool {
-        self.limit == u8::MAX || self.place(addr).load(Ordering::Relaxed) < self.limit
+        let limit = self.limit();
+        limit == u8::MAX || self.place(addr).load(Ordering::Relaxed) < limit
     }
 
     /// The code at `addr` has been executed without being jumped to.
@@ -51,13 +74,13 @@ impl Visits {
     /// Whether the code at `addr`, where a block begins, has been executed, as far as that is known.
     #[inline]
     pub fn saw(&self, addr: u64) -> bool {
-        matches!(self.limit, 0 | u8::MAX) || self.place(addr).load(Ordering::Relaxed) > 0
+        matches!(self.first, 0 | u8::MAX) || self.place(addr).load(Ordering::Relaxed) > 0
     }
 
     /// There is a translation at `addr`.
     #[inline]
     pub fn translated(&self, addr: u64) {
-        self.place(addr).store(self.limit, Ordering::Relaxed);
+        self.place(addr).store(TRANSLATED, Ordering::Relaxed);
     }
 
     fn place(&self, addr: u64) -> &AtomicU8 {
@@ -79,9 +102,22 @@ mod tests {
     }
 
     #[test]
+    fn a_forked_process_begins_again_but_for_what_is_translated() {
+        let visits = Visits::new(2);
+        assert_eq!([(); 3].map(|()| visits.is_cold(0x1000)), [true, true, false]);
+        visits.translated(0x1001);
+        visits.forked();
+        assert_eq!([(); 3].map(|()| visits.is_cold(0x1000)), [true, true, false]);
+        assert!(!visits.is_cold(0x1001));
+        (0..100).for_each(|_| visits.forked());
+        assert_eq!((0..100).filter(|_| visits.is_cold(0x2000)).count(), MAX_LIMIT.into());
+    }
+
+    #[test]
     fn never_and_always() {
         assert!(!Visits::new(0).is_cold(0x1000));
         let always = Visits::new(u8::MAX);
+        always.forked();
         assert!((0..1000).all(|_| always.is_cold(0x1000)));
     }
 }

@@ -256,6 +256,9 @@ impl<'a> Lower<'a> {
         match insn.next {
             Next::Never => {}
             Next::Outside => {
+                if insn.flow == FlowControl::ConditionalBranch {
+                    self.end_block();
+                }
                 self.canonical(insn.live_out);
                 self.jump_out(insn.ins.next_ip(), Flags::NONE);
             }
@@ -287,9 +290,11 @@ impl<'a> Lower<'a> {
         self.out.blocks.push(Block { index: i, code: start..start, counter });
     }
 
+    /// The code from here on is not counted with the last block that has begun.
     fn end_block(&mut self) {
-        if let Some(last) = self.out.blocks.last_mut() {
-            last.code.end = self.a.pos();
+        let end = self.a.pos();
+        if let Some(last) = self.out.blocks.last_mut().filter(|last| last.code.is_empty()) {
+            last.code.end = end;
         }
     }
 
