@@ -374,6 +374,10 @@ impl Asm {
     pub fn tst(&mut self, w: Width, n: R, m: R) {
         self.ands(w, R::ZR, n, m);
     }
+    /// CMP n, m, UXTB or UXTH, by the size of m in bytes.
+    pub fn cmp_extending(&mut self, size: u32, n: R, m: R) {
+        self.word(0x6b20_001f | m.n() << 16 | (size - 1) << 13 | n.n() << 5);
+    }
     pub fn smulh(&mut self, d: R, n: R, m: R) {
         dynasm!(self; .arch aarch64; smulh X(d.0), X(n.0), X(m.0));
     }

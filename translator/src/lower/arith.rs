@@ -311,6 +311,9 @@ fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lower
         }
         return Ok(());
     }
+    if compare && l.compare_extending(ins, size, a, rhs) {
+        return Ok(());
+    }
     if compare {
         narrow_flags(l, op, size, a, rhs);
         return Ok(());
@@ -327,6 +330,25 @@ fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lower
         l.write_destination(ins, &destination, d);
     }
     Ok(())
+}
+
+impl Lower<'_> {
+    /// An 8- or 16-bit CMP of memory and a register: what was loaded is extended already, and the host's comparison
+    /// extends its second operand.
+    fn compare_extending(&mut self, ins: &Instruction, size: u32, a: R, rhs: Rhs) -> bool {
+        let Rhs::Reg(b) = rhs else { return false };
+        let (first, second) = match (ins.op0_kind(), ins.op1_kind()) {
+            (OpKind::Memory, _) if self.need.within(Flags::Z.or(Flags::C)) => (a, b),
+            // Turned round, only equality stays.
+            (_, OpKind::Memory) if self.need.within(Flags::Z) => (b, a),
+            _ => return false,
+        };
+        if !self.need.is_empty() {
+            self.a.cmp_extending(size, first, second);
+            self.flags_are(Carry::Inverted);
+        }
+        true
+    }
 }
 
 /// The needed flags of an 8- or 16-bit a op b.
@@ -582,6 +604,25 @@ impl Lower<'_> {
         }
     }
 
+    /// For an 8- or 16-bit operation of a register, `a`, with an immediate: the immediate that makes the operation on the
+    /// whole register leave its other bits as they are, if that is no longer.
+    fn narrow_immediate(&self, ins: &Instruction, op: Logic, a: R, rhs: Rhs) -> Option<Rhs> {
+        let Rhs::Imm(v) = rhs else { return None };
+        let register = ins.op0_register();
+        let in_register = ins.op0_kind() == OpKind::Register;
+        if !in_register || register.size() >= 4 || is_high_byte(register) || a != host_of(register)
+        {
+            return None;
+        }
+        match op {
+            Logic::And => {
+                let whole = v | u64::MAX << (8 * register.size());
+                fits_logical_imm(Width::X, whole).then_some(Rhs::Imm(whole))
+            }
+            Logic::Or | Logic::Xor => Some(rhs),
+        }
+    }
+
     /// Sets the needed flags of a logical operation from its result in the low `bits` of `r`.
     pub fn flags_of_result(&mut self, r: R, size: u32) {
         if self.wants_pf() {
@@ -640,6 +681,11 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
     {
         // A loaded operand is zero-extended: what lies above in the register stays.
         l.emit_logic(op, Width::X, a, a, rhs);
+        l.flags_of_result(a, size);
+        return Ok(());
+    }
+    if let Some(whole) = l.narrow_immediate(ins, op, a, rhs) {
+        l.emit_logic(op, Width::X, a, a, whole);
         l.flags_of_result(a, size);
         return Ok(());
     }
