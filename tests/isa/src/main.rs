@@ -1,6 +1,6 @@
 //! `demotic-isa`: checks the translator's instructions against a real x86_64 processor.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use demotic_isa::{
     case::Case,
@@ -110,6 +110,7 @@ fn main() -> Result<ExitCode> {
                 None => Box::new(Worker::fork(host)),
             };
             let report = check::check(executor.as_mut(), &record::load()?, &forms, depth, host)?;
+            ensure!(!report.0.is_empty(), "no form is called {forms}: names are like Adc_rm32_r32");
             println!("{report}");
             return Ok(code(report.totals().1));
         }
