@@ -14,10 +14,14 @@ use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::operands::{self, LDUR, LDUR_MASK, relaxed};
 use crate::lower::{Emitted, MapEntry};
 use crate::region::{Looked, Region};
+use crate::relocation::Relocation;
 use crate::tramp::{self, Trampoline};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+#[cfg(all(test, target_arch = "aarch64"))]
+pub mod moving;
 
 /// Distance between regions in the cache: literals and records need 8.
 const ALIGN: u64 = 16;
@@ -51,6 +55,8 @@ pub struct RegionMeta {
     pub map: &'static [MapEntry],
     /// Offsets of the exit records.
     pub records: &'static [u32],
+    /// The words of the code that depend on where something is.
+    pub relocations: &'static [Relocation],
     /// Guest code behind the exits that it rests on, see [`crate::facts`].
     pub looked_at: &'static [Looked],
     sites: &'static [SiteMeta],
@@ -276,6 +282,7 @@ impl CodeCache {
             guest_end: region.insns.last()?.ins.next_ip(),
             map: self.arena.slice(emitted.map.iter().copied())?,
             records: self.arena.slice(emitted.records.iter().copied())?,
+            relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
             looked_at: self.arena.slice(region.looked_at.iter().copied())?,
             sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
             entries: self.arena.slice(emitted.entries.iter().map(entry))?,

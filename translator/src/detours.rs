@@ -75,6 +75,12 @@ impl Detours {
         Some((region, home.access.load(Ordering::Relaxed)))
     }
 
+    /// Whether there is none.
+    #[cfg(test)]
+    pub fn is_unused(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     /// Forgets all of them. No thread may be in translated code.
     pub fn reset(&self) {
         let used = self.count.swap(0, Ordering::Relaxed).min(self.capacity);

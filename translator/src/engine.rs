@@ -23,6 +23,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+#[cfg(all(test, target_arch = "aarch64"))]
+mod moving;
+
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
 pub trait GuestMemory: Send + Sync {
     /// How many bytes from `addr` on may be fetched as instructions (mapped, readable for the
@@ -468,6 +471,11 @@ impl Engine {
         let host = self.find_or_translate(&mut inner, cpu.rip)?;
         cpu.entering = host;
         Some(host)
+    }
+
+    /// Host address of the translation of a guest address, which is made if there is none. None if there is no code.
+    pub fn translation(&self, guest: u64) -> Option<u64> {
+        self.find_or_translate(&mut self.lock(), guest)
     }
 
     fn find_or_translate(&self, inner: &mut Inner, rip: u64) -> Option<u64> {

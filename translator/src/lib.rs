@@ -24,6 +24,7 @@ pub mod lower;
 pub mod mxcsr;
 pub mod profile;
 pub mod region;
+pub mod relocation;
 pub mod repeat;
 pub mod segments;
 pub mod split;

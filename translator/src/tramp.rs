@@ -33,6 +33,20 @@ pub enum Trampoline {
 /// Number of trampolines.
 pub const COUNT: usize = 8;
 
+impl Trampoline {
+    /// All of them, in order.
+    pub const ALL: [Trampoline; COUNT] = [
+        Trampoline::Enter,
+        Trampoline::Direct,
+        Trampoline::Indirect,
+        Trampoline::Syscall,
+        Trampoline::Exception,
+        Trampoline::CallHelper,
+        Trampoline::Leave,
+        Trampoline::Call,
+    ];
+}
+
 const SP: R = R(31);
 
 /// Emits all trampolines; returns the offset of each.
