@@ -277,6 +277,11 @@ pub struct Report {
 const SHOWN: usize = 25;
 
 impl Report {
+    /// How many guest instructions were executed.
+    pub fn guest_instructions(&self) -> u64 {
+        self.regions.iter().map(|region| region.guest_instructions).sum()
+    }
+
     /// Finds names for the regions that are shown.
     pub fn named(mut self, name: impl Fn(u64) -> Option<String>) -> Self {
         self.names = self.regions.iter().take(SHOWN).map(|region| name(region.guest)).collect();
@@ -319,5 +324,47 @@ impl fmt::Display for Report {
             row(f, region, &format!("{:#x} {name}", region.guest))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::code_asm::*;
+
+    /// The cause of an arm64 instruction that stands for a guest instruction.
+    fn cause(word: u32, guest: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Cause {
+        let mut a = CodeAssembler::new(64).expect("64-bit");
+        guest(&mut a).expect("encodable");
+        Cause::of(word, &a.instructions()[0])
+    }
+
+    #[test]
+    fn causes_are_read_off() {
+        let add = |a: &mut CodeAssembler| a.add(rax, rbx);
+        assert_eq!(cause(0x8b03_0000, add), Cause::Work); // add x0, x0, x3
+        assert_eq!(cause(0xca03_001a, add), Cause::Flags); // eor x26, x0, x3
+        assert_eq!(cause(0xd500_401f, add), Cause::Flags); // cfinv
+        assert_eq!(cause(0x1400_0010, add), Cause::BlockEnd); // b
+        let compare = |a: &mut CodeAssembler| a.cmp(rax, rbx);
+        assert_eq!(cause(0xeb03_001f, compare), Cause::Work); // cmp x0, x3
+        assert_eq!(cause(0xeb03_001f, add), Cause::Flags);
+        let load = |a: &mut CodeAssembler| a.mov(eax, ptr(rbx + rcx * 4 + 8));
+        assert_eq!(cause(0x8b01_0870, load), Cause::Address); // add x16, x3, x1, lsl #2
+        assert_eq!(cause(0xb940_0a00, load), Cause::Work); // ldr w0, [x16, #8]
+        assert_eq!(cause(0xd503_39bf, load), Cause::Ordering); // dmb ishld
+        let narrow = |a: &mut CodeAssembler| a.add(al, bl);
+        assert_eq!(cause(0x3300_1e00, narrow), Cause::Partial); // bfxil w0, w16, #0, #8
+        let extend = |a: &mut CodeAssembler| a.movzx(eax, bl);
+        assert_eq!(cause(0x5300_1c60, extend), Cause::Work); // uxtb w0, w3
+        let product = |a: &mut CodeAssembler| a.mulps(xmm0, xmm1);
+        assert_eq!(cause(0x4ea1_1c20, product), Cause::Move); // mov v0.16b, v1.16b
+        assert_eq!(cause(0x9400_0010, product), Cause::Helper); // bl
+        let ret = |a: &mut CodeAssembler| a.ret();
+        assert_eq!(cause(0xa8c1_7b71, ret), Cause::CallReturn); // ldp x17, x30, [x27], #16
+        assert_eq!(cause(0xd65f_03c0, ret), Cause::Work); // ret
+        let jump = |a: &mut CodeAssembler| a.jmp(rax);
+        assert_eq!(cause(0xa940_4712, jump), Cause::Indirect); // ldp x18, x17, [x24]
+        assert_eq!(cause(0xd61f_0220, jump), Cause::Work); // br x17
     }
 }

@@ -27,6 +27,10 @@ fn engine(host: HostFeatures) -> Engine {
 
 /// Runs code up to its `syscall` and returns the state.
 fn run(build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
+    run_by(&engine(HostFeatures::default()), build)
+}
+
+fn run_by(engine: &Engine, build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
     let mut a = CodeAssembler::new(64).expect("64-bit");
     build(&mut a);
     a.syscall().expect("encodable");
@@ -35,7 +39,6 @@ fn run(build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
     let bytes = a.assemble(base).expect("assembles");
     code[..bytes.len()].copy_from_slice(&bytes);
     let mut cpu = CpuState::new();
-    let engine = engine(HostFeatures::default());
     engine.attach(&mut cpu).expect("memory");
     cpu.rip = base;
     cpu.gpr[4] = (base + 60000) & !15;
@@ -43,6 +46,25 @@ fn run(build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
     assert_eq!(cpu.rip, base + bytes.len() as u64);
     engine.detach(&mut cpu);
     cpu
+}
+
+#[test]
+fn a_profile_counts_every_instruction() {
+    let config = Config { cache_size: 16 << 20, profile: true, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    run_by(&engine, |a| {
+        let (mut again, mut odd) = (a.create_label(), a.create_label());
+        a.mov(edx, 1000).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.test(edx, 1).unwrap();
+        a.jne(odd).unwrap();
+        a.add(rax, rdx).unwrap(); // every other time
+        a.set_label(&mut odd).unwrap();
+        a.dec(edx).unwrap();
+        a.jne(again).unwrap();
+    });
+    let report = engine.profile().expect("it was asked for");
+    assert_eq!(report.guest_instructions(), 1 + 1000 * 4 + 500 + 1);
 }
 
 #[test]
