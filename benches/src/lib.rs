@@ -1,1 +1,1 @@
-//! Benchmarks of Demotic.
+//! Benchmarks of Demotic: whole programs (`cargo xtask bench`, docs/bench.md) and, in `parts`, the translator's parts.
