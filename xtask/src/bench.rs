@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: the same work by a native build, by Demotic and by other translators, in one run.
 
 mod gate;
+mod latency;
 pub mod measure;
 mod picture;
 mod publish;
 mod table;
+mod translation;
 mod translators;
 mod workloads;
 
@@ -19,10 +21,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use self::{
-    measure::{Counter, Hardware, Instrument, Measured},
-    table::{Measure, Row, Run, Table},
+    measure::{Counter, Hardware, Instrument, Launch, Measured},
+    table::{Figures, Measure, Row, Run, Table},
     translators::{Demotic, Places, Translator},
-    workloads::{Ready, Workload, Workloads, Workshop},
+    workloads::{Latency, Ready, Workload, Workloads, Workshop},
 };
 use crate::{
     apt,
@@ -54,7 +56,7 @@ pub struct Options {
     /// Count the programs of benches/gate, and record the counts.
     #[arg(long, conflicts_with_all = ["workload", "peers", "publish", "check"])]
     record: bool,
-    /// Only these workloads of benches/workloads/workloads.toml.
+    /// Only these workloads and operations of benches/workloads/workloads.toml.
     workload: Vec<String>,
 }
 
@@ -103,6 +105,7 @@ impl Options {
         let demotic = Demotic {
             memory_model: self.memory_model.clone(),
             host_features: self.host_features.clone(),
+            stats: false,
         };
         let mut translators = vec![Translator::Demotic(demotic)];
         if self.publish {
@@ -155,11 +158,14 @@ struct Prepared {
 }
 
 impl Session {
-    /// Runs the workloads of these names, or all.
+    /// Runs the workloads and operations of these names, or all.
     fn table(&self, names: &[String]) -> Result<Table> {
+        let asked_for = |latency: &&Latency| names.is_empty() || names.contains(&latency.name);
+        let operations: Vec<_> = self.workloads.latency.iter().filter(asked_for).collect();
+        let others = names.iter().filter(|&name| operations.iter().all(|o| o.name != *name));
         let chosen: Vec<&Workload> = match names {
             [] => self.workloads.workload.iter().collect(),
-            names => names.iter().map(|name| self.workloads.find(name)).collect::<Result<_>>()?,
+            _ => others.map(|name| self.workloads.find(name)).collect::<Result<_>>()?,
         };
         let mut prepared = HashMap::new();
         let mut rows = Vec::new();
@@ -170,9 +176,64 @@ impl Session {
             let run = |translator: &Translator| self.run(translator, ready, &native.printed);
             rows.push(Row::new(workload, native, self.translators.iter().map(run).collect()));
         }
+        let translation = self.translation(&rows, &prepared)?;
+        let mut latencies = Vec::new();
+        for operation in operations {
+            say(&operation.name);
+            latencies.push(self.latency(operation).with_context(|| operation.name.clone())?);
+        }
         let date = apt::output(Command::new("date").args(["-u", "+%F"]))?.trim().to_owned();
-        let measure = Measure::of(&self.instrument, &rows);
-        Ok(Table { date, measure, cost: self.instrument.cost(), rows })
+        let natives: Vec<Figures> = rows.iter().filter_map(Row::native).collect();
+        let natives = natives.iter().chain(latencies.iter().flat_map(latency::Row::native));
+        let measure = Measure::of(&self.instrument, natives);
+        Ok(Table { date, measure, cost: self.instrument.cost(), rows, latencies, translation })
+    }
+
+    /// Runs an operation a few times and more times, natively and by each translator.
+    fn latency(&self, operation: &Latency) -> Result<latency::Row> {
+        let counts = [operation.times, 3 * operation.times];
+        let prepare = |times| self.workshop.prepare_latency(operation, times);
+        let ready = [prepare(counts[0])?, prepare(counts[1])?];
+        let native = |ready| self.measured(&Translator::Native, ready).context("the native build");
+        let natives = [native(&ready[0])?, native(&ready[1])?];
+        let run = |translator: &Translator| {
+            [0, 1].map(|i| self.run(translator, &ready[i], &natives[i].printed))
+        };
+        let others: Vec<_> = self.translators.iter().map(run).collect();
+        let natives = natives.map(|native| Run::new("native".into(), false, Ok(native)));
+        let runs = [vec![natives], others].concat();
+        Ok(latency::Row::new(operation.name.clone(), counts[1] - counts[0], runs))
+    }
+
+    /// What translation costs, if the workloads that show it were run where what is not translated code is counted.
+    fn translation(
+        &self,
+        rows: &[Row],
+        prepared: &HashMap<String, Prepared>,
+    ) -> Result<Vec<translation::Row>> {
+        let list = &self.workloads.translation;
+        let Some(Translator::Demotic(demotic)) = self.translators.first() else {
+            return Ok(Vec::new());
+        };
+        let with_stats = Translator::Demotic(Demotic { stats: true, ..demotic.clone() });
+        let row = |name: &str| -> Result<Option<translation::Row>> {
+            let Some(row) = rows.iter().find(|row| row.workload == name) else { return Ok(None) };
+            let Some(outside) = row.outside() else { return Ok(None) };
+            // To count them takes instructions, so that is another run.
+            let errors = self.folder.join("stats");
+            let home = tempfile::tempdir()?;
+            let launch = with_stats.launch(&prepared[name].ready, &self.places());
+            let launch = Launch { errors: Some(errors.clone()), ..launch };
+            self.instrument.run(home.path(), &launch)?;
+            let stats = fs::read_to_string(errors)?;
+            Ok(Some(translation::Row::new(name, outside, &stats)?))
+        };
+        let Some(smallest) = row(&list.smallest)? else { return Ok(Vec::new()) };
+        let mut costs = Vec::new();
+        for name in &list.workloads {
+            costs.extend(row(name)?.map(|row| row.over(&smallest)));
+        }
+        Ok(costs)
     }
 
     /// Prepares a workload and those whose output it needs, and runs their native builds.
@@ -208,12 +269,15 @@ impl Session {
     /// A run with an empty home: no translation is there from before.
     fn measured(&self, translator: &Translator, ready: &Ready) -> Result<Measured> {
         let home = tempfile::tempdir()?;
-        let places = Places {
+        self.instrument.run(home.path(), &translator.launch(ready, &self.places()))
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places {
             demotic: &self.demotic,
             runner: self.instrument.runner(),
             workshop: &self.workshop,
             peers: self.peers.as_deref(),
-        };
-        self.instrument.run(home.path(), &translator.launch(ready, &places))
+        }
     }
 }

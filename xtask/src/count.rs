@@ -73,7 +73,10 @@ pub fn count(options: &Options) -> Result<ExitCode> {
     if let Some(native) = &options.native {
         let root = options.native_root.clone();
         let (program, arguments) = (native.clone(), arguments.to_vec());
-        runs.push(run("native", Launch { program, root, arguments, environment: Vec::new() })?);
+        runs.push(run(
+            "native",
+            Launch { program, root, arguments, environment: Vec::new(), errors: None },
+        )?);
     }
     for name in ["first run", "second run"] {
         let mut words = translated(&counter);
@@ -84,6 +87,7 @@ pub fn count(options: &Options) -> Result<ExitCode> {
             root: None,
             arguments: words,
             environment: Vec::new(),
+            errors: None,
         };
         runs.push(run(name, launch)?);
     }

@@ -164,8 +164,13 @@ impl Program {
         let native = Command::new(&path).args(&self.arguments).output()?;
         let mut arguments = vec!["--runner".into(), counter.runner().into(), path.into()];
         arguments.extend(self.arguments.iter().map(Into::into));
-        let launch =
-            Launch { program: demotic.into(), root: None, arguments, environment: Vec::new() };
+        let launch = Launch {
+            program: demotic.into(),
+            root: None,
+            arguments,
+            environment: Vec::new(),
+            errors: None,
+        };
         let run = counter.run(tempfile::tempdir()?.path(), &launch)?;
         if run.printed != native.stdout {
             bail!("does not print what it prints natively");

@@ -5,6 +5,7 @@ mod hardware;
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -31,6 +32,8 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// What its environment has besides [`ENVIRONMENT`].
     pub environment: Vec<(&'static str, OsString)>,
+    /// The file that its standard error goes to, if it is not that of this process.
+    pub errors: Option<PathBuf>,
 }
 
 /// A measured run.
@@ -98,6 +101,9 @@ pub fn library_path(root: &Path, triple: &str) -> OsString {
 fn finish(command: &mut Command, home: &Path, launch: &Launch) -> Result<(Vec<u8>, f64)> {
     command.env_clear().envs(ENVIRONMENT).env("HOME", home);
     command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
+    if let Some(file) = &launch.errors {
+        command.stderr(File::create(file)?);
+    }
     let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let child = child.as_mut().map_err(|error| anyhow::anyhow!("{error}"));

@@ -38,8 +38,9 @@ pub fn publish(table: &Table) -> Result<()> {
     replace(
         &docs.join("bench.md"),
         &format!(
-            "{date}{}\n![the same as a picture](bench.svg)\n\n## Every figure\n\n{}",
+            "{date}{}\n![the same as a picture](bench.svg)\n{}\n## Every figure\n\n{}",
             table.ratios(&all),
+            table.sections(),
             table.markdown()
         ),
     )?;

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{
+    latency,
     measure::{Instrument, Measured},
+    translation,
     workloads::Workload,
 };
 
@@ -32,6 +34,10 @@ pub struct Table {
     pub cost: &'static str,
     /// One per workload.
     pub rows: Vec<Row>,
+    /// One per single operation.
+    pub latencies: Vec<latency::Row>,
+    /// What translation costs, where that is counted.
+    pub translation: Vec<translation::Row>,
 }
 
 /// The runs of one workload.
@@ -56,15 +62,16 @@ pub struct Run {
     pub name: String,
     /// Is it another than Demotic?
     pub peer: bool,
+    /// What it took.
     #[serde(flatten)]
-    figures: Option<Figures>,
+    pub figures: Option<Figures>,
     /// Why there is no figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
 /// The figures of [`Measured`].
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Figures {
     instructions: Option<u64>,
     outside: Option<u64>,
@@ -73,9 +80,9 @@ pub struct Figures {
 }
 
 impl Measure {
-    /// The best there is for these rows.
-    pub fn of(instrument: &Instrument, rows: &[Row]) -> Self {
-        let cycles = || rows.iter().all(|row| row.native().is_some_and(|run| run.cost.is_some()));
+    /// The best there is for these runs.
+    pub fn of<'a>(instrument: &Instrument, mut runs: impl Iterator<Item = &'a Figures>) -> Self {
+        let mut cycles = || runs.all(|run| run.cost.is_some());
         match instrument {
             Instrument::Counter(_) => Self::Instructions,
             Instrument::Hardware(_) if cycles() => Self::Cycles,
@@ -83,7 +90,8 @@ impl Measure {
         }
     }
 
-    fn amount(self, run: Figures) -> Option<f64> {
+    /// What a run took.
+    pub fn amount(self, run: Figures) -> Option<f64> {
         match self {
             Self::Instructions => run.instructions.map(|count| count as f64),
             Self::Cycles => run.cost.map(|count| count as f64),
@@ -122,8 +130,14 @@ impl Row {
         }
     }
 
-    fn native(&self) -> Option<Figures> {
+    /// What the native run took.
+    pub fn native(&self) -> Option<Figures> {
         self.runs.first()?.figures
+    }
+
+    /// The instructions outside of translated code of Demotic as it was asked for.
+    pub fn outside(&self) -> Option<u64> {
+        self.runs.get(1)?.figures?.outside
     }
 
     /// A run's figure as a multiple of the native one.
@@ -169,7 +183,8 @@ impl Table {
 
     /// Has every run its figures?
     pub fn complete(&self) -> bool {
-        self.rows.iter().flat_map(|row| &row.runs).all(|run| run.failure.is_none())
+        self.latencies.iter().all(latency::Row::complete)
+            && self.rows.iter().flat_map(|row| &row.runs).all(|run| run.failure.is_none())
     }
 
     /// The geometric mean of a translator's ratios on the hot rows, if it ran all of them.
@@ -188,8 +203,25 @@ impl Table {
         row.ratio(run, self.measure)
     }
 
-    /// Every figure, a line per run.
+    /// Every figure, a line per run; then the single operations, and the cost of translation.
     pub fn text(&self) -> String {
+        let rows = if self.rows.is_empty() { String::new() } else { self.rows_text() };
+        let others = [self.latencies(), self.translation()];
+        let others = others.iter().flatten().map(|lines| format!("\n{}", aligned(lines)));
+        rows + &others.collect::<String>()
+    }
+
+    /// The single operations, with a heading.
+    fn latencies(&self) -> Option<Vec<Vec<String>>> {
+        latency::lines(&self.latencies, self.measure)
+    }
+
+    /// The cost of translation, with a heading.
+    fn translation(&self) -> Option<Vec<Vec<String>>> {
+        translation::lines(&self.translation)
+    }
+
+    fn rows_text(&self) -> String {
         let mut lines = vec![self.heading()];
         for row in &self.rows {
             lines.extend(row.runs.iter().enumerate().map(|(at, run)| self.line(row, run, at == 0)));
@@ -291,16 +323,25 @@ impl Table {
         }
     }
 
-    /// Every figure in Markdown.
+    /// In Markdown, the single operations and the cost of translation, each with a title.
+    pub fn sections(&self) -> String {
+        let sections = [
+            ("One operation", self.latencies(), 1),
+            ("What translation costs", self.translation(), 1),
+        ];
+        let section = |(title, lines, names): (&str, Option<Vec<Vec<String>>>, usize)| {
+            Some(format!("\n## {title}\n\n{}", markdown(lines?, names)))
+        };
+        sections.into_iter().filter_map(section).collect()
+    }
+
+    /// Every figure of the workloads in Markdown.
     pub fn markdown(&self) -> String {
         let mut lines = vec![self.heading()];
-        lines.push(
-            (0..lines[0].len()).map(|at| if at < 2 { "---" } else { "---:" }.into()).collect(),
-        );
         for row in &self.rows {
             lines.extend(row.runs.iter().enumerate().map(|(at, run)| self.line(row, run, at == 0)));
         }
-        lines.iter().map(|line| format!("| {} |\n", line.join(" | "))).collect()
+        markdown(lines, 2)
     }
 }
 
@@ -311,12 +352,19 @@ impl Row {
     }
 }
 
+/// Lines in Markdown, below a heading; the first `names` columns are names, the others figures.
+fn markdown(mut lines: Vec<Vec<String>>, names: usize) -> String {
+    let rule = (0..lines[0].len()).map(|at| if at < names { "---" } else { "---:" }.into());
+    lines.insert(1, rule.collect());
+    lines.iter().map(|line| format!("| {} |\n", line.join(" | "))).collect()
+}
+
 fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(String::new, show)
 }
 
 /// A count in millions, with three digits at least.
-fn millions(count: f64) -> String {
+pub fn millions(count: f64) -> String {
     match count / 1e6 {
         millions if millions < 0.1 => format!("{millions:.3}"),
         millions if millions < 10.0 => format!("{millions:.2}"),

@@ -35,6 +35,8 @@ pub struct Demotic {
     pub memory_model: Option<String>,
     /// `--host-features`.
     pub host_features: Option<String>,
+    /// `--stats`.
+    pub stats: bool,
 }
 
 impl Demotic {
@@ -43,7 +45,8 @@ impl Demotic {
         let options =
             [("--memory-model", &self.memory_model), ("--host-features", &self.host_features)];
         let given = options.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
-        given.map(|(name, value)| format!("{name}={value}").into()).collect()
+        let given = given.map(|(name, value)| format!("{name}={value}").into());
+        given.chain(self.stats.then(|| "--stats".into())).collect()
     }
 }
 
@@ -73,8 +76,10 @@ impl Translator {
     pub fn name(&self) -> String {
         match self {
             Self::Native => "native".into(),
-            Self::Demotic(Demotic { memory_model: None, host_features: None }) => "Demotic".into(),
-            Self::Demotic(Demotic { memory_model, host_features }) => {
+            Self::Demotic(Demotic { memory_model: None, host_features: None, .. }) => {
+                "Demotic".into()
+            }
+            Self::Demotic(Demotic { memory_model, host_features, .. }) => {
                 let mut name = String::from("Demotic");
                 for option in [memory_model, host_features].into_iter().flatten() {
                     name += &format!(" {option}");
@@ -143,7 +148,7 @@ impl Translator {
             arguments.push(ready.x86_64.clone().into());
         }
         arguments.extend(ready.arguments.iter().cloned());
-        Launch { program, root, arguments, environment }
+        Launch { program, root, arguments, environment, errors: None }
     }
 }
 

@@ -23,6 +23,10 @@ use crate::{
 pub struct Workloads {
     /// What is run.
     pub workload: Vec<Workload>,
+    /// Single operations that are run.
+    pub latency: Vec<Latency>,
+    /// What shows the cost of translation.
+    pub translation: Translation,
     /// Where the tools come from.
     pub packages: Sources,
 }
@@ -61,6 +65,27 @@ pub struct Workload {
     /// Does it count in the geometric mean?
     #[serde(default)]
     pub hot: bool,
+}
+
+/// An operation of `latency.c`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// What it is called.
+    pub name: String,
+    operation: String,
+    /// How often it is done; and then three times as often.
+    pub times: u32,
+}
+
+/// Workloads that show the cost of translation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Translation {
+    /// The one that has least of it.
+    pub smallest: String,
+    /// Those that are compared with it.
+    pub workloads: Vec<String>,
 }
 
 /// A workload's two builds, and the arguments both get.
@@ -135,6 +160,15 @@ impl Workshop {
             _ => bail!("a workload has either a source or a program"),
         };
         Ok(Ready { x86_64, arm64, fixed, arguments })
+    }
+
+    /// Builds what does an operation, for one that is done so often.
+    pub fn prepare_latency(&self, latency: &Latency, times: u32) -> Result<Ready> {
+        // box64 runs no static program of glibc's.
+        let [x86_64, arm64] =
+            ["x86_64", "aarch64"].map(|processor| self.build("latency.c", true, processor));
+        let arguments = vec![latency.operation.clone().into(), times.to_string().into()];
+        Ok(Ready { x86_64: x86_64?, arm64: arm64?, fixed: true, arguments })
     }
 
     /// The arguments with what stands in {} replaced.
@@ -250,6 +284,14 @@ mod tests {
                 assert!(names.iter().any(|name| *name == needed), "{needed} is not before");
             }
             names.push(&workload.name);
+        }
+        let translation = &list.translation;
+        for name in translation.workloads.iter().chain([&translation.smallest]) {
+            list.find(name).unwrap();
+        }
+        for latency in &list.latency {
+            assert!(!names.contains(&&latency.name), "{} stands twice", latency.name);
+            names.push(&latency.name);
         }
     }
 

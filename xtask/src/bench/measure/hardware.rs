@@ -119,6 +119,7 @@ mod tests {
             root: None,
             arguments: ["-c", "echo $WORD"].map(Into::into).into(),
             environment: vec![("WORD", "printed".into())],
+            errors: None,
         };
         let folder = tempfile::tempdir().unwrap();
         for hardware in [Hardware { counts: None }, Hardware::new(folder.path())] {
@@ -136,6 +137,7 @@ mod tests {
             root: Some("/r".into()),
             arguments: vec!["-c".into()],
             environment: Vec::new(),
+            errors: None,
         };
         let expected = [
             "/r/lib/ld-linux-aarch64.so.1",
