@@ -1,6 +1,7 @@
 //! The x86_64 Linux system-call interface on an arm64 kernel.
 
 pub mod abi;
+pub mod aio;
 pub mod alloc;
 pub mod clone;
 pub mod exe_file;
@@ -11,6 +12,7 @@ pub mod guest;
 pub mod host;
 pub mod inherit;
 pub mod interrupt;
+pub mod io_uring;
 pub mod ipc;
 pub mod limits;
 pub mod log;

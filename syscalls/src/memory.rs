@@ -1,6 +1,7 @@
 //! The guest's memory: the address space itself, and the system calls that change it.
 
 mod host_pages;
+mod kernel_made;
 mod page_set;
 mod raw;
 mod remap;
@@ -9,6 +10,7 @@ mod shm;
 mod space;
 mod watch;
 
+pub use kernel_made::glance;
 pub use space::{ADDRESS_LIMIT, MAP_32BIT, MAP_ABOVE4G, Map, Memory, host_page_size};
 
 use crate::abi::errno;

@@ -238,6 +238,11 @@ fn of_descriptor(fd: u64) -> Option<File> {
     File::of_link(link(fd)?.as_os_str().as_bytes(), is_ours)
 }
 
+/// Whether the kernel calls a descriptor's file so.
+pub(crate) fn is_link(fd: u64, name: &str) -> bool {
+    link(fd).is_some_and(|link| link.as_os_str() == name)
+}
+
 /// The kernel's name of what a descriptor is open on.
 fn link(fd: u64) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd as i32)).ok()

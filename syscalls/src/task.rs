@@ -6,6 +6,7 @@ use translator::state::{CpuState, reg};
 
 use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, Inbox};
+use crate::io_uring;
 use crate::runtime::{self, Runtime};
 use crate::seccomp::threads::Membership;
 use crate::sigframe::Trap;
@@ -31,6 +32,8 @@ pub struct Task {
     pub(crate) saved_mask: Option<SignalSet>,
     /// The guest's alternate signal stack.
     pub(crate) alt_stack: AltStack,
+    /// Rings of io_uring(7) that have numbers of this thread.
+    pub(crate) rings: io_uring::Registered,
     /// The last trap.
     pub(crate) trap: Trap,
     /// Filters of the guest's system calls.
@@ -55,6 +58,7 @@ impl Task {
             mask: SignalSet::default(),
             saved_mask: None,
             alt_stack: AltStack::DISABLED,
+            rings: io_uring::Registered::default(),
             trap: Trap::default(),
             seccomp: Membership::default(),
             borrowed: false,

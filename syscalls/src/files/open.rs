@@ -66,7 +66,7 @@ pub fn openat2(task: &mut Task, [dirfd, path, how, size, ..]: [u64; 6]) -> SysRe
 }
 
 /// The structure in the size known here; what the guest has beyond must be zero (copy_struct_from_user).
-fn read_how(addr: u64, size: u64) -> Result<OpenHow, crate::host::Errno> {
+pub(crate) fn read_how(addr: u64, size: u64) -> Result<OpenHow, crate::host::Errno> {
     const KNOWN: u64 = size_of::<OpenHow>() as u64;
     const MAX: u64 = 4096;
     match size {

@@ -81,6 +81,7 @@ impl Map {
 
 pub(crate) struct State {
     pub(super) map: IntervalMap,
+    pub(super) rings: crate::io_uring::Rings,
     pub(super) seals: Seals,
     /// From the start of the heap to the program break.
     brk: Range<u64>,
@@ -181,6 +182,7 @@ impl Memory {
         Ok(Self {
             state: Mutex::new(State {
                 map,
+                rings: crate::io_uring::Rings::default(),
                 seals: Seals::default(),
                 brk: 0..0,
                 base: stack_top - STACK_GAP,
@@ -304,7 +306,13 @@ impl Memory {
         }
         let align = if request.flags & MAP_HUGETLB != 0 { 2 << 20 } else { self.host_page };
         let within = if low { LOW_WINDOW } else { MIN_ADDRESS..state.base };
-        self.place(state, span, align.max(self.host_page), within, host).map(|at| at + skew)
+        let placed = self.place(state, span, align.max(self.host_page), within, host);
+        if placed == Err(EINVAL) && !request.is_anonymous() && skew == 0 && hint == 0 && !low {
+            let (prot, flags) = (host_prot(mapping.prot), request.host_flags());
+            let map = || raw::mmap(0, span, prot, flags, request.fd, request.offset);
+            return self.place_by_kernel(state, span, map);
+        }
+        placed.map(|at| at + skew)
     }
 
     /// Looks for a place of `span` bytes from the top down until `host` accepts it.

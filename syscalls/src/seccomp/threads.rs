@@ -152,6 +152,11 @@ impl All {
         self.siblings(thread).next().is_none()
     }
 
+    /// Whether there is but one thread in this memory, whatever its process.
+    pub fn is_only(&self) -> bool {
+        self.0.len() == 1
+    }
+
     /// A thread that cannot take this one's filters for its own, by its id.
     pub fn unlike(&self, thread: &Membership) -> Option<i32> {
         let filter = thread.filter();

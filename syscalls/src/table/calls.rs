@@ -13,8 +13,8 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    clone, exec, files, ipc, limits, membarrier, memory, misc, poll, prctl, process_info, ptrace,
-    seccomp, signal, stat, thread, time,
+    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, poll, prctl,
+    process_info, ptrace, seccomp, signal, stat, thread, time,
 };
 
 calls! {
@@ -224,8 +224,8 @@ calls! {
     203 122 sched_setaffinity(pid: Pid, len: Uint, user_mask_ptr: In(BitMap)) pass;
     204 123 sched_getaffinity(pid: Pid, len: Uint, user_mask_ptr: Out(BitMap)) pass;
     205   - set_thread_area() refuse(errno::ENOSYS) "not in current kernels";
-    206   0 io_setup(nr_reqs: Uint, ctx: Out(One(&ADDRESS))) pass;
-    207   1 io_destroy(ctx: Hex) pass;
+    206   0 io_setup(nr_reqs: Uint, ctx: Out(One(&ADDRESS))) convert(aio::io_setup) "the ring's address";
+    207   1 io_destroy(ctx: Hex) convert(aio::io_destroy) "the ring's address";
     208   4 io_getevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec)) pass;
     209   2 io_submit(ctx_id: Hex, nr: Long, iocbpp: In(Pointers(&IOCB, Previous))) pass;
     210   3 io_cancel(ctx_id: Hex, iocb: In(One(&IOCB)), result: Out(One(&IO_EVENT))) pass;
@@ -351,14 +351,14 @@ calls! {
     330 289 pkey_alloc(flags: Hex, init_val: PKEY) emulate(misc::pkey_alloc) "as on a processor without protection keys";
     331 290 pkey_free(pkey: Int) refuse(errno::EINVAL) "as on a processor without protection keys";
     332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) emulate(stat::statx) "the program's own file in /proc";
-    333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec), sig: In(One(&SIGMASK_AND_SIZE))) pass;
+    333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec), sig: In(One(&SIGMASK_AND_SIZE))) convert(aio::io_pgetevents);
     334 293 rseq(rseq: Ptr, rseq_len: Uint, flags: Hex32, sig: Uint) refuse(errno::ENOSYS) "the kernel compares the host's program counter";
     335   - uretprobe() refuse(errno::ENOSYS) "as without CONFIG_UPROBES";
     336   - uprobe() refuse(errno::ENOSYS) "as without CONFIG_UPROBES";
     424 424 pidfd_send_signal(pidfd: Fd, sig: Signal, info: In(Siginfo), flags: PIDFD_SIGNAL) pass;
-    425 425 io_uring_setup(entries: Uint, p: Ptr) missing "submission entries hold open flags and epoll events";
-    426 426 io_uring_enter(fd: Fd, to_submit: Uint, min_complete: Uint, flags: Hex32, arg: Ptr, argsz: Ulong) missing "see io_uring_setup";
-    427 427 io_uring_register(fd: Fd, op: Uint, arg: Ptr, nr_args: Uint) missing "see io_uring_setup";
+    425 425 io_uring_setup(entries: Uint, p: Out(One(&IO_URING_PARAMS))) convert(io_uring::setup) "see io-uring.md";
+    426 426 io_uring_enter(fd: Fd, to_submit: Uint, min_complete: Uint, flags: Hex32, arg: Ptr, argsz: Ulong) convert(io_uring::enter) "open flags and epoll events of submission entries";
+    427 427 io_uring_register(fd: Fd, op: Uint, arg: Ptr, nr_args: Uint) convert(io_uring::register) "the operations that are there";
     428 428 open_tree(dirfd: DirFd, path: Path, flags: OPEN_TREE) pass;
     429 429 move_mount(from_dirfd: DirFd, from_path: Path, to_dirfd: DirFd, to_path: Path, flags: MOVE_MOUNT) pass;
     430 430 fsopen(fsname: Str, flags: FSOPEN) pass;

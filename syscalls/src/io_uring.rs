@@ -1,0 +1,327 @@
+//! io_uring(7): the arm64 kernel's own. The queues lie in the guest's memory, shared with the kernel; what differs
+//! between the architectures is in some submission entries ([`entry`]), and those are converted where they lie for as
+//! long as the kernel reads them, which it does in io_uring_enter(2) only ([`ring`]).
+
+mod entry;
+mod ring;
+
+use std::sync::Arc;
+
+use crate::abi::{errno, layout};
+use crate::guest;
+use crate::host::{Errno, SysResult};
+use crate::signal::with_mask;
+use crate::table::host as nr;
+use crate::task::Task;
+use crate::{log, proc_fs};
+use ring::{Identity, Ring, any_polled};
+pub(crate) use ring::{Registered, Rings};
+
+/// Flags of io_uring_setup(2) (linux/io_uring.h).
+mod setup_flag {
+    pub const IOPOLL: u32 = 1 << 0;
+    pub const SQPOLL: u32 = 1 << 1;
+    pub const SQ_AFF: u32 = 1 << 2;
+    pub const SUBMIT_ALL: u32 = 1 << 7;
+    pub const COOP_TASKRUN: u32 = 1 << 8;
+    pub const TASKRUN_FLAG: u32 = 1 << 9;
+    pub const SQE128: u32 = 1 << 10;
+    pub const SINGLE_ISSUER: u32 = 1 << 12;
+    pub const DEFER_TASKRUN: u32 = 1 << 13;
+    pub const NO_MMAP: u32 = 1 << 14;
+    pub const REGISTERED_FD_ONLY: u32 = 1 << 15;
+    pub const NO_SQARRAY: u32 = 1 << 16;
+    /// Those, and the ones that do not matter here, up to IORING_SETUP_CQE_MIXED. A later one may say that entries
+    /// are laid out otherwise, as IORING_SETUP_SQE_MIXED does.
+    pub const KNOWN: u32 = (1 << 19) - 1;
+}
+
+/// Flags of io_uring_enter(2).
+mod enter_flag {
+    pub const GETEVENTS: u64 = 1 << 0;
+    pub const EXT_ARG: u64 = 1 << 3;
+    pub const REGISTERED_RING: u64 = 1 << 4;
+    pub const EXT_ARG_REG: u64 = 1 << 6;
+}
+
+/// Offsets that the queues are mapped at.
+const OFF_SQ_RING: u64 = 0;
+const OFF_CQ_RING: u64 = 0x800_0000;
+const OFF_SQES: u64 = 0x1000_0000;
+
+/// `struct io_sqring_offsets`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueOffsets {
+    head: u32,
+    tail: u32,
+    ring_mask: u32,
+    ring_entries: u32,
+    flags: u32,
+    dropped: u32,
+    array: u32,
+    resv: u32,
+    user_addr: u64,
+}
+layout!(QueueOffsets, 40, flags @ 16, array @ 24, user_addr @ 32);
+
+/// `struct io_uring_params`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    sq_entries: u32,
+    cq_entries: u32,
+    flags: u32,
+    sq_thread: [u32; 2],
+    features: u32,
+    wq_fd: u32,
+    resv: [u32; 3],
+    sq_off: QueueOffsets,
+    /// Of `struct io_cqring_offsets`, which is as large, only the address matters here.
+    cq_off: QueueOffsets,
+}
+layout!(Params, 120, flags @ 8, sq_off @ 40, cq_off @ 80);
+
+/// io_uring_setup(2)
+pub fn setup(task: &mut Task, [entries, addr, ..]: [u64; 6]) -> SysResult {
+    let wanted = guest::read::<Params>(addr)?;
+    let mut params = Params { flags: host_flags(wanted.flags)?, ..wanted };
+    let fd = task.host_call(nr::io_uring_setup, [entries, &raw mut params as u64, 0, 0, 0, 0])?;
+    // The kernel writes what the guest reads, and the other way round, without a call in between.
+    task.runtime().require_order();
+    let is_index = params.flags & setup_flag::REGISTERED_FD_ONLY != 0;
+    let polled = wanted.flags & setup_flag::SQPOLL != 0;
+    let ring = Ring::new(&params, polled, (!is_index).then_some(fd as i32));
+    let written = guest::write(addr, &Params { flags: wanted.flags, ..params });
+    match written.and(ring) {
+        Ok(ring) if is_index => task.rings.set(task.pid, fd, Some(ring.into())),
+        Ok(ring) => {
+            let pid = task.pid;
+            let memory = task.runtime().memory;
+            memory.rings(|rings, map| rings.add(pid, fd as i32, ring.into(), map));
+        }
+        Err(error) => {
+            if !is_index {
+                task.host_call(nr::close, [fd, 0, 0, 0, 0, 0])?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(fd)
+}
+
+/// The flags that the host's ring gets. With IORING_SETUP_SQPOLL a thread of the kernel would read the entries at any
+/// time; instead the thread is told to be asleep always, so that the guest wakes it by a call.
+fn host_flags(flags: u32) -> Result<u32, Errno> {
+    use setup_flag::*;
+    let unknown = flags & !KNOWN;
+    if unknown != 0 {
+        log::warn(format_args!("io_uring_setup with flags {unknown:#x} is not supported: EINVAL"));
+        return Err(errno::EINVAL);
+    }
+    if flags & SQPOLL == 0 {
+        return Ok(flags);
+    }
+    // As io_uring_create has it; and nobody would look for completions.
+    if flags & (COOP_TASKRUN | TASKRUN_FLAG | DEFER_TASKRUN) != 0 {
+        return Err(errno::EINVAL);
+    }
+    if flags & IOPOLL != 0 {
+        log::warn(format_args!(
+            "io_uring_setup with IORING_SETUP_SQPOLL and IORING_SETUP_IOPOLL is not supported: EINVAL"
+        ));
+        return Err(errno::EINVAL);
+    }
+    Ok(flags & !(SQPOLL | SQ_AFF | SINGLE_ISSUER) | SUBMIT_ALL)
+}
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct WaitArgument {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait: u32,
+    timeout: u64,
+}
+layout!(WaitArgument, 24, sigmask_size @ 8, timeout @ 16);
+
+/// io_uring_enter(2)
+pub fn enter(task: &mut Task, args: [u64; 6]) -> SysResult {
+    let [fd, to_submit, .., flags, _, _] = args;
+    let ring = find(task, fd, flags & enter_flag::REGISTERED_RING != 0, to_submit != 0)?;
+    let Some(ring) = ring else { return wait(task, args) };
+    let polled = ring.is_polled();
+    let turn = ring.take_turn();
+    let pending = if polled { u32::MAX } else { to_submit as u32 };
+    let changes = ring.convert(task, pending)?;
+    // Nobody else can take away what was looked at here, and nothing has to be put back before the wait.
+    if changes.is_empty() && !polled && !has_mask(flags, &args) && ring.is_exclusive() {
+        drop(turn);
+        return task.host_call(nr::io_uring_enter, args);
+    }
+    let submit = if polled { ring.pending(task)? } else { to_submit };
+    let submitted = match submit {
+        0 => Ok(0),
+        _ => {
+            let flags = flags & !(enter_flag::GETEVENTS);
+            task.host_call(nr::io_uring_enter, [fd, submit, 0, flags, 0, 0])
+        }
+    };
+    drop(changes);
+    drop(turn);
+    let submitted = match submitted {
+        Err(errno @ (Errno::RESTART | errno::EBADFD)) => return Err(errno),
+        // The thread of the kernel would have told of other errors in completions.
+        _ if polled => to_submit,
+        Ok(count) if count == to_submit => count,
+        other => return other,
+    };
+    if flags & enter_flag::GETEVENTS == 0 {
+        return Ok(submitted);
+    }
+    let [.., min_complete, _, argument, size] = args;
+    let waited = wait(task, [fd, 0, min_complete, flags, argument, size]);
+    if submitted != 0 { Ok(submitted) } else { waited }
+}
+
+/// Whether the wait is made with another signal mask.
+fn has_mask(flags: u64, args: &[u64; 6]) -> bool {
+    flags & enter_flag::GETEVENTS != 0 && args[4] != 0 && flags & enter_flag::EXT_ARG_REG == 0
+}
+
+/// The part of io_uring_enter(2) that waits; nothing is submitted.
+fn wait(task: &mut Task, args: [u64; 6]) -> SysResult {
+    let [fd, submit, min_complete, flags, addr, size] = args;
+    if !has_mask(flags, &args) {
+        return task.host_call(nr::io_uring_enter, args);
+    }
+    let call = |task: &mut Task, addr: u64, size: u64| {
+        task.host_call(nr::io_uring_enter, [fd, submit, min_complete, flags, addr, size])
+    };
+    if flags & enter_flag::EXT_ARG == 0 {
+        return with_mask(task, addr, size, |task, mask| call(task, mask, 8));
+    }
+    const SIZE: u64 = size_of::<WaitArgument>() as u64;
+    if size != SIZE {
+        return Err(errno::EINVAL);
+    }
+    let argument = guest::read::<WaitArgument>(addr)?;
+    with_mask(task, argument.sigmask, argument.sigmask_size.into(), |task, sigmask| {
+        let argument = WaitArgument { sigmask, sigmask_size: 8, ..argument };
+        call(task, &raw const argument as u64, SIZE)
+    })
+}
+
+/// The ring that a call is about; none if the call reads no entries, or is not about a ring, which the kernel says.
+fn find(
+    task: &mut Task,
+    fd: u64,
+    is_index: bool,
+    submits: bool,
+) -> Result<Option<Arc<Ring>>, Errno> {
+    if !submits && !any_polled() {
+        return Ok(None);
+    }
+    if is_index {
+        let ring = task.rings.get(task.pid, fd);
+        if ring.is_none() && submits {
+            return Err(errno::EBADF);
+        }
+        return Ok(ring.filter(|ring| submits || ring.is_polled()));
+    }
+    let Some(identity) = Identity::of(fd as i32) else { return Ok(None) };
+    let pid = task.pid;
+    let ring = task.runtime().memory.rings(|rings, _| rings.get(pid, identity));
+    if ring.is_none() && submits && proc_fs::is_link(fd, "anon_inode:[io_uring]") {
+        log::warn(format_args!(
+            "entries for an io_uring that another program has set up: EOPNOTSUPP"
+        ));
+        return Err(errno::EOPNOTSUPP);
+    }
+    Ok(ring.filter(|ring| submits || ring.is_polled()))
+}
+
+/// Operations of io_uring_register(2).
+mod register_op {
+    pub const PROBE: u32 = 8;
+    pub const RING_FDS: u32 = 20;
+    pub const UNREGISTER_RING_FDS: u32 = 21;
+    pub const RESIZE_RINGS: u32 = 33;
+    /// A bit: the descriptor is the index of a registered ring.
+    pub const USE_REGISTERED_RING: u32 = 1 << 31;
+}
+
+/// io_uring_register(2): the structures are the same on both architectures.
+pub fn register(task: &mut Task, args: [u64; 6]) -> SysResult {
+    let [_, op, addr, ..] = args;
+    match op as u32 & !register_op::USE_REGISTERED_RING {
+        register_op::PROBE => {
+            let result = task.host_call(nr::io_uring_register, args)?;
+            hide_refused(addr)?;
+            Ok(result)
+        }
+        register_op::RING_FDS | register_op::UNREGISTER_RING_FDS => register_rings(task, args),
+        register_op::RESIZE_RINGS => {
+            log::warn(format_args!("IORING_REGISTER_RESIZE_RINGS is not supported: EINVAL"));
+            Err(errno::EINVAL)
+        }
+        _ => task.host_call(nr::io_uring_register, args),
+    }
+}
+
+/// In the answer to IORING_REGISTER_PROBE, operations that are refused are not supported.
+fn hide_refused(addr: u64) -> Result<(), Errno> {
+    /// `struct io_uring_probe_op`: the operation, a byte, flags.
+    const OP_SIZE: u64 = 8;
+    const HEAD_SIZE: u64 = 16;
+    let [_, count] = guest::read::<[u8; 2]>(addr)?;
+    for at in (0..u64::from(count)).map(|i| addr + HEAD_SIZE + i * OP_SIZE) {
+        if entry::is_refused(guest::read::<u8>(at)?) {
+            guest::write(at + 2, &0u16)?;
+        }
+    }
+    Ok(())
+}
+
+/// IORING_REGISTER_RING_FDS and its opposite: rings get numbers that are this thread's own.
+fn register_rings(task: &mut Task, args: [u64; 6]) -> SysResult {
+    /// `struct io_uring_rsrc_update`.
+    const SIZE: u64 = 16;
+    let [_, op, addr, ..] = args;
+    let count = task.host_call(nr::io_uring_register, args)?;
+    let is_new = op as u32 & !register_op::USE_REGISTERED_RING == register_op::RING_FDS;
+    for at in (0..count).map(|i| addr + i * SIZE) {
+        let index = u64::from(guest::read::<u32>(at)?);
+        let fd = guest::read::<u64>(at + 8)?;
+        let ring = if is_new { find(task, fd, false, true).ok().flatten() } else { None };
+        task.rings.set(task.pid, index, ring);
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_polled_ring_is_one_that_is_woken() {
+        use setup_flag::*;
+        assert_eq!(host_flags(DEFER_TASKRUN | SINGLE_ISSUER), Ok(DEFER_TASKRUN | SINGLE_ISSUER));
+        assert_eq!(host_flags(SQPOLL | SQ_AFF | SINGLE_ISSUER), Ok(SUBMIT_ALL));
+        assert_eq!(host_flags(SQPOLL | COOP_TASKRUN), Err(errno::EINVAL));
+        assert_eq!(host_flags(SQPOLL | IOPOLL), Err(errno::EINVAL));
+        assert_eq!(host_flags(1 << 19), Err(errno::EINVAL));
+    }
+
+    #[test]
+    fn refused_operations_are_not_in_the_probe() {
+        let mut probe = [0u8; 16 + 8 * 4];
+        (probe[0], probe[1]) = (62, 4);
+        for (i, op) in [0, entry::op::EPOLL_WAIT, entry::op::OPENAT, 62].into_iter().enumerate() {
+            (probe[16 + 8 * i], probe[18 + 8 * i]) = (op, 1);
+        }
+        hide_refused(probe.as_mut_ptr() as u64).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|i| probe[18 + 8 * i]), [1, 0, 1, 1]);
+    }
+}

@@ -1,0 +1,379 @@
+//! Submission entries: which members of which operations are not the same for both architectures.
+
+use crate::abi::epoll::{GuestEpollEvent, HostEpollEvent};
+use crate::abi::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, layout, open_flags};
+use crate::files::{self, OpenHow};
+use crate::memory::{ADDRESS_LIMIT, host_page_size};
+use crate::task::Task;
+use crate::{guest, paths};
+
+/// The first 64 bytes of `struct io_uring_sqe`; those behind (IORING_SETUP_SQE128) are a driver's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub opcode: u8,
+    pub flags: u8,
+    pub ioprio: u16,
+    pub fd: i32,
+    /// `off` of other operations.
+    pub addr2: u64,
+    pub addr: u64,
+    pub len: u32,
+    /// `open_flags`, `rw_flags` and so on.
+    pub op_flags: u32,
+    pub user_data: u64,
+    pub buffer: [u16; 2],
+    pub file_index: u32,
+    pub addr3: u64,
+    pub pad: u64,
+}
+layout!(Entry, 64, fd @ 4, addr @ 16, op_flags @ 28, user_data @ 32, addr3 @ 48);
+
+/// Operations (enum io_uring_op).
+#[allow(missing_docs)]
+pub mod op {
+    pub const READV: u8 = 1;
+    pub const WRITEV: u8 = 2;
+    pub const READ_FIXED: u8 = 4;
+    pub const WRITE_FIXED: u8 = 5;
+    pub const SENDMSG: u8 = 9;
+    pub const RECVMSG: u8 = 10;
+    pub const TIMEOUT: u8 = 11;
+    pub const ACCEPT: u8 = 13;
+    pub const LINK_TIMEOUT: u8 = 15;
+    pub const CONNECT: u8 = 16;
+    pub const OPENAT: u8 = 18;
+    pub const FILES_UPDATE: u8 = 20;
+    pub const STATX: u8 = 21;
+    pub const READ: u8 = 22;
+    pub const WRITE: u8 = 23;
+    pub const MADVISE: u8 = 25;
+    pub const SEND: u8 = 26;
+    pub const RECV: u8 = 27;
+    pub const OPENAT2: u8 = 28;
+    pub const EPOLL_CTL: u8 = 29;
+    pub const PROVIDE_BUFFERS: u8 = 31;
+    pub const RENAMEAT: u8 = 35;
+    pub const UNLINKAT: u8 = 36;
+    pub const MKDIRAT: u8 = 37;
+    pub const SYMLINKAT: u8 = 38;
+    pub const LINKAT: u8 = 39;
+    pub const FSETXATTR: u8 = 41;
+    pub const SETXATTR: u8 = 42;
+    pub const FGETXATTR: u8 = 43;
+    pub const GETXATTR: u8 = 44;
+    pub const SEND_ZC: u8 = 47;
+    pub const SENDMSG_ZC: u8 = 48;
+    pub const WAITID: u8 = 50;
+    pub const FUTEX_WAIT: u8 = 51;
+    pub const FUTEX_WAKE: u8 = 52;
+    pub const FUTEX_WAITV: u8 = 53;
+    pub const BIND: u8 = 56;
+    pub const EPOLL_WAIT: u8 = 59;
+    pub const READV_FIXED: u8 = 60;
+    pub const WRITEV_FIXED: u8 = 61;
+    pub const PIPE: u8 = 62;
+    /// None: the kernel completes it with EINVAL, as one that it does not know.
+    pub const NONE: u8 = 0xff;
+}
+
+/// What a member of an entry is. Whatever is not said of one is a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Is {
+    /// Open flags.
+    OpenFlags,
+    /// Address of something that is the same for both.
+    Address,
+    /// Address of so many bytes as the entry says, which the kernel writes.
+    Buffer,
+    /// Address of a file name, with the descriptor it starts from.
+    Path(Member, Follow),
+    /// Address of a `struct open_how`.
+    How,
+    /// Address of a `struct epoll_event`.
+    Event,
+}
+
+/// Whether a symbolic link at the end of a file name is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follow {
+    Never,
+    Always,
+    /// By AT_SYMLINK_NOFOLLOW.
+    Unless,
+    /// By AT_SYMLINK_FOLLOW.
+    If,
+    /// By O_NOFOLLOW.
+    ByOpenFlags,
+    /// By O_NOFOLLOW in the `struct open_how`.
+    ByHow,
+}
+
+/// A member of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    Fd,
+    /// The current directory, where another member would be a descriptor.
+    Directory,
+    Addr,
+    Addr2,
+    Addr3,
+    Len,
+    OpFlags,
+}
+
+use Follow::*;
+use Is::*;
+use Member::*;
+
+/// What there is to look at.
+#[rustfmt::skip]
+const MEMBERS: &[(u8, &[(Member, Is)])] = &[
+    (op::READV, &[(Addr, Address)]),
+    (op::WRITEV, &[(Addr, Address)]),
+    (op::READ_FIXED, &[(Addr, Address)]),
+    (op::WRITE_FIXED, &[(Addr, Address)]),
+    (op::SENDMSG, &[(Addr, Address)]),
+    (op::RECVMSG, &[(Addr, Address)]),
+    (op::TIMEOUT, &[(Addr, Address)]),
+    (op::ACCEPT, &[(Addr, Address), (Addr2, Address)]),
+    (op::LINK_TIMEOUT, &[(Addr, Address)]),
+    (op::CONNECT, &[(Addr, Address)]),
+    (op::OPENAT, &[(Addr, Path(Fd, ByOpenFlags)), (OpFlags, OpenFlags)]),
+    (op::FILES_UPDATE, &[(Addr, Address)]),
+    (op::STATX, &[(Addr, Path(Fd, Unless)), (Addr2, Address)]),
+    (op::READ, &[(Addr, Buffer)]),
+    (op::WRITE, &[(Addr, Address)]),
+    (op::SEND, &[(Addr, Address), (Addr2, Address)]),
+    (op::RECV, &[(Addr, Buffer)]),
+    (op::OPENAT2, &[(Addr, Path(Fd, ByHow)), (Addr2, How)]),
+    (op::EPOLL_CTL, &[(Addr, Event)]),
+    (op::PROVIDE_BUFFERS, &[(Addr, Address)]),
+    (op::RENAMEAT, &[(Addr, Path(Fd, Never)), (Addr2, Path(Len, Never))]),
+    (op::UNLINKAT, &[(Addr, Path(Fd, Never))]),
+    (op::MKDIRAT, &[(Addr, Path(Fd, Never))]),
+    (op::SYMLINKAT, &[(Addr, Address), (Addr2, Path(Fd, Never))]),
+    (op::LINKAT, &[(Addr, Path(Fd, If)), (Addr2, Path(Len, Never))]),
+    (op::FSETXATTR, &[(Addr, Address), (Addr2, Address)]),
+    (op::SETXATTR, &[(Addr, Address), (Addr2, Address), (Addr3, Path(Directory, Always))]),
+    (op::FGETXATTR, &[(Addr, Address), (Addr2, Address)]),
+    (op::GETXATTR, &[(Addr, Address), (Addr2, Address), (Addr3, Path(Directory, Always))]),
+    (op::SEND_ZC, &[(Addr, Address), (Addr2, Address)]),
+    (op::SENDMSG_ZC, &[(Addr, Address)]),
+    (op::WAITID, &[(Addr2, Address)]),
+    (op::FUTEX_WAIT, &[(Addr, Address)]),
+    (op::FUTEX_WAKE, &[(Addr, Address)]),
+    (op::FUTEX_WAITV, &[(Addr, Address)]),
+    (op::BIND, &[(Addr, Address)]),
+    (op::READV_FIXED, &[(Addr, Address)]),
+    (op::WRITEV_FIXED, &[(Addr, Address)]),
+    (op::PIPE, &[(Addr, Address), (OpFlags, OpenFlags)]),
+];
+
+/// The rows of [`MEMBERS`] by operation.
+static BY_OPERATION: [&[(Member, Is)]; 256] = {
+    let mut rows: [&[(Member, Is)]; 256] = [&[]; 256];
+    let mut i = 0;
+    while i < MEMBERS.len() {
+        rows[MEMBERS[i].0 as usize] = MEMBERS[i].1;
+        i += 1;
+    }
+    rows
+};
+
+/// Whether an operation is refused whatever its members: EPOLL_WAIT writes events of the host's form into the guest's
+/// memory when no call is under way that could convert them.
+pub fn is_refused(opcode: u8) -> bool {
+    opcode == op::EPOLL_WAIT
+}
+
+/// What an entry that was converted points to. It is read while the entry is submitted.
+#[derive(Debug, Default)]
+pub struct Attached {
+    how: Option<Box<OpenHow>>,
+    event: Option<Box<HostEpollEvent>>,
+    paths: Vec<paths::Path>,
+}
+
+/// The entry as the host has to see it, if that is another one. What cannot be read is left to the kernel to find.
+pub fn convert(task: &mut Task, guest: &Entry) -> Option<(Entry, Attached)> {
+    let (mut host, mut attached) = (*guest, Attached::default());
+    if is_refused(guest.opcode) || discards_too_much(guest, host_page_size()) {
+        host.opcode = op::NONE;
+    }
+    for (member, is) in BY_OPERATION[usize::from(guest.opcode)] {
+        convert_member(task, guest, *member, *is, &mut host, &mut attached);
+    }
+    (host != *guest).then_some((host, attached))
+}
+
+fn convert_member(
+    task: &mut Task,
+    guest: &Entry,
+    member: Member,
+    is: Is,
+    host: &mut Entry,
+    attached: &mut Attached,
+) {
+    let value = guest.get(member);
+    if is == OpenFlags {
+        host.op_flags = open_flags::to_host(value) as u32;
+        return;
+    }
+    if value >= ADDRESS_LIMIT {
+        // What the guest cannot have is not the translator's either.
+        host.set(member, BAD_ADDRESS);
+        return;
+    }
+    match is {
+        Buffer => {
+            task.runtime().memory.open_buffer(value, guest.len.into());
+        }
+        Path(dirfd, follow) => {
+            let dirfd = guest.get(dirfd) as i32;
+            if let Ok(path) = paths::translate(task, dirfd, value, guest.follows(follow)) {
+                host.set(member, path.addr());
+                attached.paths.push(path);
+            }
+        }
+        How => {
+            if let Ok(mut how) = files::read_how(value, guest.len.into()) {
+                how.flags = open_flags::to_host(how.flags);
+                let how = attached.how.insert(Box::new(how));
+                host.set(member, &raw const **how as u64);
+                host.len = size_of::<OpenHow>() as u32;
+            }
+        }
+        Event => {
+            if let Ok(event) = guest::read::<GuestEpollEvent>(value) {
+                let event = attached.event.insert(Box::new(event.into()));
+                host.set(member, &raw const **event as u64);
+            }
+        }
+        Address | OpenFlags => {}
+    }
+}
+
+/// Not in anybody's memory.
+const BAD_ADDRESS: u64 = !0xfff;
+
+/// Whether an IORING_OP_MADVISE would take away memory beside what it names, because the host's pages are larger.
+fn discards_too_much(entry: &Entry, page: u64) -> bool {
+    entry.opcode == op::MADVISE
+        && matches!(
+            entry.op_flags as i32,
+            libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE
+        )
+        && !(entry.addr.is_multiple_of(page) && u64::from(entry.len).is_multiple_of(page))
+}
+
+impl Entry {
+    fn get(&self, member: Member) -> u64 {
+        match member {
+            Fd => self.fd as u64,
+            Directory => AT_FDCWD as u64,
+            Addr => self.addr,
+            Addr2 => self.addr2,
+            Addr3 => self.addr3,
+            Len => self.len.into(),
+            OpFlags => self.op_flags.into(),
+        }
+    }
+
+    /// Puts an address into a member.
+    fn set(&mut self, member: Member, addr: u64) {
+        match member {
+            Addr => self.addr = addr,
+            Addr2 => self.addr2 = addr,
+            Addr3 => self.addr3 = addr,
+            Fd | Directory | Len | OpFlags => unreachable!("not an address"),
+        }
+    }
+
+    fn follows(&self, follow: Follow) -> bool {
+        const O_NOFOLLOW: u64 = 0o400000;
+        match follow {
+            Never => false,
+            Always => true,
+            Unless => self.op_flags & AT_SYMLINK_NOFOLLOW as u32 == 0,
+            If => self.op_flags & AT_SYMLINK_FOLLOW as u32 != 0,
+            ByOpenFlags => u64::from(self.op_flags) & O_NOFOLLOW == 0,
+            ByHow => guest::read::<u64>(self.addr2).is_ok_and(|flags| flags & O_NOFOLLOW == 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn converted(entry: &Entry) -> Option<(Entry, Attached)> {
+        convert(&mut Task::for_test(), entry)
+    }
+
+    #[test]
+    fn flags_of_open_change_places() {
+        let name = c"file";
+        let guest = Entry {
+            opcode: op::OPENAT,
+            fd: AT_FDCWD,
+            addr: name.as_ptr() as u64,
+            op_flags: 0o200000 | 0o2000000,
+            user_data: 7,
+            ..Entry::default()
+        };
+        let (host, _) = converted(&guest).unwrap();
+        assert_eq!(host, Entry { op_flags: 0o40000 | 0o2000000, ..guest });
+        assert!(converted(&Entry { op_flags: 0o2000000, ..guest }).is_none());
+        assert!(converted(&Entry { opcode: op::READV, ..guest }).is_none());
+        let (host, _) = converted(&Entry { opcode: op::PIPE, ..guest }).unwrap();
+        assert_eq!(host.op_flags, 0o40000 | 0o2000000);
+    }
+
+    #[test]
+    fn structures_are_attached() {
+        let event = GuestEpollEvent { events: 5, data: 6 };
+        let guest =
+            Entry { opcode: op::EPOLL_CTL, addr: &raw const event as u64, ..Entry::default() };
+        let (host, attached) = converted(&guest).unwrap();
+        let attached = attached.event.unwrap();
+        assert_eq!(host.addr, &raw const *attached as u64);
+        assert_eq!(*attached, HostEpollEvent { events: 5, pad: 0, data: 6 });
+
+        // Larger than known here, with zeros behind.
+        let how = [0o200000u64, 0, 8, 0];
+        let guest = Entry {
+            opcode: op::OPENAT2,
+            addr: c"x".as_ptr() as u64,
+            addr2: how.as_ptr() as u64,
+            len: 32,
+            ..Entry::default()
+        };
+        let (host, attached) = converted(&guest).unwrap();
+        assert_eq!(*attached.how.unwrap(), OpenHow { flags: 0o40000, mode: 0, resolve: 8 });
+        assert_eq!(host.len, 24);
+    }
+
+    #[test]
+    fn addresses_beyond_the_guests_are_bad() {
+        let entry = |opcode| Entry { opcode, addr: ADDRESS_LIMIT, ..Entry::default() };
+        assert_eq!(converted(&entry(op::WRITE)).unwrap().0.addr, BAD_ADDRESS);
+        // A number, not an address: IORING_OP_POLL_REMOVE.
+        assert!(converted(&entry(7)).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_converted_is_refused() {
+        let entry = Entry { opcode: op::EPOLL_WAIT, ..Entry::default() };
+        assert_eq!(converted(&entry).unwrap().0.opcode, op::NONE);
+        let advice = |addr, len, advice: i32| {
+            let op_flags = advice as u32;
+            let entry = Entry { opcode: op::MADVISE, addr, len, op_flags, ..Entry::default() };
+            discards_too_much(&entry, 16384)
+        };
+        assert!(advice(4096, 16384, libc::MADV_DONTNEED));
+        assert!(advice(16384, 4096, libc::MADV_DONTNEED));
+        assert!(!advice(16384, 32768, libc::MADV_DONTNEED));
+        assert!(!advice(4096, 4096, libc::MADV_WILLNEED));
+    }
+}

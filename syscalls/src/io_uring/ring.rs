@@ -1,0 +1,293 @@
+//! The rings of a process: where their queues lie in the guest's memory, and the conversion of what is about to be
+//! submitted there.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::entry::{self, Attached, Entry};
+use super::{OFF_CQ_RING, OFF_SQ_RING, OFF_SQES, Params, setup_flag};
+use crate::abi::errno;
+use crate::guest;
+use crate::host::Errno;
+use crate::memmap::{IntervalMap, Source};
+use crate::memory::{self, host_page_size};
+use crate::proc_fs;
+use crate::seccomp::threads;
+use crate::task::Task;
+
+/// Device and inode number: every ring has an inode of its own, by which it is known through each of its descriptors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity(u64, u64);
+
+/// Whether there ever was a ring that [`Ring::is_polled`].
+static ANY_POLLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a call that submits nothing may have to.
+pub fn any_polled() -> bool {
+    ANY_POLLED.load(Ordering::Relaxed)
+}
+
+impl Identity {
+    /// That of a descriptor's file.
+    pub fn of(fd: i32) -> Option<Self> {
+        proc_fs::fstat(fd as u64).map(|stat| Self(stat.st_dev, stat.st_ino))
+    }
+}
+
+/// A ring of this process.
+#[derive(Debug)]
+pub struct Ring {
+    /// None if it has no descriptor.
+    identity: Option<Identity>,
+    /// What the kernel said of it.
+    params: Params,
+    /// Whether the guest believes that a thread of the kernel reads its entries.
+    polled: bool,
+    /// Where the queues were found last.
+    queue: AtomicU64,
+    entries: AtomicU64,
+    /// Held while entries are submitted: two threads must not look at the same.
+    turn: Mutex<()>,
+}
+
+impl Ring {
+    /// A ring just set up, with its descriptor.
+    pub fn new(params: &Params, polled: bool, fd: Option<i32>) -> Result<Self, Errno> {
+        let ring = Self {
+            identity: fd.map(|fd| Identity::of(fd).ok_or(errno::EBADF)).transpose()?,
+            params: *params,
+            polled,
+            // The addresses that the guest gave, or zero.
+            queue: params.cq_off.user_addr.into(),
+            entries: params.sq_off.user_addr.into(),
+            turn: Mutex::default(),
+        };
+        if polled {
+            ring.ask_for_wakeup(fd)?;
+            ANY_POLLED.store(true, Ordering::Relaxed);
+        }
+        Ok(ring)
+    }
+
+    /// The same in a forked child.
+    fn copy(&self) -> Self {
+        Self {
+            identity: self.identity,
+            params: self.params,
+            polled: self.polled,
+            queue: self.queue.load(Ordering::Relaxed).into(),
+            entries: self.entries.load(Ordering::Relaxed).into(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Says in the queue that a thread of the kernel sleeps.
+    fn ask_for_wakeup(&self, fd: Option<i32>) -> Result<(), Errno> {
+        /// IORING_SQ_NEED_WAKEUP. The kernel changes other bits of the word only.
+        const NEED_WAKEUP: u32 = 1;
+        let flags = u64::from(self.params.sq_off.flags);
+        if self.own_memory() {
+            let at = self.queue.load(Ordering::Relaxed) + flags;
+            return guest::write(at, &(guest::read::<u32>(at)? | NEED_WAKEUP));
+        }
+        memory::glance(fd.ok_or(errno::EINVAL)?, host_page_size(), OFF_SQ_RING, |queue| {
+            // SAFETY: an aligned word of the ring, mapped for now.
+            let word = unsafe { AtomicU32::from_ptr((queue + flags) as *mut u32) };
+            word.fetch_or(NEED_WAKEUP, Ordering::Relaxed);
+        })
+    }
+
+    /// Whether the queues are in memory that the guest gave.
+    fn own_memory(&self) -> bool {
+        self.params.flags & setup_flag::NO_MMAP != 0
+    }
+
+    /// Whether the guest believes that a thread of the kernel reads its entries.
+    pub fn is_polled(&self) -> bool {
+        self.polled
+    }
+
+    /// Waits until no other thread submits.
+    pub fn take_turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.turn)
+    }
+
+    /// Whether no other thread can submit.
+    pub fn is_exclusive(&self) -> bool {
+        self.params.flags & setup_flag::SINGLE_ISSUER != 0 || threads::hold().is_only()
+    }
+
+    /// Where the queue is and where the entries are, in this process.
+    fn places(&self, task: &Task) -> Result<(u64, u64), Errno> {
+        let (queue, entries) =
+            (self.queue.load(Ordering::Relaxed), self.entries.load(Ordering::Relaxed));
+        if self.own_memory() {
+            return Ok((queue, entries));
+        }
+        let Some(Identity(dev, inode)) = self.identity else { return Err(errno::EFAULT) };
+        let memory = task.runtime().memory;
+        let find = |offset, last| memory.find_file((dev, inode), offset, last);
+        // A single mapping may show both queues, by either offset.
+        let queue = find(OFF_SQ_RING, queue).or_else(|| find(OFF_CQ_RING, queue));
+        let entries = find(OFF_SQES, entries);
+        let (Some(queue), Some(entries)) = (queue, entries) else { return Err(errno::EFAULT) };
+        self.queue.store(queue, Ordering::Relaxed);
+        self.entries.store(entries, Ordering::Relaxed);
+        Ok((queue, entries))
+    }
+
+    /// How many entries wait to be submitted.
+    pub fn pending(&self, task: &Task) -> Result<u64, Errno> {
+        let (queue, _) = self.places(task)?;
+        self.waiting(queue).map(|(_, count)| count.into())
+    }
+
+    /// The number of the first entry that waits, and how many there are.
+    fn waiting(&self, queue: u64) -> Result<(u32, u32), Errno> {
+        let offsets = &self.params.sq_off;
+        let head = guest::read::<u32>(queue + u64::from(offsets.head))?;
+        let tail = guest::read::<u32>(queue + u64::from(offsets.tail))?;
+        // What other threads wrote before the tail.
+        fence(Ordering::Acquire);
+        Ok((head, tail.wrapping_sub(head).min(self.params.sq_entries)))
+    }
+
+    /// Converts the next entries, as many as are about to be submitted.
+    pub fn convert(&self, task: &mut Task, to_submit: u32) -> Result<Changes, Errno> {
+        let (queue, entries) = self.places(task)?;
+        let size = if self.params.flags & setup_flag::SQE128 != 0 { 128 } else { 64 };
+        let mask = self.params.sq_entries - 1;
+        let (head, count) = self.waiting(queue)?;
+        let mut changes = Changes::default();
+        for i in 0..count.min(to_submit) {
+            let mut index = head.wrapping_add(i) & mask;
+            if self.params.flags & setup_flag::NO_SQARRAY == 0 {
+                let array = queue + u64::from(self.params.sq_off.array);
+                index = guest::read::<u32>(array + u64::from(index) * 4)?;
+            }
+            // The kernel drops an entry that is none.
+            if index > mask {
+                continue;
+            }
+            changes.convert(task, entries + u64::from(index) * size)?;
+        }
+        Ok(changes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Entries that are the host's for the time being; the guest's again when this is dropped.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<Change>);
+
+#[derive(Debug)]
+struct Change {
+    at: u64,
+    guest: Entry,
+    host: Entry,
+    _attached: Attached,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn convert(&mut self, task: &mut Task, at: u64) -> Result<(), Errno> {
+        let guest = guest::read::<Entry>(at)?;
+        if let Some((host, attached)) = entry::convert(task, &guest) {
+            guest::write(at, &host)?;
+            self.0.push(Change { at, guest, host, _attached: attached });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // An entry may be in the queue twice: the last change first.
+        for change in self.0.iter().rev() {
+            // What another thread has put there meanwhile stays.
+            if guest::read(change.at) == Ok(change.host) {
+                // It was written a moment ago.
+                let _ = guest::write(change.at, &change.guest);
+            }
+        }
+    }
+}
+
+/// The rings that have descriptors. They are kept with the map of the memory that their queues are in, whose lock a
+/// fork(2) holds.
+#[derive(Debug, Default)]
+pub(crate) struct Rings {
+    /// The process they were added in: what is locked in a ring stays so in a forked child.
+    pid: i32,
+    /// With the first descriptor of each.
+    rings: Vec<(i32, Arc<Ring>)>,
+}
+
+impl Rings {
+    /// Adds a ring, and forgets those that are no more.
+    pub fn add(&mut self, pid: i32, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
+        self.come_to(pid);
+        let is_mapped = |Identity(dev, inode): Identity| {
+            map.iter().any(|(_, mapping)| match &mapping.source {
+                Source::File(file, _) => (file.dev, file.inode) == (dev, inode),
+                _ => false,
+            })
+        };
+        self.rings.retain(|(fd, other)| {
+            other.identity != ring.identity
+                && (Identity::of(*fd) == other.identity || other.identity.is_some_and(is_mapped))
+        });
+        self.rings.push((fd, ring));
+    }
+
+    /// The ring of this identity.
+    pub fn get(&mut self, pid: i32, identity: Identity) -> Option<Arc<Ring>> {
+        self.come_to(pid);
+        let found = self.rings.iter().find(|(_, ring)| ring.identity == Some(identity));
+        found.map(|(_, ring)| ring.clone())
+    }
+
+    /// In a forked child the locks are new.
+    fn come_to(&mut self, pid: i32) {
+        if std::mem::replace(&mut self.pid, pid) == pid {
+            return;
+        }
+        for (_, ring) in &mut self.rings {
+            *ring = Arc::new(ring.copy());
+        }
+    }
+}
+
+/// The rings that a thread has given numbers (IORING_REGISTER_RING_FDS).
+#[derive(Debug, Default)]
+pub(crate) struct Registered {
+    /// The process: a forked child begins without any.
+    pid: i32,
+    rings: Vec<Option<Arc<Ring>>>,
+}
+
+impl Registered {
+    /// The ring of a number.
+    pub fn get(&self, pid: i32, index: u64) -> Option<Arc<Ring>> {
+        self.rings.get(index as usize).filter(|_| self.pid == pid).cloned().flatten()
+    }
+
+    /// Gives a number to a ring, or takes it away.
+    pub fn set(&mut self, pid: i32, index: u64, ring: Option<Arc<Ring>>) {
+        /// IO_RINGFD_REG_MAX.
+        const MOST: usize = 16;
+        if self.pid != pid {
+            *self = Self { pid, rings: Vec::new() };
+        }
+        self.rings.resize(MOST, None);
+        if let Some(place) = self.rings.get_mut(index as usize) {
+            *place = ring;
+        }
+    }
+}
