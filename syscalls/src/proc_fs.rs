@@ -3,15 +3,17 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write;
-use std::mem::MaybeUninit;
+use std::io::Read;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Range;
+use std::os::fd::FromRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use translator::cpuid::leaf;
 
-use crate::abi::{AT_FDCWD, errno};
+use crate::abi::{AT_FDCWD, errno, open_flags};
 use crate::files::OpenHow;
 use crate::host::{Errno, SysResult};
 use crate::table::host as nr;
@@ -28,6 +30,8 @@ enum File {
     Environment,
     AuxiliaryVector,
     CpuInfo,
+    /// What the kernel says of a descriptor, of any process.
+    DescriptorInfo,
 }
 
 impl File {
@@ -71,12 +75,15 @@ impl File {
         match std::str::from_utf8(folder).ok().and_then(|word| word.parse().ok()) {
             Some(number) if ours(number) => Self::named(name),
             None if name == b"cpuinfo" => Some(Self::CpuInfo),
+            None if folder == b"fdinfo" && name.iter().all(u8::is_ascii_digit) => {
+                Some(Self::DescriptorInfo)
+            }
             _ => None,
         }
     }
 
-    /// Its contents; none for what is not made up.
-    fn text(self, task: &Task) -> Option<Vec<u8>> {
+    /// Its contents, with a descriptor of the kernel's own file if there is one; none for what is not made up.
+    fn text(self, task: &Task, fd: Option<u64>) -> Option<Vec<u8>> {
         let image = &task.runtime().image;
         match self {
             Self::Exe => None,
@@ -89,6 +96,7 @@ impl File {
             Self::Environment => Some(strings(&image.envp)),
             Self::AuxiliaryVector => Some(image.auxv.clone()),
             Self::CpuInfo => Some(cpu_info().into_bytes()),
+            Self::DescriptorInfo => Some(with_guest_flags(&contents(fd?)?).into_bytes()),
         }
     }
 }
@@ -149,7 +157,7 @@ pub fn link_to_exe(task: &mut Task, dirfd: u64, path: &CStr) -> Option<Vec<u8>> 
 /// A descriptor of contents that are made up, if the absolute `path` names such a file. `flags` are the guest's of
 /// open(2).
 pub fn open(task: &mut Task, path: &CStr, flags: u64) -> Option<SysResult> {
-    let text = File::of(path.to_bytes(), task.pid, task.tid)?.text(task)?;
+    let text = File::of(path.to_bytes(), task.pid, task.tid)?.text(task, None)?;
     Some(if flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64 {
         open_text(task, &text, flags & libc::O_CLOEXEC as u64 != 0)
     } else {
@@ -171,7 +179,7 @@ pub fn opened(task: &mut Task, fd: u64, dirfd: u64, path: u64, flags: u64) -> Sy
     }
     let plain = flags & (libc::O_PATH | libc::O_ACCMODE) as u64 == libc::O_RDONLY as u64;
     let file = if stat.st_nlink == 0 { of_emulator(fd, path) } else { of_descriptor(fd) };
-    match file.filter(|_| plain).and_then(|file| file.text(task)) {
+    match file.filter(|_| plain).and_then(|file| file.text(task, Some(fd))) {
         Some(text) => {
             let other = open_text(task, &text, cloexec != 0);
             exchange(fd, other, cloexec)
@@ -335,6 +343,25 @@ fn detailed_maps(maps: &str, host: &str) -> String {
     text
 }
 
+/// The text of a file just opened.
+fn contents(fd: u64) -> Option<String> {
+    let mut text = String::new();
+    // SAFETY: the descriptor is open, and is not closed here.
+    let mut file = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(fd as i32) });
+    file.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// `/proc/PID/fdinfo/FD` with the open flags as x86_64 has them.
+fn with_guest_flags(text: &str) -> String {
+    const FLAGS: &str = "flags:\t0";
+    let line = |line: &str| match line.strip_prefix(FLAGS).map(|n| u64::from_str_radix(n, 8)) {
+        Some(Ok(flags)) => format!("{FLAGS}{:o}\n", open_flags::to_guest(flags)),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
 /// A descriptor to read a text from, at its beginning.
 fn open_text(task: &mut Task, text: &[u8], cloexec: bool) -> SysResult {
     let flags = if cloexec { libc::MFD_CLOEXEC } else { 0 };
@@ -468,6 +495,8 @@ mod tests {
         assert_eq!(file("/srv/root/proc/9/smaps"), Some(File::MapsInDetail));
         assert_eq!(file("/proc/cpuinfo"), Some(File::CpuInfo));
         assert_eq!(file("/cpuinfo"), Some(File::CpuInfo));
+        assert_eq!(file("/proc/8/fdinfo/9"), Some(File::DescriptorInfo));
+        assert_eq!(file("/proc/8/task/9/fdinfo/10"), Some(File::DescriptorInfo));
         for other in [
             "/proc/8/exe",
             "/proc/7/fd/9",
@@ -479,6 +508,13 @@ mod tests {
         ] {
             assert_eq!(file(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn flags_of_descriptors() {
+        let host = "pos:\t0\nflags:\t02440000\nmnt_id:\t9\nino:\t1\nflags:\n";
+        let guest = "pos:\t0\nflags:\t02300000\nmnt_id:\t9\nino:\t1\nflags:\n";
+        assert_eq!(with_guest_flags(host), guest);
     }
 
     #[test]

@@ -1,0 +1,58 @@
+/* /proc/PID/fdinfo: the open flags are those that fcntl(2) gives, for every process. */
+#include "check.h"
+#include <sys/eventfd.h>
+
+static long flags_of(const char *path)
+{
+    char text[4096];
+    if (!read_file(path, text, sizeof text))
+        return -errno;
+    char *line = strstr(text, "flags:\t");
+    return line ? strtol(line + 7, NULL, 8) : -1;
+}
+
+static void agree(const char *what, int fd, pid_t other)
+{
+    char path[64], text[100];
+    /* FD_CLOEXEC is no file status flag, but is shown with them. */
+    long wanted = fcntl(fd, F_GETFL) | (fcntl(fd, F_GETFD) ? O_CLOEXEC : 0);
+    snprintf(text, sizeof text, "%s, of this process", what);
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    same_number(text, flags_of(path), wanted);
+    snprintf(text, sizeof text, "%s, of this thread", what);
+    snprintf(path, sizeof path, "/proc/thread-self/fdinfo/%d", fd);
+    same_number(text, flags_of(path), wanted);
+    snprintf(text, sizeof text, "%s, of another process", what);
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", other, fd);
+    same_number(text, flags_of(path), wanted);
+}
+
+int main(void)
+{
+    int pipes[2], direct[2], end;
+    workplace();
+    int folder = need("open", open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    int file = need("open", open("file", O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));
+    int path = need("open", open(".", O_PATH | O_NOFOLLOW));
+    int event = need("eventfd", eventfd(7, EFD_NONBLOCK));
+    need("pipe", pipe(pipes));
+    need("pipe2", pipe2(direct, O_DIRECT | O_CLOEXEC));
+    pid_t pid = start();
+    if (pid == 0) {
+        close(pipes[1]);
+        read(pipes[0], &end, 1);
+        _exit(0);
+    }
+    agree("a folder", folder, pid);
+    agree("a file", file, pid);
+    agree("a path", path, pid);
+    agree("an eventfd", event, pid);
+    agree("a pipe of packets", direct[1], pid);
+    char text[4096], name[64];
+    snprintf(name, sizeof name, "/proc/self/fdinfo/%d", event);
+    read_file(name, text, sizeof text);
+    check(strstr(text, "\neventfd-count:") != NULL, "what else is there stays");
+    close(pipes[1]);
+    all_well("the other process", pid);
+    return result();
+}
