@@ -8,6 +8,7 @@ mod machine;
 mod recipe;
 mod request;
 mod roots;
+mod selftests;
 mod shell;
 mod startup;
 mod step;
@@ -65,6 +66,8 @@ enum Command {
     Test(Test),
     /// Measure what it takes to start programs, natively, by Demotic and by qemu-user, in a machine of its own.
     Startup(KernelOption),
+    /// Run the kernel's own tests for both processors, in a machine of its own, and write docs/selftests.md.
+    Selftests(Test),
     /// Switch machines off: all of them, or that of --kernel.
     Stop(KernelOption),
     /// Say which machines are running, and where what they are made of is kept.
@@ -132,6 +135,9 @@ pub fn vm(options: &Options) -> Result<ExitCode> {
             test(kernel.kernel.as_deref(), filter.as_deref())
         }
         Some(Command::Startup(KernelOption { kernel })) => startup(kernel.as_deref()),
+        Some(Command::Selftests(Test { kernel, filter })) => {
+            selftests(kernel.kernel.as_deref(), filter.as_deref())
+        }
         Some(Command::Stop(KernelOption { kernel })) => stop(kernel.as_deref()),
         Some(Command::Status) => status(),
         Some(Command::Clean) => {
@@ -169,6 +175,15 @@ fn startup(kernel: Option<&str>) -> Result<ExitCode> {
     let demotic = Toolchain::find(false)?.build()?;
     alone("startup", &workshop, &recipe, kernel, |machine, _| {
         startup::measure(machine, &workshop, &recipe, &demotic)
+    })
+}
+
+/// The kernel's own tests, in the same way.
+fn selftests(kernel: Option<&str>, filter: Option<&str>) -> Result<ExitCode> {
+    let (workshop, recipe) = (Workshop::open()?, Recipe::read());
+    let demotic = Toolchain::find(false)?.build()?;
+    alone("selftests", &workshop, &recipe, kernel, |machine, _| {
+        selftests::run(machine, &workshop, &recipe, &demotic, filter)
     })
 }
 

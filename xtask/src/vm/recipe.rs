@@ -19,6 +19,8 @@ pub struct Recipe {
     pub arm64: Root,
     /// The other translator, for `cargo xtask vm startup`.
     pub beside: Beside,
+    /// The kernel's own tests, for `cargo xtask vm selftests`.
+    pub selftests: Selftests,
 }
 
 /// A kernel.
@@ -43,6 +45,20 @@ pub struct Beside {
     pub package: String,
     /// Its program, in the package.
     pub program: String,
+}
+
+/// The kernel's own tests.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selftests {
+    /// The suite they come from.
+    pub suite: String,
+    /// The package of the kernel's source.
+    pub package: String,
+    /// What they are linked with.
+    pub libraries: Vec<String>,
+    /// Folders of `tools/testing/selftests`.
+    pub collections: Vec<String>,
 }
 
 /// Modules, by what needs them.
