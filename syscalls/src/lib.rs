@@ -39,6 +39,7 @@ pub mod table;
 pub mod task;
 pub mod thread;
 pub mod time;
+pub mod user_dispatch;
 pub mod vsyscall;
 
 #[cfg(all(test, target_arch = "aarch64"))]

@@ -9,6 +9,7 @@ mod seal;
 mod shm;
 mod space;
 mod watch;
+pub mod write_exec;
 
 pub use kernel_made::glance;
 pub use space::{ADDRESS_LIMIT, MAP_32BIT, MAP_ABOVE4G, Map, Memory, host_page_size};

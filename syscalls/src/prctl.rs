@@ -4,10 +4,12 @@
 use crate::abi::{errno, layout};
 use crate::guest;
 use crate::host::SysResult;
+use crate::memory::write_exec;
 use crate::process;
 use crate::seccomp;
 use crate::table::host as nr;
 use crate::task::Task;
+use crate::user_dispatch;
 
 /// Options by the names of linux/prctl.h.
 mod option {
@@ -16,9 +18,12 @@ mod option {
     pub const GET_TSC: u64 = 25;
     pub const SET_TSC: u64 = 26;
     pub const SET_MM: u64 = 35;
+    pub const SET_SYSCALL_USER_DISPATCH: u64 = 59;
+    pub const SET_MDWE: u64 = 65;
+    pub const GET_MDWE: u64 = 66;
     pub const GET_AUXV: u64 = 0x4155_5856;
     /// Those an x86_64 kernel does not know, or knows not of: of other architectures, or about
-    /// what a translator cannot offer (system call dispatch by address, MDWE, shadow stacks).
+    /// what a translator cannot offer (shadow stacks).
     pub const REFUSED: &[u64] = &[
         5,           // PR_GET_UNALIGN
         6,           // PR_SET_UNALIGN
@@ -37,13 +42,10 @@ mod option {
         54,          // PR_PAC_RESET_KEYS
         55,          // PR_SET_TAGGED_ADDR_CTRL
         56,          // PR_GET_TAGGED_ADDR_CTRL
-        59,          // PR_SET_SYSCALL_USER_DISPATCH
         60,          // PR_PAC_SET_ENABLED_KEYS
         61,          // PR_PAC_GET_ENABLED_KEYS
         63,          // PR_SME_SET_VL
         64,          // PR_SME_GET_VL
-        65,          // PR_SET_MDWE
-        66,          // PR_GET_MDWE
         69,          // PR_RISCV_V_SET_CONTROL
         70,          // PR_RISCV_V_GET_CONTROL
         71,          // PR_RISCV_SET_ICACHE_FLUSH_CTX
@@ -70,6 +72,13 @@ pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
         option::GET_TSC => guest::write(arg, &TSC_ENABLE).map(|()| 0),
         option::SET_TSC if arg == u64::from(TSC_ENABLE) => Ok(0),
         option::SET_TSC => Err(errno::EINVAL),
+        option::SET_SYSCALL_USER_DISPATCH => {
+            user_dispatch::set(task, [arg, args[2], args[3], args[4]])
+        }
+        option::SET_MDWE if args[2..5] != [0; 3] => Err(errno::EINVAL),
+        option::SET_MDWE => write_exec::set(arg).map(|()| 0),
+        option::GET_MDWE if args[1..5] != [0; 4] => Err(errno::EINVAL),
+        option::GET_MDWE => Ok(write_exec::get().into()),
         option::SET_MM => set_mm(task, args),
         option::GET_AUXV => get_auxv(task, args),
         refused if option::REFUSED.contains(&refused) => Err(errno::EINVAL),

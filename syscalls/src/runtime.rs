@@ -20,7 +20,8 @@ use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::{
-    exe_file, exec, guest, log, paths, perf_map, process, seccomp, strace, table, thread, vsyscall,
+    exe_file, exec, guest, log, paths, perf_map, process, seccomp, strace, table, thread,
+    user_dispatch, vsyscall,
 };
 
 /// Where `--strace` goes.
@@ -217,6 +218,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     });
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
+    inherit::restrict_memory();
     exec::start(&runtime.options);
     // SAFETY: neither threads nor signal handlers have been made yet.
     let make_way = |own: &PathBuf| unsafe { exe_file::make_way(own) };
@@ -302,6 +304,11 @@ fn system_call(task: &mut Task) {
     let g = &task.cpu.gpr;
     let number = g[reg::RAX];
     let args = [g[reg::RDI], g[reg::RSI], g[reg::RDX], g[10], g[8], g[9]];
+    if let Some(dispatch) = task.dispatch
+        && !user_dispatch::admits(task, dispatch, number, &args)
+    {
+        return;
+    }
     if task.seccomp.is_on() && !seccomp::admits(task, number, args) {
         return;
     }

@@ -26,15 +26,16 @@ use mirror::Deed;
 use threads::{DISABLED, STRICT};
 
 /// AUDIT_ARCH_X86_64.
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 
 /// Flags of SECCOMP_SET_MODE_FILTER.
 mod flag {
     pub const TSYNC: u64 = 1 << 0;
+    pub const LOG: u64 = 1 << 1;
     pub const NEW_LISTENER: u64 = 1 << 3;
     pub const TSYNC_ESRCH: u64 = 1 << 4;
     pub const WAIT_KILLABLE_RECV: u64 = 1 << 5;
-    /// Those, SECCOMP_FILTER_FLAG_LOG and SPEC_ALLOW.
+    /// Those, and SECCOMP_FILTER_FLAG_SPEC_ALLOW.
     pub const ALL: u64 = (1 << 6) - 1;
 }
 
@@ -114,14 +115,18 @@ fn set_filter(task: &mut Task, flags: u64, args: u64) -> SysResult {
     if task.seccomp.mode() == STRICT {
         return Err(errno::EINVAL);
     }
-    let filter = Filter::new(program, has(flag::NEW_LISTENER), task.seccomp.filter())?;
+    let filter = Filter::new(
+        program,
+        Filter::flags(has(flag::NEW_LISTENER), has(flag::LOG)),
+        task.seccomp.filter(),
+    )?;
     if let Some(tid) = all.unlike(&task.seccomp).filter(|_| has(flag::TSYNC)) {
         return if has(flag::TSYNC_ESRCH) { Err(errno::ESRCH) } else { Ok(tid as u64) };
     }
     let result = if without_kernel {
         0
     } else {
-        mirror::install(&mirror::digest(&filter.to_bytes()), filter.listener, flags)?
+        mirror::install(&mirror::digest(&filter.to_bytes()), filter.has_listener(), flags)?
     };
     // A thread that the kernel could not synchronise; none was.
     if has(flag::TSYNC) && !has(flag::NEW_LISTENER) && result != 0 {
@@ -166,19 +171,18 @@ pub(crate) fn admits(task: &mut Task, call: u64, args: [u64; 6]) -> bool {
     let Some(filter) = task.seccomp.filter() else { return true };
     let data = Data { nr, arch: AUDIT_ARCH_X86_64, instruction_pointer: task.cpu.rip, args };
     let (verdict, by) = filter.judge(&data);
+    if by.logs(verdict) {
+        log_once(nr);
+    }
     match verdict.kind() {
-        Verdict::ALLOW => true,
-        Verdict::LOG => {
-            log_once(nr);
-            true
-        }
+        Verdict::ALLOW | Verdict::LOG => true,
         Verdict::ERRNO => {
             const MAX_ERRNO: i32 = 4095;
             give(task, &data, Err(Errno(i32::from(verdict.data()).min(MAX_ERRNO))))
         }
         // As without a tracer.
         Verdict::TRACE => give(task, &data, Err(errno::ENOSYS)),
-        Verdict::USER_NOTIF if !by.listener => give(task, &data, Err(errno::ENOSYS)),
+        Verdict::USER_NOTIF if !by.has_listener() => give(task, &data, Err(errno::ENOSYS)),
         Verdict::USER_NOTIF => match notify::ask_listener(task, &data) {
             Some(result) => give(task, &data, result),
             None => true,
@@ -236,7 +240,7 @@ fn kill_process(task: &Task) -> ! {
 }
 
 /// Whether a call is one of the vDSO's that a real one answers without the kernel, which no filter sees.
-fn made_by_vdso(task: &Task, nr: i32, args: &[u64; 6]) -> bool {
+pub(crate) fn made_by_vdso(task: &Task, nr: i32, args: &[u64; 6]) -> bool {
     const AT_SYSINFO_EHDR: u64 = 33;
     const PAGE: u64 = 4096;
     /// Clocks of lib/vdso/gettimeofday.c: VDSO_HRES, VDSO_COARSE and VDSO_RAW.
@@ -260,7 +264,7 @@ fn made_by_vdso(task: &Task, nr: i32, args: &[u64; 6]) -> bool {
     }
 }
 
-/// SECCOMP_RET_LOG: a line for each number. The kernel's log would tell of the host's call.
+/// A line for each number that a filter wants logged. The kernel's log would tell of the host's call.
 fn log_once(nr: i32) {
     static SAID: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
     let bit = 1 << (nr % 64);

@@ -13,6 +13,7 @@ use crate::sigframe::Trap;
 use crate::signal::{Actions, AltStack, SignalSet};
 use crate::table::host as nr;
 use crate::thread::Block;
+use crate::user_dispatch::Dispatch;
 
 /// A guest thread: its processor and what the kernel would keep for it.
 pub struct Task {
@@ -36,6 +37,8 @@ pub struct Task {
     pub(crate) rings: io_uring::Registered,
     /// The last trap.
     pub(crate) trap: Trap,
+    /// System calls that the guest answers itself.
+    pub(crate) dispatch: Option<Dispatch>,
     /// Filters of the guest's system calls.
     pub(crate) seccomp: Membership,
     /// Whether `block` and the task itself belong to a parent that waits in vfork(2).
@@ -60,6 +63,7 @@ impl Task {
             alt_stack: AltStack::DISABLED,
             rings: io_uring::Registered::default(),
             trap: Trap::default(),
+            dispatch: None,
             seccomp: Membership::default(),
             borrowed: false,
             traced_exec: None,

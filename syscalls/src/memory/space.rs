@@ -12,6 +12,7 @@ use translator::engine::Engine;
 use super::page_set::PageSet;
 use super::raw::{self, host_prot};
 use super::seal::Seals;
+use super::write_exec;
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
@@ -253,6 +254,7 @@ impl Memory {
     /// mmap(2).
     pub fn map(&self, request: &Map) -> Result<u64, Errno> {
         check_request(request)?;
+        write_exec::check(None, request.prot)?;
         let len = request.len.checked_next_multiple_of(PAGE).ok_or(ENOMEM)?;
         if len > ADDRESS_LIMIT {
             return Err(ENOMEM);
@@ -446,6 +448,7 @@ impl Memory {
         }
         state.seals.check(&range)?;
         let before: Vec<_> = state.map.clipped(range.clone()).collect();
+        before.iter().try_for_each(|(_, m)| write_exec::check(Some(m.prot), prot))?;
         let held_code = self.holds_code(&state, &range);
         state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
         let result = self.settle(&state, &range);

@@ -17,15 +17,19 @@ const PENALTY: usize = 4;
 #[derive(Debug)]
 pub struct Filter {
     program: Program,
-    /// Whether somebody listens to its SECCOMP_RET_USER_NOTIF (SECCOMP_FILTER_FLAG_NEW_LISTENER).
-    pub listener: bool,
+    flags: u32,
     before: Option<Arc<Filter>>,
 }
 
+/// Somebody listens to its SECCOMP_RET_USER_NOTIF (SECCOMP_FILTER_FLAG_NEW_LISTENER).
+const LISTENER: u32 = 1;
+/// What it answers is logged (SECCOMP_FILTER_FLAG_LOG).
+const LOG: u32 = 2;
+
 impl Filter {
     /// Puts a program before a chain. ENOMEM if the chain gets too long.
-    pub fn new(program: Program, listener: bool, before: Option<Arc<Self>>) -> Result<Self, Errno> {
-        let filter = Self { program, listener, before };
+    pub fn new(program: Program, flags: u32, before: Option<Arc<Self>>) -> Result<Self, Errno> {
+        let filter = Self { program, flags, before };
         let length = |filter: &Self| filter.program.instructions().len();
         let all =
             length(&filter) + filter.chain().skip(1).map(|f| length(f) + PENALTY).sum::<usize>();
@@ -33,6 +37,27 @@ impl Filter {
             return Err(errno::ENOMEM);
         }
         Ok(filter)
+    }
+
+    /// What [`new`](Self::new) takes.
+    pub fn flags(listener: bool, log: bool) -> u32 {
+        u32::from(listener) * LISTENER | u32::from(log) * LOG
+    }
+
+    /// Whether somebody listens to its SECCOMP_RET_USER_NOTIF.
+    pub fn has_listener(&self) -> bool {
+        self.flags & LISTENER != 0
+    }
+
+    /// Whether an answer of its is logged (seccomp_log).
+    pub fn logs(&self, verdict: Verdict) -> bool {
+        match verdict.kind() {
+            Verdict::ALLOW => false,
+            Verdict::ERRNO | Verdict::TRAP | Verdict::TRACE | Verdict::USER_NOTIF => {
+                self.flags & LOG != 0
+            }
+            _ => true,
+        }
     }
 
     /// From the newest to the oldest.
@@ -59,7 +84,7 @@ impl Filter {
         let mut bytes = Vec::new();
         for filter in all.iter().rev() {
             let list = filter.program.instructions();
-            bytes.extend_from_slice(&u32::from(filter.listener).to_le_bytes());
+            bytes.extend_from_slice(&filter.flags.to_le_bytes());
             bytes.extend_from_slice(&(list.len() as u32).to_le_bytes());
             for ins in list {
                 bytes.extend_from_slice(&ins.code.to_le_bytes());
@@ -87,11 +112,11 @@ impl Filter {
                     k: (word >> 32) as u32,
                 })
                 .collect();
-            if list.len() != length || head as u32 > 1 {
+            if list.len() != length || head as u32 & !(LISTENER | LOG) != 0 {
                 return None;
             }
             let program = Program::new(list).ok()?;
-            chain = Some(Arc::new(Self::new(program, head as u32 == 1, chain).ok()?));
+            chain = Some(Arc::new(Self::new(program, head as u32, chain).ok()?));
         }
         chain
     }
@@ -177,7 +202,7 @@ mod tests {
 
     fn returning(value: u32, before: Option<Arc<Filter>>) -> Arc<Filter> {
         let program = Program::new(vec![Instruction::new(RET_K, value)]).unwrap();
-        Arc::new(Filter::new(program, false, before).unwrap())
+        Arc::new(Filter::new(program, 0, before).unwrap())
     }
 
     fn judge(values: &[u32]) -> (u32, usize) {
@@ -223,7 +248,7 @@ mod tests {
         let mut chain = None;
         let length = (0..).find(|_| {
             let program = Program::new(vec![Instruction::new(RET_A, 0)]).unwrap();
-            match Filter::new(program, false, chain.clone()) {
+            match Filter::new(program, 0, chain.clone()) {
                 Ok(filter) => chain = Some(Arc::new(filter)),
                 Err(error) => {
                     assert_eq!(error, errno::ENOMEM);
@@ -238,12 +263,12 @@ mod tests {
     proptest! {
         #[test]
         fn chains_are_the_same_on_the_other_side(
-            lists in prop::collection::vec((program(), any::<bool>()), 1..8), cut in 1usize..8,
+            lists in prop::collection::vec((program(), 0u32..4), 1..8), cut in 1usize..8,
         ) {
             let mut chain: Option<Arc<Filter>> = None;
-            for (list, listener) in lists {
+            for (list, flags) in lists {
                 if let Ok(program) = Program::new(list) {
-                    chain = Some(Arc::new(Filter::new(program, listener, chain).unwrap()));
+                    chain = Some(Arc::new(Filter::new(program, flags, chain).unwrap()));
                 }
             }
             prop_assume!(chain.is_some());

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn filters_come_along() {
         let program = Program::new(vec![Instruction::new(RET_K, 0x7fff_0000)]).unwrap();
-        let filter = Arc::new(Filter::new(program, true, None).unwrap());
+        let filter = Arc::new(Filter::new(program, Filter::flags(true, false), None).unwrap());
         let bytes = filter.to_bytes();
         let thread = Thread::default();
         assert!(ready(&thread).unwrap().is_none());

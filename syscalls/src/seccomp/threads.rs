@@ -186,7 +186,7 @@ mod tests {
 
     fn filter(before: Option<Arc<Filter>>) -> Arc<Filter> {
         let program = Program::new(vec![Instruction::new(RET_K, 0x7fff_0000)]).unwrap();
-        Arc::new(Filter::new(program, false, before).unwrap())
+        Arc::new(Filter::new(program, 0, before).unwrap())
     }
 
     #[test]
