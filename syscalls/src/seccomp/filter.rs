@@ -41,7 +41,8 @@ impl Filter {
 
     /// What [`new`](Self::new) takes.
     pub fn flags(listener: bool, log: bool) -> u32 {
-        u32::from(listener) * LISTENER | u32::from(log) * LOG
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        bit(listener, LISTENER) | bit(log, LOG)
     }
 
     /// Whether somebody listens to its SECCOMP_RET_USER_NOTIF.
