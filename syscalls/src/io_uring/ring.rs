@@ -1,6 +1,7 @@
 //! The rings of a process: where their queues lie in the guest's memory, and the conversion of what is about to be
 //! submitted there.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -181,7 +182,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Entries that are the host's for the time being; the guest's again when this is dropped.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<Change>);
+pub struct Changes {
+    list: Vec<Change>,
+    /// Where they are: an entry may be in the queue twice.
+    places: HashSet<u64>,
+}
 
 #[derive(Debug)]
 struct Change {
@@ -193,14 +198,18 @@ struct Change {
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     fn convert(&mut self, task: &mut Task, at: u64) -> Result<(), Errno> {
+        if self.places.contains(&at) {
+            return Ok(());
+        }
         let guest = guest::read::<Entry>(at)?;
         if let Some((host, attached)) = entry::convert(task, &guest) {
             guest::write(at, &host)?;
-            self.0.push(Change { at, guest, host, _attached: attached });
+            self.places.insert(at);
+            self.list.push(Change { at, guest, host, _attached: attached });
         }
         Ok(())
     }
@@ -208,8 +217,7 @@ impl Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        // An entry may be in the queue twice: the last change first.
-        for change in self.0.iter().rev() {
+        for change in &self.list {
             // What another thread has put there meanwhile stays.
             if guest::read(change.at) == Ok(change.host) {
                 // It was written a moment ago.
@@ -289,5 +297,116 @@ impl Registered {
         if let Some(place) = self.rings.get_mut(index as usize) {
             *place = ring;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::QueueOffsets;
+    use super::super::entry::op;
+    use super::*;
+    use crate::abi::AT_FDCWD;
+
+    const O_DIRECTORY: u32 = 0o200000;
+    const COUNT: usize = 4;
+
+    /// A ring in memory of the test's, with every entry an OPENAT of the root as a folder.
+    struct Queue {
+        /// Head, tail, and the array.
+        words: Box<[u32; 2 + COUNT]>,
+        entries: Box<[[Entry; 2]; COUNT]>,
+    }
+
+    impl Queue {
+        fn new(head: u32, tail: u32) -> Self {
+            let entry = Entry {
+                opcode: op::OPENAT,
+                fd: AT_FDCWD,
+                addr: c"/".as_ptr() as u64,
+                op_flags: O_DIRECTORY,
+                ..Entry::default()
+            };
+            Self {
+                words: Box::new([head, tail, 0, 1, 2, 3]),
+                entries: Box::new([[entry; 2]; COUNT]),
+            }
+        }
+
+        fn ring(&self, flags: u32) -> Ring {
+            let address = |at: *const u8| at as u64;
+            let mut params = Params { sq_entries: COUNT as u32, ..Params::default() };
+            params.flags = setup_flag::NO_MMAP | flags;
+            let user_addr = address(self.entries.as_ptr().cast());
+            params.sq_off = QueueOffsets { tail: 4, array: 8, user_addr, ..params.sq_off };
+            params.cq_off.user_addr = address(self.words.as_ptr().cast());
+            Ring::new(&params, false, None).unwrap()
+        }
+
+        /// Which entries of 64 bytes are the host's.
+        fn converted(&self) -> Vec<usize> {
+            let all = self.entries.as_flattened();
+            let is_host = |&i: &usize| all[i].op_flags != O_DIRECTORY;
+            (0..all.len()).filter(is_host).collect()
+        }
+    }
+
+    fn convert(queue: &Queue, flags: u32, count: u32) -> (Vec<usize>, Changes) {
+        let changes = queue.ring(flags).convert(&mut Task::for_test(), count).unwrap();
+        (queue.converted(), changes)
+    }
+
+    #[test]
+    fn entries_about_to_be_submitted_are_converted_and_no_others() {
+        // Around the end of the queue.
+        let (converted, changes) = convert(&Queue::new(3, 6), 0, 2);
+        assert_eq!(converted, [0, 3]);
+        assert!(!changes.is_empty());
+        assert_eq!(convert(&Queue::new(u32::MAX, 2), 0, 100).0, [0, 1, 3]);
+        assert_eq!(convert(&Queue::new(1, 2), setup_flag::SQE128, 1).0, [2]);
+        assert!(convert(&Queue::new(5, 5), 0, 1).1.is_empty());
+        // By the array, in which an index may be wrong.
+        let mut queue = Queue::new(0, 3);
+        *queue.words = [0, 3, 2, 9, 2, 2];
+        assert_eq!(convert(&queue, 0, 3).0, [2]);
+        assert_eq!(convert(&queue, setup_flag::NO_SQARRAY, 3).0, [0, 1, 2]);
+    }
+
+    #[test]
+    fn they_are_the_guests_again_unless_it_wrote_others() {
+        let mut queue = Queue::new(0, 4);
+        // One of them twice.
+        queue.words[3] = 0;
+        let (_, changes) = convert(&queue, 0, 4);
+        let new = Entry { user_data: 7, ..queue.entries.as_flattened()[2] };
+        queue.entries.as_flattened_mut()[2] = new;
+        drop(changes);
+        assert_eq!(queue.converted(), [2]);
+        assert_eq!(queue.entries.as_flattened()[2], new);
+    }
+
+    #[test]
+    fn a_forked_child_has_the_rings_and_no_numbers() {
+        let queue = Queue::new(0, 0);
+        let ring = || Arc::new(Ring { identity: Some(Identity(1, 2)), ..queue.ring(0) });
+        let mut rings = Rings::default();
+        rings.rings.push((-1, ring()));
+        let of_parent = rings.get(1, Identity(1, 2)).unwrap();
+        let _turn = of_parent.take_turn();
+        let of_child = rings.get(2, Identity(1, 2)).unwrap();
+        drop(of_child.take_turn());
+        assert!(rings.get(2, Identity(1, 3)).is_none());
+        // It has no descriptor and is mapped nowhere.
+        rings.add(2, -1, ring(), &IntervalMap::default());
+        assert_eq!(rings.rings.len(), 1);
+
+        let mut numbers = Registered::default();
+        numbers.set(1, 3, Some(of_parent.clone()));
+        numbers.set(1, 16, Some(of_parent.clone()));
+        assert!(numbers.get(1, 3).is_some() && numbers.get(1, 2).is_none());
+        assert!(numbers.get(2, 3).is_none());
+        numbers.set(2, 4, Some(of_parent.clone()));
+        assert!(numbers.get(2, 3).is_none() && numbers.get(2, 4).is_some());
+        numbers.set(2, 4, None);
+        assert!(numbers.get(2, 4).is_none());
     }
 }
