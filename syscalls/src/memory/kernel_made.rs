@@ -145,6 +145,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::space::Map;
     use super::super::space::tests::memory;
     use super::*;
 
@@ -160,6 +161,36 @@ mod tests {
         let other = anywhere().unwrap();
         assert!(other > end, "room beyond {end:x} is not given back");
         raw::munmap(other, 0x5000).unwrap();
+    }
+
+    /// Where the kernel has no io_uring, or an emulator does not know it, there is nothing to see.
+    #[test]
+    fn a_ring_is_mapped_in_a_place_of_the_guests() {
+        let mut params = [0u8; 120];
+        // SAFETY: the structure is as large as the kernel's; a new descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) } as i32;
+        if fd < 0 {
+            return;
+        }
+        let memory = memory(4096);
+        let end = memory.window(&memory.lock()).end;
+        let map = |addr, offset| {
+            let (prot, flags) = (READ | WRITE, libc::MAP_SHARED as u32);
+            memory.map(&Map { addr, len: 4096, prot, flags, fd, offset, name: None })
+        };
+        let (queue, entries) = (map(0, 0).unwrap(), map(0, 0x1000_0000).unwrap());
+        assert!(queue + 4096 <= end && entries + 4096 <= end, "{queue:x} {entries:x} {end:x}");
+        let stat = crate::proc_fs::fstat(fd as u64).unwrap();
+        let file = (stat.st_dev, stat.st_ino);
+        assert_eq!(memory.find_file(file, 0, 0), Some(queue));
+        assert_eq!(memory.find_file(file, 0x1000_0000, queue), Some(entries));
+        assert!(memory.lock().map.proc_maps().contains("anon_inode:[io_uring]"));
+        assert!(map(0, 0x1800_0000).is_err());
+        for at in [queue, entries] {
+            memory.unmap(at, 4096).unwrap();
+        }
+        // SAFETY: made above.
+        unsafe { libc::close(fd) };
     }
 
     #[test]
