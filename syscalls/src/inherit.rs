@@ -3,9 +3,8 @@
 
 use std::fmt::Write;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::memory::write_exec;
 use crate::{fds, strace};
 
 /// What a descriptor is for.
@@ -38,28 +37,14 @@ const DIRECTORY: &str = "directory";
 /// What stands for a word instead of a descriptor: `--strace` says whose lines are whose.
 const SEVERAL: &str = "several=1";
 
-/// What stands for a word as well: the program's memory is not to become executable after it was writable.
-const DENY_WRITE_EXEC: &str = "mdwe=1";
-
 /// The name of the filters of the guest's system calls, which are the executed program's alone.
 const FILTERS: &str = "seccomp";
 
 /// The descriptor of the filters that this process was executed with; -1 if none was named.
 static ADOPTED_FILTERS: AtomicI32 = AtomicI32::new(-1);
 
-/// Whether the program is to begin with PR_SET_MDWE.
-static DENIES_WRITE_EXEC: AtomicBool = AtomicBool::new(false);
-
 /// The descriptors, by role; -1 where there is none.
 static HELD: [AtomicI32; ROLES.len()] = [const { AtomicI32::new(-1) }; ROLES.len()];
-
-/// Applies what the guest's previous program has said about its memory, once the new one is in it.
-pub(crate) fn restrict_memory() {
-    if DENIES_WRITE_EXEC.load(Ordering::Relaxed) {
-        // It is valid, and nothing else has been set yet.
-        let _ = write_exec::set(1);
-    }
-}
 
 /// The descriptor for a role.
 pub fn get(role: Role) -> Option<RawFd> {
@@ -83,9 +68,6 @@ pub(crate) fn hold(role: Role, fd: RawFd) -> Option<RawFd> {
 pub fn adopt(list: &str) {
     if list.split(',').any(|item| item == SEVERAL) {
         strace::set_several();
-    }
-    if list.split(',').any(|item| item == DENY_WRITE_EXEC) {
-        DENIES_WRITE_EXEC.store(true, Ordering::Relaxed);
     }
     for (name, fd) in list.split(',').filter_map(|item| item.split_once('=')) {
         let Ok(fd) = fd.parse::<RawFd>() else { continue };
@@ -124,10 +106,8 @@ impl Handover {
             // Writing to a String cannot fail.
             let _ = write!(list, "{}{name}={fd}", if list.is_empty() { "" } else { "," });
         }
-        let words =
-            [(strace::is_several(), SEVERAL), (write_exec::is_inherited(), DENY_WRITE_EXEC)];
-        for (_, word) in words.iter().filter(|(is_so, _)| *is_so) {
-            list = list + "," + word;
+        if strace::is_several() {
+            list = list + "," + SEVERAL;
         }
         Self { list }
     }

@@ -218,7 +218,6 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     });
     memory.set_engine(&runtime.engine);
     runtime.trace_exec();
-    inherit::restrict_memory();
     exec::start(&runtime.options);
     // SAFETY: neither threads nor signal handlers have been made yet.
     let make_way = |own: &PathBuf| unsafe { exe_file::make_way(own) };

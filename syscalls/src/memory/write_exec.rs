@@ -1,10 +1,12 @@
 //! PR_SET_MDWE: memory that was writable does not become executable. The translator's own memory is the host's, so
-//! this is not for the host to know.
+//! this is not for the host to know, which could not hand it on to programs executed. It is there for programs that do
+//! not want that; others are told that the kernel does not know it (systemd then filters system calls instead).
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use crate::abi::errno;
 use crate::host::Errno;
+use crate::log;
 use crate::memmap::{EXEC, WRITE};
 
 /// PR_MDWE_REFUSE_EXEC_GAIN.
@@ -34,18 +36,17 @@ pub fn set(wanted: u64) -> Result<(), Errno> {
 }
 
 fn checked(current: u32, wanted: u64) -> Result<u32, Errno> {
-    if wanted & !u64::from(REFUSE_EXEC_GAIN | NO_INHERIT) != 0 || wanted as u32 == NO_INHERIT {
+    const SUPPORTED: u64 = (REFUSE_EXEC_GAIN | NO_INHERIT) as u64;
+    if wanted == REFUSE_EXEC_GAIN.into() {
+        log::warn(format_args!("PR_SET_MDWE for executed programs is not supported: EINVAL"));
+    }
+    if wanted != 0 && wanted != SUPPORTED {
         return Err(errno::EINVAL);
     }
     if current != 0 && u64::from(current) != wanted {
         return Err(errno::EPERM);
     }
     Ok(wanted as u32)
-}
-
-/// Whether programs executed have it too.
-pub fn is_inherited() -> bool {
-    get() == REFUSE_EXEC_GAIN
 }
 
 /// Fails if a mapping must not get a protection: `before` is the one it has, none if it is new.
@@ -70,9 +71,9 @@ mod tests {
     fn what_may_be_set() {
         assert_eq!(checked(0, 0), Ok(0));
         assert_eq!(checked(0, 3), Ok(3));
-        assert_eq!(checked(1, 1), Ok(1));
-        assert_eq!(checked(1, 0), Err(errno::EPERM));
-        assert_eq!(checked(1, 3), Err(errno::EPERM));
+        assert_eq!(checked(3, 3), Ok(3));
+        assert_eq!(checked(3, 0), Err(errno::EPERM));
+        assert_eq!(checked(0, 1), Err(errno::EINVAL));
         assert_eq!(checked(0, 2), Err(errno::EINVAL));
         assert_eq!(checked(0, 4), Err(errno::EINVAL));
     }
