@@ -3,6 +3,9 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
+/// No kept descriptor is less.
+static LOWEST: AtomicI32 = AtomicI32::new(i32::MAX);
+
 /// The kept descriptors; -1 marks a free place.
 static KEPT: [AtomicI32; 16] = [const { AtomicI32::new(-1) }; 16];
 
@@ -49,6 +52,7 @@ pub fn adopt(fd: i32) -> bool {
 
 /// Writes a descriptor into a free place, if there is one.
 fn enter(fd: i32) -> bool {
+    LOWEST.fetch_min(fd, Ordering::Relaxed);
     KEPT.iter()
         .any(|place| place.compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok())
 }
@@ -65,6 +69,12 @@ pub fn release(fd: i32) {
 /// Whether a descriptor is the translator's.
 pub fn is_kept(fd: i32) -> bool {
     fd >= 0 && KEPT.iter().any(|place| place.load(Ordering::Relaxed) == fd)
+}
+
+/// A descriptor of the guest's as the kernel gets it: one of the translator's is none.
+pub fn for_kernel(fd: u64) -> u64 {
+    let low = (fd as i32) < LOWEST.load(Ordering::Relaxed);
+    if low || !is_kept(fd as i32) { fd } else { u64::MAX }
 }
 
 /// The kept descriptors in `first..=last`, in ascending order.
@@ -86,6 +96,10 @@ mod tests {
         assert!(fd > 100);
         assert!(is_kept(fd));
         assert!(!is_kept(-1));
+        assert_eq!(for_kernel(fd as u64), u64::MAX);
+        for other in [0, 2, fd as u64 + 500, u64::MAX, -100i64 as u64] {
+            assert_eq!(for_kernel(other), other);
+        }
         assert!(kept_between(3, u32::MAX).contains(&(fd as u32)));
         assert!(!kept_between(3, 50).contains(&(fd as u32)));
     }

@@ -8,7 +8,7 @@ mod open;
 mod times;
 
 pub use descriptors::*;
-pub use directory::getdents;
+pub use directory::{getdents, getdents64};
 pub use filesystems::{sysfs, ustat};
 pub use names::*;
 pub use open::*;

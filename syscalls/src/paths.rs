@@ -48,9 +48,15 @@ pub fn translate(task: &mut Task, _dirfd: i32, addr: u64, follow: bool) -> Resul
     if !guest::starts_with(addr, b"/") {
         return Ok(Path::Guest(addr));
     }
-    if follow && guest::starts_with(addr, b"/proc/") {
-        let exe = proc_fs::exe(task, &read(addr)?);
-        return Ok(exe.map_or(Path::Guest(addr), Path::Replaced));
+    if [&b"/proc/"[..], b"/dev/fd/"].iter().any(|start| guest::starts_with(addr, start)) {
+        let name = read(addr)?;
+        if proc_fs::is_kept(task, &name) {
+            return Ok(Path::Replaced(proc_fs::NO_DESCRIPTOR.to_owned()));
+        }
+        if follow && name.to_bytes().starts_with(b"/proc/") {
+            let exe = proc_fs::exe(task, &name);
+            return Ok(exe.map_or(Path::Guest(addr), Path::Replaced));
+        }
     }
     let Some(root) = SYSROOT.get() else {
         return Ok(Path::Guest(addr));

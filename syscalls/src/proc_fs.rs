@@ -18,7 +18,7 @@ use crate::files::OpenHow;
 use crate::host::{Errno, SysResult};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exec, guest, paths};
+use crate::{exec, fds, guest, paths};
 
 /// The files that are not the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +249,46 @@ fn of_descriptor(fd: u64) -> Option<File> {
 /// Whether the kernel calls a descriptor's file so.
 pub(crate) fn is_link(fd: u64, name: &str) -> bool {
     link(fd).is_some_and(|link| link.as_os_str() == name)
+}
+
+/// The name in /proc of no descriptor.
+pub const NO_DESCRIPTOR: &CStr = c"/proc/self/fd/-";
+
+/// Whether an absolute path names one of the translator's own descriptors.
+pub fn is_kept(task: &Task, path: &CStr) -> bool {
+    descriptor(path.to_bytes(), task.pid, task.tid).is_some_and(fds::is_kept)
+}
+
+/// The descriptor that an absolute path names, of a process that is `pid` and a thread that is `tid`.
+fn descriptor(path: &[u8], pid: i32, tid: i32) -> Option<i32> {
+    let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<i32>().ok();
+    if let Some(word) = path.strip_prefix(b"/dev/fd/") {
+        return number(word);
+    }
+    let rest = path.strip_prefix(b"/proc/")?;
+    let mut words = rest.split(|&b| b == b'/').filter(|w| !w.is_empty() && *w != b".").peekable();
+    match words.next()? {
+        b"self" | b"thread-self" => {}
+        word if matches!(number(word), Some(n) if n == pid || n == tid) => {}
+        _ => return None,
+    }
+    if words.next_if_eq(&b"task".as_slice()).is_some() {
+        number(words.next()?)?;
+    }
+    matches!(words.next()?, b"fd" | b"fdinfo").then(|| number(words.next()?)).flatten()
+}
+
+/// Whether a directory is one in which the kernel lists the descriptors of this process.
+pub fn lists_descriptors(fd: u64) -> bool {
+    let Some(stat) = fstat(fd) else { return false };
+    if stat.st_mode & libc::S_IFMT != libc::S_IFDIR || !is_proc(fd, stat.st_dev) {
+        return false;
+    }
+    let Some(link) = link(fd) else { return false };
+    let mut words = link.as_os_str().as_bytes().rsplit(|&b| b == b'/');
+    let lists = matches!(words.next(), Some(b"fd" | b"fdinfo"));
+    let folder = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+    lists && folder.is_some_and(is_ours)
 }
 
 /// The kernel's name of what a descriptor is open on.
@@ -484,6 +524,30 @@ mod tests {
             "proc/self/exe",
         ] {
             assert_eq!(file(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn descriptors_by_name() {
+        let number = |path: &str| descriptor(path.as_bytes(), 7, 9);
+        for own in [
+            "/dev/fd/12",
+            "/proc/self/fd/12",
+            "/proc/7//fdinfo/./12",
+            "/proc/thread-self/fd/12",
+            "/proc/self/task/9/fd/12",
+        ] {
+            assert_eq!(number(own), Some(12), "{own}");
+        }
+        for other in [
+            "/proc/8/fd/12",
+            "/proc/self/fd",
+            "/proc/self/fd/x",
+            "/dev/fd",
+            "/proc/self/ns/12",
+            "12",
+        ] {
+            assert_eq!(number(other), None, "{other}");
         }
     }
 

@@ -1,9 +1,9 @@
-//! getdents(2) by way of getdents64(2).
+//! Directories: getdents64(2), and getdents(2) by way of it. In /proc the translator's own descriptors are not listed.
 
-use crate::guest;
 use crate::host::{Errno, SysResult};
 use crate::table::host as nr;
 use crate::task::Task;
+use crate::{fds, guest, proc_fs};
 
 /// Offset of `d_reclen`, in both forms.
 const RECLEN: usize = 16;
@@ -13,11 +13,46 @@ const TYPE64: usize = 18;
 const NAME: usize = 18;
 const NAME64: usize = 19;
 
+/// getdents64(2)
+pub fn getdents64(task: &mut Task, [fd, dirents, count, ..]: [u64; 6]) -> SysResult {
+    loop {
+        let filled = task.host_call(nr::getdents64, [fd, dirents, count, 0, 0, 0])?;
+        if filled == 0 || !proc_fs::lists_descriptors(fd) {
+            return Ok(filled);
+        }
+        // Nothing at all would be the end.
+        match without_kept(dirents, filled)? {
+            0 => {}
+            left => return Ok(left),
+        }
+    }
+}
+
+/// Takes the records of the translator's descriptors out of a list; how much is left.
+fn without_kept(dirents: u64, filled: u64) -> Result<u64, Errno> {
+    let mut records = vec![0; filled as usize];
+    guest::read_bytes(dirents, &mut records)?;
+    let mut left = Vec::new();
+    let mut rest = &records[..];
+    while rest.len() > NAME64 {
+        let length = usize::from(u16::from_ne_bytes([rest[RECLEN], rest[RECLEN + 1]]));
+        let Some((record, behind)) = rest.split_at_checked(length.max(NAME64)) else { break };
+        let name = record[NAME64..].split(|&byte| byte == 0).next().unwrap_or_default();
+        let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+        if !number.is_some_and(fds::is_kept) {
+            left.extend_from_slice(record);
+        }
+        rest = behind;
+    }
+    guest::write_bytes(dirents, &left)?;
+    Ok(left.len() as u64)
+}
+
 /// getdents(2)
 ///
 /// A record takes the same room in both forms: 20 bytes and the name, rounded up to 8.
 pub fn getdents(task: &mut Task, [fd, dirents, count, ..]: [u64; 6]) -> SysResult {
-    let filled = task.host_call(nr::getdents64, [fd, dirents, count, 0, 0, 0])?;
+    let filled = getdents64(task, [fd, dirents, count, 0, 0, 0])?;
     convert(dirents, filled)?;
     Ok(filled)
 }
@@ -44,6 +79,7 @@ fn convert(dirents: u64, filled: u64) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn record64(ino: u64, off: u64, kind: u8, name: &[u8]) -> Vec<u8> {
         let length = (NAME64 + name.len() + 1).next_multiple_of(8);
@@ -53,6 +89,45 @@ mod tests {
         record.extend(name);
         record.resize(length, 0);
         record
+    }
+
+    #[test]
+    fn descriptors_of_the_translators_are_not_listed() {
+        let kept = fds::keep(2).unwrap();
+        let record = |name: &str| record64(1, 2, 10, name.as_bytes());
+        let others = [record("."), record("0"), record("x1"), record("7")];
+        let number = record(&kept.to_string());
+        let mut buffer =
+            [&others[0], &number, &others[1], &others[2], &number, &others[3], &number]
+                .map(|record| &record[..])
+                .concat();
+        let addr = buffer.as_mut_ptr() as u64;
+        let left = without_kept(addr, buffer.len() as u64).unwrap() as usize;
+        assert_eq!(buffer[..left], others.concat());
+        assert_eq!(without_kept(number.as_ptr() as u64, number.len() as u64), Ok(0));
+        fds::release(kept);
+    }
+
+    proptest! {
+        #[test]
+        fn old_records_say_the_same(
+            entries in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u8>(), "[a-z.]{1,40}"), 1..20),
+        ) {
+            let records = entries.iter().map(|(ino, off, kind, name)| record64(*ino, *off, *kind, name.as_bytes()));
+            let mut buffer: Vec<u8> = records.flatten().collect();
+            convert(buffer.as_mut_ptr() as u64, buffer.len() as u64).unwrap();
+            let mut rest = &buffer[..];
+            for (ino, off, kind, name) in &entries {
+                let length = usize::from(u16::from_ne_bytes([rest[RECLEN], rest[RECLEN + 1]]));
+                prop_assert_eq!(&rest[..8], &ino.to_ne_bytes());
+                prop_assert_eq!(&rest[8..16], &off.to_ne_bytes());
+                prop_assert_eq!(rest[length - 1], *kind);
+                let end = NAME + name.len();
+                prop_assert_eq!((&rest[NAME..end], rest[end]), (name.as_bytes(), 0));
+                rest = &rest[length..];
+            }
+            prop_assert!(rest.is_empty());
+        }
     }
 
     #[test]
