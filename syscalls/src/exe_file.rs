@@ -175,7 +175,9 @@ mod tests {
             // SAFETY: there is one thread, and no handler of signals.
             let mut good = unsafe { make_way(&first) } == permitted;
             if permitted {
-                good &= crate::process::show(&strings, &strings, Some(program.as_raw_fd()));
+                let program = Some(program.as_raw_fd());
+                // SAFETY: this process does not look at its arguments any more.
+                good &= unsafe { crate::process::show(&strings, &strings, program) };
                 good &= std::fs::read_link("/proc/self/exe").is_ok_and(|exe| *exe == *other);
                 good &= write().is_err_and(|e| e.raw_os_error() == Some(libc::ETXTBSY));
             }

@@ -6,6 +6,8 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::guest;
+
 /// Names the thread after the program, as execve(2) does.
 pub(crate) fn set_name(name: &OsStr) {
     let Ok(name) = CString::new(name.as_bytes()) else { return };
@@ -42,14 +44,19 @@ pub(crate) fn host_break() -> Option<(u64, u64)> {
 
 /// Makes `/proc/PID/cmdline` and `environ` show the guest's strings to everyone (PR_SET_MM_MAP, which needs no
 /// privilege), and `exe` the `program`, if [`exe_file::make_way`](crate::exe_file) made way for it. Whether it worked,
-/// but for `exe`: some kernels are built without.
-pub(crate) fn show(argv: &Range<u64>, envp: &Range<u64>, program: Option<RawFd>) -> bool {
+/// but for `exe`: some kernels are built without, and filters of system calls may forbid it. `cmdline` then shows a copy
+/// of the guest's.
+///
+/// # Safety
+/// Nobody looks at the translator's own arguments any more.
+pub(crate) unsafe fn show(argv: &Range<u64>, envp: &Range<u64>, program: Option<RawFd>) -> bool {
     let Some(mut map) = std::fs::read_to_string("/proc/self/stat").ok().and_then(|s| parse(&s))
     else {
         return false;
     };
     // SAFETY: brk(2) with 0 only asks; the C library's own sbrk state is not touched.
     map.brk = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
+    let own = map.arg_start..map.arg_end;
     (map.arg_start, map.arg_end) = (argv.start, argv.end);
     (map.env_start, map.env_end) = (envp.start, envp.end);
     let set = |exe_fd| {
@@ -57,7 +64,29 @@ pub(crate) fn show(argv: &Range<u64>, envp: &Range<u64>, program: Option<RawFd>)
         // SAFETY: the kernel reads one struct.
         unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) == 0 }
     };
-    program.is_some_and(set) || set(-1)
+    let shown = program.is_some_and(set) || set(-1);
+    if !shown {
+        // SAFETY: they are the caller's promise, and where the kernel put them.
+        unsafe { overwrite(&own, argv) };
+    }
+    shown
+}
+
+/// Puts the guest's arguments in the place of the translator's, which hold as much and more: they are the program, and
+/// its arguments. Behind them are nulls.
+///
+/// # Safety
+/// Nobody looks at what is at `own`, which is empty or memory that can be written to.
+unsafe fn overwrite(own: &Range<u64>, argv: &Range<u64>) {
+    let len = |range: &Range<u64>| range.end.saturating_sub(range.start) as usize;
+    let mut text = vec![0; len(argv).min(len(own))];
+    // An emulator's process does not tell where they are.
+    if own.start == 0 || guest::read_bytes(argv.start, &mut text).is_err() {
+        return;
+    }
+    text.resize(len(own), 0);
+    // SAFETY: as the caller promises.
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), own.start as *mut u8, text.len()) };
 }
 
 /// The kernel's present values, from proc_pid_stat(5).
@@ -149,14 +178,29 @@ mod tests {
         assert_eq!(size_of::<MemoryMap>(), 104);
         let strings = *b"prog\0-x y\0A=1\0";
         let start = strings.as_ptr() as u64;
-        if show(&(start..start + 10), &(start + 10..start + 14), None) {
+        // SAFETY: the arguments of tests have been read.
+        if unsafe { show(&(start..start + 10), &(start + 10..start + 14), None) } {
             let pid = std::process::id();
             assert_eq!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"prog\0-x y\0");
             assert_eq!(std::fs::read(format!("/proc/{pid}/environ")).unwrap(), b"A=1\0");
         } else {
-            // A kernel without CONFIG_CHECKPOINT_RESTORE leaves everything as it was.
-            assert!(!std::fs::read("/proc/self/cmdline").unwrap().starts_with(b"prog\0"));
+            // A kernel without CONFIG_CHECKPOINT_RESTORE. (An emulator does not tell where the arguments are.)
+            let line = std::fs::read("/proc/self/cmdline").unwrap();
+            assert!(cfg!(target_arch = "aarch64") || line.starts_with(b"prog\0-x y\0"));
         }
+    }
+
+    #[test]
+    fn arguments_in_the_place_of_longer_ones() {
+        let mut own = *b"demotic\0prog\0-x y\0.";
+        let argv = *b"prog\0-x y\0.";
+        let range = |bytes: &[u8], len| bytes.as_ptr() as u64..bytes.as_ptr() as u64 + len;
+        let place = own.as_mut_ptr() as u64;
+        // SAFETY: the place is ours.
+        unsafe { overwrite(&(place..place + 18), &range(&argv, 10)) };
+        assert_eq!(&own, b"prog\0-x y\0\0\0\0\0\0\0\0\0.");
+        // SAFETY: there is no place.
+        unsafe { overwrite(&(0..0), &range(&argv, 10)) };
     }
 
     #[test]

@@ -235,7 +235,8 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
     }
     // Without it others see the translator's; the guest itself sees its own (proc_fs).
     let Image { argv, envp, file, .. } = &runtime.image;
-    process::show(argv, envp, file.filter(|_| is_free));
+    // SAFETY: what the command line said has been taken from it.
+    unsafe { process::show(argv, envp, file.filter(|_| is_free)) };
     run(&mut task)
 }
 
