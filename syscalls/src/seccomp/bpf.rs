@@ -446,6 +446,8 @@ mod reference {
             // The address of the call is not ours to choose.
             prop_assume!(!body.iter().any(|ins| ins.code == LD_ABS && matches!(ins.k, 8 | 12)));
             let here = program.run(&data);
+            // A jump over the end of the list may make any answer of A.
+            prop_assume!(matches!(here >> 16, 0 | 5) && here & 0xffff < 4096);
             let there = in_child(|| {
                 if install(&list) != 0 {
                     return 1;
@@ -458,8 +460,8 @@ mod reference {
                     i32::from(errno != here & 0xffff) * 2
                 }
             });
-            match here {
-                // SECCOMP_RET_KILL_THREAD, after a division by zero.
+            match here >> 16 {
+                // SECCOMP_RET_KILL_THREAD, after a division by zero for one.
                 0 => prop_assert_eq!(there, -libc::SIGSYS),
                 _ => prop_assert_eq!(there, 0),
             }
