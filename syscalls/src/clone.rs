@@ -26,6 +26,9 @@ const CLONE_VFORK: u64 = libc::CLONE_VFORK as u64;
 const CLONE_SETTLS: u64 = libc::CLONE_SETTLS as u64;
 const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+/// A flag of clone3(2) where clone(2) has the exit signal.
+const CLONE_NEWTIME: u64 = 0x80;
 /// The part of clone(2)'s flags that is the exit signal.
 const CSIGNAL: u64 = 0xff;
 
@@ -72,6 +75,7 @@ impl CloneArgs {
             tls,
             ..Self::default()
         }
+        .for_kernel()
     }
 
     /// clone3(2)'s structure of `size` bytes at `addr`.
@@ -92,7 +96,29 @@ impl CloneArgs {
             }
         }
         // SAFETY: integers; any bytes are valid.
-        Ok(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+        let args: Self = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+        Ok(args.for_kernel())
+    }
+
+    /// With the addresses that the kernel writes to, or reads from, as it gets them.
+    fn for_kernel(self) -> Self {
+        let [pidfd, child_tid, parent_tid, set_tid] =
+            [self.pidfd, self.child_tid, self.parent_tid, self.set_tid].map(guest::for_kernel);
+        Self { pidfd, child_tid, parent_tid, set_tid, ..self }
+    }
+
+    /// What the kernel refuses of clone3(2)'s structure of `size` bytes for the sake of what is not given to it as it
+    /// is (clone3_args_valid and copy_clone_args_from_user in kernel/fork.c).
+    fn check(&self, size: u64) -> Result<(), Errno> {
+        let stack = match (self.stack, self.stack_size) {
+            (0, 0) => true,
+            (0, _) | (_, 0) => false,
+            (stack, size) => guest::range_for_kernel(stack, size) == stack,
+        };
+        let signal = self.flags & CSIGNAL & !CLONE_NEWTIME == 0 && self.exit_signal <= CSIGNAL;
+        // A structure without the member cannot ask for it.
+        let cgroup = self.flags & CLONE_INTO_CGROUP == 0 || size >= size_of::<Self>() as u64;
+        if stack && signal && cgroup { Ok(()) } else { Err(errno::EINVAL) }
     }
 
     fn is(&self, flag: u64) -> bool {
@@ -108,7 +134,8 @@ impl CloneArgs {
     fn fits_clone(&self) -> bool {
         let one_word =
             !self.is(CLONE_PIDFD) || !self.is(CLONE_PARENT_SETTID) || self.pidfd == self.parent_tid;
-        self.flags >> 32 == 0 && self.set_tid_size == 0 && self.exit_signal <= CSIGNAL && one_word
+        let few = self.flags >> 32 == 0 && self.flags & CSIGNAL == 0;
+        few && self.set_tid_size == 0 && self.exit_signal <= CSIGNAL && one_word
     }
 
     /// arm64's clone(2): flags, stack, parent_tid, tls, child_tid.
@@ -144,13 +171,7 @@ pub fn vfork(task: &mut Task, _: [u64; 6]) -> SysResult {
 /// clone3(2).
 pub fn clone3(task: &mut Task, [addr, size, ..]: [u64; 6]) -> SysResult {
     let args = CloneArgs::read(addr, size)?;
-    // As clone3_args_valid: a stack has a size and the other way round.
-    if (args.stack == 0) != (args.stack_size == 0)
-        || args.exit_signal > CSIGNAL
-        || args.flags & CSIGNAL != 0
-    {
-        return Err(errno::EINVAL);
-    }
+    args.check(size)?;
     create(task, args, true)
 }
 
@@ -312,6 +333,42 @@ fn copy_processor(from: &CpuState) -> Box<CpuState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn address() -> impl Strategy<Value = u64> {
+        0..1u64 << 47
+    }
+
+    proptest! {
+        #[test]
+        fn both_orders_of_arguments_say_the_same(
+            flags: u32, stack in address(), parent_tid in address(), child_tid in address(), tls: u64,
+        ) {
+            let args = CloneArgs::of_clone([flags.into(), stack, parent_tid, child_tid, tls]);
+            prop_assert!(args.fits_clone());
+            let host = args.for_clone(args.child_sp().unwrap_or(0), args.tls);
+            prop_assert_eq!(host, [flags.into(), stack, parent_tid, tls, child_tid]);
+        }
+
+        #[test]
+        fn structures_of_any_size_are_read(words: [u64; 11], size in 64u64..200) {
+            let mut all = [0u64; 25];
+            all[..11].copy_from_slice(&words);
+            let args = CloneArgs::read(all.as_ptr() as u64, size).unwrap();
+            let known = size.min(88) as usize;
+            let bytes = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+            let mut wanted = bytes(&words)[..known].to_vec();
+            wanted.resize(88, 0);
+            // SAFETY: eleven integers.
+            let seen: [u64; 11] = unsafe { std::mem::transmute(args) };
+            for (i, chunk) in wanted.chunks_exact(8).enumerate() {
+                let word = u64::from_ne_bytes(chunk.try_into().unwrap());
+                // pidfd, child_tid, parent_tid, set_tid
+                let is_address = matches!(i, 1 | 2 | 3 | 8);
+                prop_assert_eq!(seen[i], if is_address { guest::for_kernel(word) } else { word });
+            }
+        }
+    }
 
     #[test]
     fn clone_in_the_order_of_each_architecture() {
@@ -343,11 +400,41 @@ mod tests {
     }
 
     #[test]
+    fn clone3_structures_that_are_refused() {
+        let good =
+            CloneArgs { flags: CLONE_VM | CLONE_NEWTIME, exit_signal: 17, ..CloneArgs::default() };
+        let check = |args: CloneArgs| args.check(size_of::<CloneArgs>() as u64);
+        assert_eq!(check(good), Ok(()));
+        assert_eq!(check(CloneArgs { stack: 0x10000, stack_size: 0x1000, ..good }), Ok(()));
+        for bad in [
+            CloneArgs { stack: 0x10000, ..good },
+            CloneArgs { stack_size: 0x1000, ..good },
+            CloneArgs { stack: 1 << 47, stack_size: 0x1000, ..good },
+            CloneArgs { stack: (1 << 47) - 16, stack_size: 0x1000, ..good },
+            CloneArgs { exit_signal: 0x100, ..good },
+            CloneArgs { flags: 17, ..good },
+        ] {
+            assert_eq!(check(bad), Err(errno::EINVAL), "{bad:?}");
+        }
+        let cgroup = CloneArgs { flags: CLONE_INTO_CGROUP, ..good };
+        assert_eq!((cgroup.check(80), cgroup.check(88)), (Err(errno::EINVAL), Ok(())));
+    }
+
+    #[test]
+    fn the_translators_memory_is_not_written_to() {
+        let args = CloneArgs::of_clone([CLONE_PIDFD | 17, 0, 1 << 47, 0xaaaa_0000_0000, 0]);
+        for addr in [args.pidfd, args.parent_tid, args.child_tid] {
+            assert!(addr >= 0xffff << 48);
+        }
+    }
+
+    #[test]
     fn what_only_clone3_can_say() {
         let plain = CloneArgs { exit_signal: 17, ..CloneArgs::default() };
         assert!(plain.fits_clone());
         assert!(!CloneArgs { flags: CLONE_CLEAR_SIGHAND, ..plain }.fits_clone());
         assert!(!CloneArgs { set_tid_size: 1, ..plain }.fits_clone());
+        assert!(!CloneArgs { flags: CLONE_NEWTIME, ..plain }.fits_clone());
         let both = CloneArgs {
             flags: CLONE_PIDFD | CLONE_PARENT_SETTID,
             pidfd: 8,

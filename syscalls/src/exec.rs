@@ -227,9 +227,20 @@ fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
     loop {
         match guest::read::<u64>(addr + 8 * list.len() as u64)? {
             0 => return Ok(list),
-            pointer => list.push(pointer),
+            pointer => list.push(guest::for_kernel(pointer)),
         }
     }
+}
+
+/// The guest's array of strings as the kernel gets it: nowhere, if one of them cannot be a guest's. (A copy of the
+/// array would stay in the memory of a parent that waits in vfork(2).)
+fn strings_for_kernel(array: u64) -> u64 {
+    let strings = (array..).step_by(8).map_while(|at| guest::read::<u64>(at).ok());
+    let bad = |&string: &u64| string != guest::for_kernel(string);
+    if strings.take_while(|&string| string != 0).any(|string| bad(&string)) {
+        return guest::NOWHERE;
+    }
+    array
 }
 
 /// Opens the file that the guest names.
@@ -499,7 +510,8 @@ fn call(
 }
 
 /// The same, with all its arguments as they go to the kernel.
-fn host_exec(task: &mut Task, args: [u64; 6]) -> SysResult {
+fn host_exec(task: &mut Task, mut args: [u64; 6]) -> SysResult {
+    args[3] = strings_for_kernel(args[3]);
     signal::before_exec(task)?;
     strace::executes(task);
     let result = task.host_call(nr::execveat, args);

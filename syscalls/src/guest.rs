@@ -15,6 +15,24 @@ const END: u64 = 1 << 47;
 /// Size of a guest page; a host page is as large or larger.
 const PAGE: u64 = 4096;
 
+/// An address that the kernel refuses to every program: on arm64 it is the kernel's own.
+pub const NOWHERE: u64 = 0xffff_8000_0000_0000;
+
+/// An address of the guest's as the host's kernel gets it. What no guest can have becomes an address that no program
+/// can have, for between the two lies the translator's memory, and arm64 ignores the top byte of some: the kernel then
+/// says EFAULT where, and only where, it would have looked there.
+pub const fn for_kernel(addr: u64) -> u64 {
+    if addr < END { addr } else { addr | !0 << 48 }
+}
+
+/// The same for memory of `len` bytes, of which the last may be the translator's.
+pub const fn range_for_kernel(addr: u64, len: u64) -> u64 {
+    match addr.checked_add(len) {
+        Some(end) if addr < END && end <= END => addr,
+        _ => addr | NOWHERE,
+    }
+}
+
 /// Types that are any bytes: no padding, no invalid values.
 ///
 /// # Safety
@@ -57,6 +75,14 @@ pub fn read_bytes(addr: u64, bytes: &mut [u8]) -> Result<(), Errno> {
     check(addr, bytes.len())?;
     // SAFETY: the destination is a slice; the source is checked and its faults are caught.
     unsafe { copy(bytes.as_mut_ptr(), addr as *const u8, bytes.len()) }
+}
+
+/// Fills a slice of values from the guest's memory.
+pub fn read_all<T: Pod>(addr: u64, values: &mut [T]) -> Result<(), Errno> {
+    let len = size_of_val(values);
+    check(addr, len)?;
+    // SAFETY: the destination is a slice of values that may be any bytes; the source is checked, its faults are caught.
+    unsafe { copy(values.as_mut_ptr().cast(), addr as *const u8, len) }
 }
 
 /// Writes bytes to the guest's memory.
@@ -206,6 +232,20 @@ mod tests {
             write_bytes(to.as_mut_ptr() as u64, &from[..len]).unwrap();
             assert_eq!(to[..len], from[..len]);
             assert!(to[len..].iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn the_kernel_gets_no_address_of_the_translators() {
+        for addr in [0, 1, 0x7fff_ffff_f000, END - 1, NOWHERE, u64::MAX] {
+            assert_eq!(for_kernel(addr), addr);
+        }
+        for addr in [END, 0xaaaa_0000_1000, END << 1, 0x00ff << 48 | 5, 1 << 63 | 5] {
+            assert!(for_kernel(addr) >= 0xffff << 48, "{addr:#x}");
+        }
+        assert_eq!(range_for_kernel(END - 8, 8), END - 8);
+        for (addr, len) in [(END - 8, 9), (5, u64::MAX), (END, 0), (5, END)] {
+            assert!(range_for_kernel(addr, len) >= 0xffff << 48, "{addr:#x} {len:#x}");
         }
     }
 

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod perf_map;
+pub mod pointers;
 pub mod poll;
 pub mod prctl;
 pub mod proc_fs;
@@ -32,6 +33,7 @@ pub mod runtime;
 pub mod seccomp;
 pub mod sigframe;
 pub mod signal;
+pub mod sockets;
 pub mod stat;
 pub mod strace;
 pub mod symbols;
@@ -40,6 +42,7 @@ pub mod task;
 pub mod thread;
 pub mod time;
 pub mod user_dispatch;
+pub mod vectors;
 pub mod vsyscall;
 
 #[cfg(all(test, target_arch = "aarch64"))]

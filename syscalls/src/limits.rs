@@ -51,13 +51,17 @@ impl Remembered {
 static DATA: Remembered = Remembered::nothing();
 static ADDRESS_SPACE: Remembered = Remembered::nothing();
 
-/// getrlimit(2)
+/// getrlimit(2): without a place for it, only the resource is looked at.
 pub fn getrlimit(task: &mut Task, [resource, limit, ..]: [u64; 6]) -> SysResult {
+    let limit = if limit == 0 { guest::NOWHERE } else { limit };
     prlimit64(task, [0, resource, 0, limit, 0, 0])
 }
 
-/// setrlimit(2)
+/// setrlimit(2): without a limit, not even that.
 pub fn setrlimit(task: &mut Task, [resource, limit, ..]: [u64; 6]) -> SysResult {
+    if limit == 0 {
+        return Err(errno::EFAULT);
+    }
     prlimit64(task, [0, resource, limit, 0, 0, 0])
 }
 
@@ -129,6 +133,8 @@ mod tests {
         assert_eq!(old, Rlimit { cur: 5, max: 10 });
         assert_eq!(getrlimit(&mut task, [RLIMIT_DATA, &raw mut old as u64, 0, 0, 0, 0]), Ok(0));
         assert_eq!(old, new);
+        assert_eq!(getrlimit(&mut task, [RLIMIT_DATA, 0, 0, 0, 0, 0]), Err(errno::EFAULT));
+        assert_eq!(setrlimit(&mut task, [u64::MAX, 0, 0, 0, 0, 0]), Err(errno::EFAULT));
         let wrong = Rlimit { cur: 8, max: 7 };
         let args = [RLIMIT_DATA, &raw const wrong as u64, 0, 0, 0, 0];
         assert_eq!(setrlimit(&mut task, args), Err(errno::EINVAL));

@@ -153,14 +153,19 @@ impl IntervalMap {
 
     /// Whether a range is the guest's without a hole.
     pub fn is_mapped(&self, range: Range<u64>) -> bool {
+        self.mapped_until(range.clone()) == range.end
+    }
+
+    /// How far a range is the guest's without a hole, from its start on.
+    pub fn mapped_until(&self, range: Range<u64>) -> u64 {
         let mut at = range.start;
         for (r, m) in self.overlapping(range.clone()) {
             if r.start > at || m.is_reserved() {
-                return false;
+                break;
             }
-            at = r.end;
+            at = r.end.min(range.end);
         }
-        at >= range.end
+        at
     }
 
     /// Whether the translator has something in a range.

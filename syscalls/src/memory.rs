@@ -3,6 +3,7 @@
 mod host_pages;
 mod kernel_made;
 mod page_set;
+mod protect;
 mod raw;
 mod remap;
 mod seal;
@@ -130,7 +131,7 @@ pub fn mincore(task: &mut Task, [addr, len, vector, ..]: [u64; 6]) -> SysResult 
         }
         let mut resident = 0u8;
         task.host_call(nr::mincore, [at / page * page, 1, &raw mut resident as u64, 0, 0, 0])?;
-        guest::write(vector + i as u64, &resident)?;
+        guest::write(vector.wrapping_add(i as u64), &resident)?;
     }
     Ok(0)
 }

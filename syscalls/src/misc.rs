@@ -52,12 +52,3 @@ pub fn arch_prctl(task: &mut Task, [code, addr, ..]: [u64; 6]) -> SysResult {
         _ => Err(errno::EINVAL),
     }
 }
-
-/// pkey_alloc(2), as on a processor without protection keys.
-pub fn pkey_alloc(_: &mut Task, [flags, rights, ..]: [u64; 6]) -> SysResult {
-    const PKEY_ACCESS_MASK: u64 = 3;
-    if flags != 0 || rights & !PKEY_ACCESS_MASK != 0 {
-        return Err(errno::EINVAL);
-    }
-    Err(errno::ENOSPC)
-}

@@ -118,11 +118,20 @@ fn wait(task: &mut Task, number: u64, mut args: [u64; 6]) -> SysResult {
         return Err(errno::EINVAL);
     }
     let mut host = vec![HostEpollEvent::default(); (max as usize).min(AT_ONCE)];
-    args[1] = host.as_mut_ptr() as u64;
+    let room = max * size_of::<GuestEpollEvent>() as u64;
+    // Where no guest can have memory the kernel does not begin (ep_check_params).
+    let reachable = guest::range_for_kernel(events, room) == events;
+    args[1] = if reachable { host.as_mut_ptr() as u64 } else { guest::NOWHERE };
     args[2] = host.len() as u64;
     let count = task.host_call(number, args)?;
-    for (event, addr) in host[..count as usize].iter().zip((events..).step_by(12)) {
-        guest::write(addr, &GuestEpollEvent::from(*event))?;
+    for (i, event) in host[..count as usize].iter().enumerate() {
+        let addr = events + (i * size_of::<GuestEpollEvent>()) as u64;
+        match guest::write(addr, &GuestEpollEvent::from(*event)) {
+            Err(error) if i == 0 => return Err(error),
+            // What was there so far counts (ep_send_events).
+            Err(_) => return Ok(i as u64),
+            Ok(()) => {}
+        }
     }
     Ok(count)
 }

@@ -103,9 +103,11 @@ struct MemoryMap {
     code_and_data: [u64; 4],
     start_brk: u64,
     brk: u64,
-    others: [u64; 7],
+    others: [u64; 5],
+    auxv: u64,
+    auxv_size_and_exe: u64,
 }
-layout!(MemoryMap, 104, start_brk @ 32, brk @ 40);
+layout!(MemoryMap, 104, start_brk @ 32, brk @ 40, auxv @ 88);
 
 /// PR_SET_MM: what /proc says of the process. The addresses are the guest's and the host's alike, but for the program
 /// break, which is the translator's for the kernel.
@@ -125,6 +127,7 @@ fn set_mm(task: &mut Task, args: [u64; 6]) -> SysResult {
         }
         MAP if size == size_of::<MemoryMap>() as u64 => {
             let mut map = guest::read::<MemoryMap>(arg)?;
+            map.auxv = guest::for_kernel(map.auxv);
             (map.start_brk, map.brk) = process::host_break().ok_or(errno::EINVAL)?;
             task.host_call(nr::prctl, [args[0], which, &raw const map as u64, size, 0, args[5]])
         }

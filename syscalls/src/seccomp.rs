@@ -105,6 +105,10 @@ fn set_filter(task: &mut Task, flags: u64, args: u64) -> SysResult {
     }
     let (length, first) = filter::read_listing(args)?;
     may_filter()?;
+    if first == 0 {
+        // bpf_check_basics_ok
+        return Err(errno::EINVAL);
+    }
     let program = Program::new(filter::read_program(length, first)?)?;
     let without_kernel = !task.runtime().options.runner.is_empty();
     if without_kernel && has(flag::NEW_LISTENER) {

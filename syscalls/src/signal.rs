@@ -160,7 +160,9 @@ pub struct AltStack {
 }
 
 impl AltStack {
-    /// None.
+    /// That of a program: none, which has not been asked for either.
+    pub const NONE: Self = Self { sp: 0, size: 0, flags: 0 };
+    /// That of a thread: none.
     pub const DISABLED: Self = Self { sp: 0, size: 0, flags: SS_DISABLE };
 
     /// Whether a stack pointer is on it (on_sig_stack in include/linux/sched/signal.h).
@@ -186,14 +188,13 @@ impl AltStack {
         if self.is_on(sp) {
             return Err(Errno(libc::EPERM));
         }
+        let wanted = Self { sp: stack.sp, size: stack.size, flags: stack.flags };
         match stack.flags & !SS_AUTODISARM {
-            SS_DISABLE => {
-                *self = Self { flags: SS_DISABLE | stack.flags & SS_AUTODISARM, ..Self::DISABLED }
-            }
+            SS_DISABLE => *self = Self { flags: stack.flags, ..Self::DISABLED },
+            // Nothing changes, whatever its size is (do_sigaltstack).
+            0 | SS_ONSTACK if *self == wanted => {}
             0 | SS_ONSTACK if stack.size < MINSIGSTKSZ => return Err(Errno(libc::ENOMEM)),
-            0 | SS_ONSTACK => {
-                *self = Self { sp: stack.sp, size: stack.size, flags: stack.flags & SS_AUTODISARM }
-            }
+            0 | SS_ONSTACK => *self = wanted,
             _ => return Err(EINVAL),
         }
         Ok(())
@@ -699,6 +700,11 @@ mod tests {
         let mut alt = AltStack::DISABLED;
         let stack = |flags, size| Stack { sp: 0x1000, flags, pad: 0, size };
         assert_eq!(alt.report(0x1800).flags, SS_DISABLE);
+        let nothing = Stack { sp: 0, flags: 0, pad: 0, size: 0 };
+        assert_eq!(alt.set(&nothing, 0), Err(Errno(libc::ENOMEM)));
+        let mut first = AltStack::NONE;
+        assert_eq!(first.set(&nothing, 0), Ok(()));
+        assert_eq!(first.report(0), alt.report(0));
         assert_eq!(alt.set(&stack(0, 2047), 0), Err(Errno(libc::ENOMEM)));
         assert_eq!(alt.set(&stack(8, 4096), 0), Err(EINVAL));
         assert_eq!(alt.set(&stack(0, 4096), 0), Ok(()));

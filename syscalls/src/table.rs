@@ -35,8 +35,13 @@ pub struct Call {
     pub note: &'static str,
     /// How the raw argument registers are extended.
     pub widths: [Width; 6],
-    /// Whether an argument is a path that [`crate::paths`] has to see.
-    pub has_path: bool,
+    /// The arguments that are, or may be, addresses: a bit for each.
+    pub addresses: u8,
+    /// The arguments that are descriptors.
+    pub descriptors: u8,
+    /// Whether an argument points to what is given to the kernel in another form even if the call is passed: a path
+    /// that [`crate::paths`] has to see, or a vector of addresses.
+    pub has_inner: bool,
 }
 
 /// A named and typed argument.
@@ -111,11 +116,24 @@ const fn widths(args: &[Arg]) -> [Width; 6] {
     widths
 }
 
-/// Whether a type is a path.
-const fn has_path(args: &[Arg]) -> bool {
+/// The arguments that may be addresses, and those that are descriptors.
+const fn addresses_and_descriptors(args: &[Arg]) -> [u8; 2] {
+    let (mut bits, mut i) = ([0; 2], 0);
+    while i < args.len() {
+        bits[0] |= (args[i].ty.is_address() as u8) << i;
+        bits[1] |= (args[i].ty.is_descriptor() as u8) << i;
+        i += 1;
+    }
+    bits
+}
+
+/// Whether an argument is a path or a vector of addresses.
+const fn has_inner(args: &[Arg]) -> bool {
     let mut i = 0;
     while i < args.len() {
-        if matches!(args[i].ty, Type::Path | Type::LinkPath) {
+        use Shape::Iovec;
+        use Type::{In, LinkPath, Out, Path};
+        if matches!(args[i].ty, Path | LinkPath | In(Iovec) | Out(Iovec)) {
             return true;
         }
         i += 1;
@@ -139,7 +157,9 @@ macro_rules! calls {
                 handling: calls!(@handling $kind $($($how)*)?),
                 note: concat!($($note)?),
                 widths: super::widths(ARGS),
-                has_path: super::has_path(ARGS),
+                addresses: super::addresses_and_descriptors(ARGS)[0],
+                descriptors: super::addresses_and_descriptors(ARGS)[1],
+                has_inner: super::has_inner(ARGS),
             }
         }),*];
 

@@ -60,7 +60,7 @@ impl Task {
             actions,
             mask: SignalSet::default(),
             saved_mask: None,
-            alt_stack: AltStack::DISABLED,
+            alt_stack: AltStack::NONE,
             rings: io_uring::Registered::default(),
             trap: Trap::default(),
             dispatch: None,

@@ -249,13 +249,17 @@ impl Setting {
         sandbox.run(name, command, &self.folder(program), &program.sizes(self.size), limit)
     }
 
-    /// The command line, with `{own}` and `{other}` the folders of a control's builds.
+    /// The command line, with `{own}` and `{other}` the folders of a control's builds, and `{native}` the folder of what
+    /// x86_64 builds said on a real processor.
     fn command_line(&self, program: &Program, own: &str, other: &str) -> Vec<String> {
         let mut line = program.command_line();
         if let Reference::Control(builds) = &self.reference {
             let folder = |name| builds.join(name).display().to_string();
             for word in &mut line {
-                *word = word.replace("{own}", &folder(own)).replace("{other}", &folder(other));
+                *word = word
+                    .replace("{own}", &folder(own))
+                    .replace("{other}", &folder(other))
+                    .replace("{native}", &folder(NATIVE));
             }
         }
         line

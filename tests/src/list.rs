@@ -37,6 +37,9 @@ pub struct Program {
     /// System calls that it must be seen to make, and not fail for want of: docs/syscalls.md names it as their test.
     #[serde(default)]
     pub calls: Vec<String>,
+    /// Whether it makes every call that there is, and sees to the answers itself.
+    #[serde(default)]
+    pub every_call: bool,
     /// What `--strace` must say, from the first access(2) of something in `/mark/` on: a file among the program's, which strace(1)
     /// said the same in.
     pub trace: Option<String>,

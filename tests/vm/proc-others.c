@@ -30,7 +30,7 @@ static int observe(pid_t pid, const char *exe, const char *how)
     check(strncmp(text, wanted, strlen(wanted)) == 0, "stat: %.30s", text);
     snprintf(path, sizeof path, "/proc/%d/status", pid);
     read_file(path, text, sizeof text);
-    check(strncmp(text, "Name:\ta subject\n", 16) == 0, "status: %.20s", text);
+    check(strncmp(text, "Name:\ta subject\n", 16) == 0, "status: %.15s", text);
     if (strcmp(how, "privileged") == 0) {
         snprintf(path, sizeof path, "/proc/%d/environ", pid);
         size = read_file(path, text, sizeof text);

@@ -42,6 +42,12 @@ mod tests {
 
     proptest! {
         #[test]
+        fn round_trip_of_the_hosts(events: u32, data: u64) {
+            let host = HostEpollEvent { events, pad: 0, data };
+            prop_assert_eq!(HostEpollEvent::from(GuestEpollEvent::from(host)), host);
+        }
+
+        #[test]
         fn round_trip(events: u32, data: u64) {
             let guest = GuestEpollEvent { events, data };
             prop_assert_eq!(GuestEpollEvent::from(HostEpollEvent::from(guest)), guest);

@@ -52,6 +52,12 @@ mod tests {
 
     proptest! {
         #[test]
+        fn round_trip_of_the_guests(perm: [u64; 6], otime: i64, ctime: i64, nsems: u64) {
+            let guest = GuestSemidDs { perm, otime, ctime, nsems, ..GuestSemidDs::default() };
+            prop_assert_eq!(GuestSemidDs::from(HostSemidDs::from(guest)), guest);
+        }
+
+        #[test]
         fn round_trip(perm: [u64; 6], otime: i64, ctime: i64, nsems: u64) {
             let host = HostSemidDs { perm, otime, ctime, nsems, ..HostSemidDs::default() };
             prop_assert_eq!(HostSemidDs::from(GuestSemidDs::from(host)), host);

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use super::{
     AT_EMPTY_PATH, AT_EXECVE_CHECK, Format, closes_on_exec, head, host_exec, open_guest, pointers,
-    resolve_scripts, translate,
+    resolve_scripts, strings_for_kernel, translate,
 };
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::{Errno, SysResult};
@@ -21,6 +21,7 @@ const BELOW_DESCRIPTOR: &str = "/proc/./self/fd/";
 /// The guest's call, on the kernel.
 pub(super) fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     let [dirfd, path, argv, envp, flags, _] = call;
+    let argv = strings_for_kernel(argv);
     if flags & AT_EXECVE_CHECK == 0 {
         check_program(task, call)?;
     }
@@ -80,7 +81,9 @@ fn hidden(task: &mut Task, [dirfd, path, argv, envp, flags, _]: [u64; 6]) -> Sys
         name.extend_from_slice(text.as_bytes());
     }
     let name = CString::new(name).map_err(|_| errno::EINVAL)?;
-    let result = host_exec(task, [AT_FDCWD as u64, name.as_ptr() as u64, argv, envp, flags, 0]);
+    let strings = strings_for_kernel(argv);
+    let args = [AT_FDCWD as u64, name.as_ptr() as u64, strings, envp, flags, 0];
+    let result = host_exec(task, args);
     match (result, program) {
         (Err(errno::ENOENT), Some(program)) if inherit::get(Role::Translator).is_some() => {
             // /proc is not there.

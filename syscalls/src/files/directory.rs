@@ -53,7 +53,9 @@ fn without_kept(dirents: u64, filled: u64) -> Result<u64, Errno> {
 /// A record takes the same room in both forms: 20 bytes and the name, rounded up to 8.
 pub fn getdents(task: &mut Task, [fd, dirents, count, ..]: [u64; 6]) -> SysResult {
     let filled = getdents64(task, [fd, dirents, count, 0, 0, 0])?;
-    convert(dirents, filled)?;
+    if filled > 0 {
+        convert(dirents, filled)?;
+    }
     Ok(filled)
 }
 

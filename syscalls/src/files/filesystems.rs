@@ -78,11 +78,15 @@ pub fn sysfs(_: &mut Task, [option, arg1, arg2, ..]: [u64; 6]) -> SysResult {
     match option {
         1 => {
             let wanted = paths::read(arg1)?;
+            if wanted.is_empty() {
+                return Err(errno::ENOENT);
+            }
             let index = types.position(|name| name.as_bytes() == wanted.as_bytes());
             index.map(|index| index as u64).ok_or(errno::EINVAL)
         }
         2 => {
-            let name = usize::try_from(arg1).ok().and_then(|index| types.nth(index));
+            // The kernel takes it as an int.
+            let name = types.nth(arg1 as u32 as usize);
             write_name(arg2, name.ok_or(errno::EINVAL)?)
         }
         3 => Ok(types.count() as u64),

@@ -90,6 +90,17 @@ pub fn open_by_handle_at(task: &mut Task, [mount_fd, handle, flags, ..]: [u64; 6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn structures_are_read_as_they_are(words: [u64; 3], more in 0u64..5) {
+            let mut all = [0; 8];
+            all[..3].copy_from_slice(&words);
+            let how = read_how(all.as_ptr() as u64, 24 + more * 8).unwrap();
+            prop_assert_eq!([how.flags, how.mode, how.resolve], words);
+        }
+    }
 
     #[test]
     fn larger_structures_must_end_in_zeros() {

@@ -45,6 +45,18 @@ fn set(task: &mut Task, dirfd: i32, path: u64, times: Option<[Timespec; 2]>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn times_are_the_same(secs: [i64; 2], usecs in prop::array::uniform2(0i64..1_000_000)) {
+            let time = |i: usize| Timeval { sec: secs[i], usec: usecs[i] };
+            let times = from_timevals([time(0), time(1)]).unwrap();
+            for (i, time) in times.iter().enumerate() {
+                prop_assert_eq!((time.sec, time.nsec / 1000, time.nsec % 1000), (secs[i], usecs[i], 0));
+            }
+        }
+    }
 
     #[test]
     fn microseconds_are_checked_as_the_kernel_does() {

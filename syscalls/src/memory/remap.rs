@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::raw;
-use super::space::{EINVAL, ENOMEM, Map, Memory, State, fixed_range, user_range};
+use super::space::{ADDRESS_LIMIT, EINVAL, ENOMEM, Map, Memory, State, fixed_range, user_range};
 use crate::host::{Errno, SysResult};
 use crate::memmap::{Mapping, PAGE, READ, Source, WRITE};
 
@@ -38,11 +38,15 @@ impl Memory {
         if flags & !known != 0 || (moves && flags & MREMAP_MAYMOVE == 0) || new_len == 0 {
             return Err(EINVAL);
         }
-        let old = user_range(addr, len).ok_or(EINVAL)?;
-        let new_len = new_len.checked_next_multiple_of(PAGE).ok_or(EINVAL)?;
-        if flags & MREMAP_DONTUNMAP != 0 && new_len != old.end - old.start {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
+        let new_len = new_len.checked_next_multiple_of(PAGE).ok_or(EINVAL)?;
+        if flags & MREMAP_DONTUNMAP != 0 && Some(new_len) != len.checked_next_multiple_of(PAGE) {
+            return Err(EINVAL);
+        }
+        // Nothing is mapped there.
+        let old = user_range(addr, len).ok_or(EFAULT)?;
         let call = Remap { old, new_len, flags, to };
         let mut state = self.lock();
         state.seals.check(&call.old)?;
@@ -208,13 +212,17 @@ impl Memory {
 
     /// madvise(2).
     pub fn advise(&self, addr: u64, len: u64, advice: i32) -> SysResult {
-        let range = user_range(addr, len).ok_or(EINVAL)?;
+        let range = advised_range(addr, len)?;
         let state = self.lock();
         let discards = matches!(
             advice,
             libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
         );
-        let whole = state.map.is_mapped(range.clone());
+        let whole = !range.is_empty() && state.map.is_mapped(range.clone());
+        if !whole {
+            // No advice that there is not, even for nothing (is_madvise_valid).
+            raw::madvise(0, 0, advice)?;
+        }
         let parts: Vec<_> =
             state.map.clipped(range.clone()).filter(|(_, m)| !m.is_reserved()).collect();
         if discards || matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK) {
@@ -235,7 +243,7 @@ impl Memory {
         }
         let held_code = discards && self.holds_code(&state, &range);
         self.finish(state, range, held_code);
-        if whole { Ok(0) } else { Err(ENOMEM) }
+        if whole || len == 0 { Ok(0) } else { Err(ENOMEM) }
     }
 
     /// The host pages that belong to a range alone.
@@ -259,6 +267,17 @@ impl Memory {
 }
 
 const MADV_DONTNEED_LOCKED: i32 = 24;
+
+/// The pages that madvise(2) names, as far as a guest can have them (is_madvise_valid).
+fn advised_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
+    let end = len.checked_next_multiple_of(PAGE).and_then(|len| addr.checked_add(len));
+    match end {
+        Some(end) if addr.is_multiple_of(PAGE) => {
+            Ok(addr.min(ADDRESS_LIMIT)..end.min(ADDRESS_LIMIT))
+        }
+        _ => Err(EINVAL),
+    }
+}
 
 /// The one mapping that covers a range, as it is seen from the range's start.
 fn single(state: &State, range: &Range<u64>) -> Result<Mapping, Errno> {
@@ -380,6 +399,11 @@ mod tests {
             memory.unmap(at + 4 * PAGE, 4 * PAGE).unwrap();
             assert_eq!(memory.advise(at, 16 * PAGE, libc::MADV_DONTNEED), Err(ENOMEM));
             assert_eq!(memory.advise(at + 1, PAGE, libc::MADV_DONTNEED), Err(EINVAL));
+            assert_eq!(memory.advise(at + 4 * PAGE, 0, libc::MADV_DONTNEED), Ok(0));
+            assert_eq!(memory.advise(at, 0, 77), Err(EINVAL));
+            assert_eq!(memory.advise(at + 4 * PAGE, PAGE, 77), Err(EINVAL));
+            assert_eq!(memory.advise(1 << 47, PAGE, libc::MADV_NORMAL), Err(ENOMEM));
+            assert_eq!(memory.advise(at, u64::MAX, libc::MADV_NORMAL), Err(EINVAL));
             memory.unmap(at, 16 * PAGE).unwrap();
         }
     }

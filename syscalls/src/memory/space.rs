@@ -240,7 +240,7 @@ impl Memory {
     }
 
     /// Throws the translations of some pages away.
-    fn forget_code(&self, pages: Vec<u64>) {
+    pub(super) fn forget_code(&self, pages: Vec<u64>) {
         for page in pages {
             self.invalidate(page..page + PAGE, true);
         }
@@ -299,7 +299,8 @@ impl Memory {
                 (host_prot(mapping.prot), request.host_flags() | MAP_FIXED_NOREPLACE);
             raw::mmap(at, span, prot, flags, request.fd, request.offset - skew)
         };
-        let hint = self.ceil(request.addr);
+        // One that cannot be kept is none.
+        let hint = request.addr.checked_next_multiple_of(self.host_page).unwrap_or(0);
         let low = request.flags & MAP_32BIT != 0;
         let wanted = hint >= MIN_ADDRESS && !low;
         let end = hint.checked_add(span).filter(|&end| wanted && end <= ADDRESS_LIMIT);
@@ -434,35 +435,6 @@ impl Memory {
             self.settle_edges(state, &part)?;
         }
         Ok(())
-    }
-
-    /// mprotect(2).
-    pub fn protect(&self, addr: u64, len: u64, prot: u32) -> Result<(), Errno> {
-        let range = user_range(addr, len).ok_or(ENOMEM)?;
-        if !addr.is_multiple_of(PAGE) {
-            return Err(EINVAL);
-        }
-        let mut state = self.lock();
-        if !state.map.is_mapped(range.clone()) {
-            return Err(ENOMEM);
-        }
-        state.seals.check(&range)?;
-        let before: Vec<_> = state.map.clipped(range.clone()).collect();
-        before.iter().try_for_each(|(_, m)| write_exec::check(Some(m.prot), prot))?;
-        let held_code = self.holds_code(&state, &range);
-        state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
-        let result = self.settle(&state, &range);
-        if result.is_err() {
-            for (part, mapping) in before {
-                state.map.insert(part, mapping);
-            }
-            self.settle(&state, &range)?;
-        }
-        let held_code = held_code || self.holds_code(&state, &range);
-        let twins = self.executable_twins(&state, &range);
-        self.finish(state, range, held_code);
-        self.forget_code(twins);
-        result
     }
 
     /// Whether a page is the guest's.
@@ -727,9 +699,8 @@ pub(super) mod tests {
                         let pages = &mut model[a as usize..(a + l) as usize];
                         let whole = pages.iter().all(Option::is_some);
                         prop_assert_eq!(memory.protect(base + a * PAGE, l * PAGE, p).is_ok(), whole);
-                        if whole {
-                            pages.iter_mut().flatten().for_each(|m| m.0 = p);
-                        }
+                        // Up to the first hole.
+                        pages.iter_mut().map_while(Option::as_mut).for_each(|m| m.0 = p);
                     }
                     Action::Write(a, v) => {
                         if let Some((p, byte)) = &mut model[a as usize] && *p & WRITE != 0 {

@@ -13,8 +13,8 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, poll, prctl,
-    process_info, ptrace, seccomp, signal, stat, thread, time,
+    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, pointers, poll,
+    prctl, process_info, ptrace, seccomp, signal, sockets, stat, thread, time,
 };
 
 calls! {
@@ -34,7 +34,7 @@ calls! {
      13 134 rt_sigaction(signum: Signal, act: In(Sigaction), oldact: Out(Sigaction), sigsetsize: Ulong) emulate(signal::rt_sigaction);
      14 135 rt_sigprocmask(how: SIG_HOW, set: In(Sigset), oldset: Out(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigprocmask);
      15 139 rt_sigreturn() emulate(signal::rt_sigreturn);
-     16  29 ioctl(fd: Fd, request: IOCTL, arg: IoctlArg) convert(seccomp::notify::ioctl) "what a listener of seccomp(2) receives";
+     16  29 ioctl(fd: Fd, request: IOCTL, arg: IoctlArg) convert(pointers::ioctl) "addresses within structures; what a listener of seccomp(2) receives";
      17  67 pread64(fd: Fd, buf: Out(Buffer), count: Ulong, offset: Long) pass;
      18  68 pwrite64(fd: Fd, buf: In(Buffer), count: Ulong, offset: Long) pass;
      19  65 readv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong) pass;
@@ -64,15 +64,15 @@ calls! {
      43 202 accept(sockfd: Fd, addr: Out(Sockaddr), addrlen: Out(Number32)) pass;
      44 206 sendto(sockfd: Fd, buf: In(Buffer), len: Ulong, flags: MSG, dest_addr: In(Sockaddr), addrlen: Int) pass;
      45 207 recvfrom(sockfd: Fd, buf: Out(Buffer), len: Ulong, flags: MSG, src_addr: Out(Sockaddr), addrlen: Out(Number32)) pass;
-     46 211 sendmsg(sockfd: Fd, msg: In(Msghdr), flags: MSG) pass;
-     47 212 recvmsg(sockfd: Fd, msg: Out(Msghdr), flags: MSG) pass;
+     46 211 sendmsg(sockfd: Fd, msg: In(Msghdr), flags: MSG) convert(sockets::sendmsg) "addresses within structures";
+     47 212 recvmsg(sockfd: Fd, msg: Out(Msghdr), flags: MSG) convert(sockets::recvmsg) "addresses within structures";
      48 210 shutdown(sockfd: Fd, how: SHUT) pass;
      49 200 bind(sockfd: Fd, addr: In(Sockaddr), addrlen: Int) pass;
      50 201 listen(sockfd: Fd, backlog: Int) pass;
      51 204 getsockname(sockfd: Fd, addr: Out(Sockaddr), addrlen: Out(Number32)) pass;
      52 205 getpeername(sockfd: Fd, addr: Out(Sockaddr), addrlen: Out(Number32)) pass;
      53 199 socketpair(domain: AF, type: SOCK, protocol: Int, sv: Out(FdPair)) pass;
-     54 208 setsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: In(OptionValue), optlen: Int) pass;
+     54 208 setsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: In(OptionValue), optlen: Int) convert(pointers::setsockopt) "addresses within structures";
      55 209 getsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: Out(OptionValue), optlen: Out(Number32)) pass;
      56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) convert(clone::clone) "order of the arguments; the thread's own memory";
      57   - fork() convert(clone::fork);
@@ -84,7 +84,7 @@ calls! {
      63 160 uname(buf: Out(Utsname)) convert(process_info::uname) "machine is x86_64";
      64 190 semget(key: IPC_KEY, nsems: Int, semflg: IPC_GET) pass;
      65 193 semop(semid: Int, sops: In(Many(&SEMBUF, Next)), nsops: Uint) pass;
-     66 191 semctl(semid: Int, semnum: Int, cmd: IPC_CMD, arg: Hex) convert(ipc::semctl) "struct semid64_ds";
+     66 191 semctl(semid: Int, semnum: Int, cmd: IPC_CMD, arg: Word) convert(ipc::semctl) "struct semid64_ds";
      67 197 shmdt(shmaddr: Ptr) emulate(memory::shmdt);
      68 186 msgget(key: IPC_KEY, msgflg: IPC_GET) pass;
      69 189 msgsnd(msqid: Int, msgp: In(One(&MSGBUF)), msgsz: Ulong, msgflg: MSG_FLAGS) pass;
@@ -157,7 +157,7 @@ calls! {
     136   - ustat(dev: Dev, ubuf: Out(One(&USTAT))) emulate(files::ustat);
     137  43 statfs(path: Path, buf: Out(One(&STATFS))) pass;
     138  44 fstatfs(fd: Fd, buf: Out(One(&STATFS))) pass;
-    139   - sysfs(option: SYSFS, arg1: Hex, arg2: Hex) emulate(files::sysfs);
+    139   - sysfs(option: SYSFS, arg1: Word, arg2: Word) emulate(files::sysfs);
     140 141 getpriority(which: PRIO, who: Int) pass;
     141 140 setpriority(which: PRIO, who: Int, prio: Int) pass;
     142 118 sched_setparam(pid: Pid, param: In(One(&SCHED_PARAM))) pass;
@@ -175,7 +175,7 @@ calls! {
     154   - modify_ldt(func: Int, ptr: Ptr, bytecount: Ulong) refuse(errno::ENOSYS) "as without CONFIG_MODIFY_LDT_SYSCALL";
     155  41 pivot_root(new_root: Path, put_old: Path) pass;
     156   - _sysctl(args: Ptr) refuse(errno::ENOSYS) "not in current kernels";
-    157 167 prctl(option: PRCTL, arg2: PrctlArg, arg3: Hex, arg4: Hex, arg5: Hex) emulate(prctl::prctl) "options of the host's architecture are refused";
+    157 167 prctl(option: PRCTL, arg2: PrctlArg, arg3: Word, arg4: Word, arg5: Word) emulate(prctl::prctl) "options of the host's architecture are refused";
     158   - arch_prctl(code: ARCH, addr: Hex) emulate(misc::arch_prctl);
     159 171 adjtimex(txc_p: Out(One(&TIMEX))) pass;
     160 164 setrlimit(resource: RLIMIT, rlim: In(Rlimit)) emulate(limits::setrlimit) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
@@ -227,7 +227,7 @@ calls! {
     206   0 io_setup(nr_reqs: Uint, ctx: Out(One(&ADDRESS))) convert(aio::io_setup) "the ring's address";
     207   1 io_destroy(ctx: Hex) convert(aio::io_destroy) "the ring's address";
     208   4 io_getevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec)) pass;
-    209   2 io_submit(ctx_id: Hex, nr: Long, iocbpp: In(Pointers(&IOCB, Previous))) pass;
+    209   2 io_submit(ctx_id: Hex, nr: Long, iocbpp: In(Pointers(&IOCB, Previous))) convert(pointers::io_submit) "addresses within structures";
     210   3 io_cancel(ctx_id: Hex, iocb: In(One(&IOCB)), result: Out(One(&IO_EVENT))) pass;
     211   - get_thread_area() refuse(errno::ENOSYS) "not in current kernels";
     212  18 lookup_dcookie() refuse(errno::ENOSYS) "not in current kernels";
@@ -235,7 +235,7 @@ calls! {
     214   - epoll_ctl_old() refuse(errno::ENOSYS) "not in current kernels";
     215   - epoll_wait_old() refuse(errno::ENOSYS) "not in current kernels";
     216 234 remap_file_pages(start: Ptr, size: Ulong, prot: Ulong, pgoff: Ulong, flags: Hex) emulate(memory::remap_file_pages);
-    217  61 getdents64(fd: Fd, dirp: Out(Directory), count: Uint) pass;
+    217  61 getdents64(fd: Fd, dirp: Out(Directory), count: Uint) emulate(files::getdents64) "the translator's own descriptors are not listed";
     218  96 set_tid_address(tidptr: Ptr) pass;
     219 128 restart_syscall() refuse(errno::EINTR) "only the kernel's own restart makes this call";
     220 192 semtimedop(semid: Int, sops: In(Many(&SEMBUF, Next)), nsops: Uint, timeout: In(Timespec)) pass;
@@ -257,18 +257,18 @@ calls! {
     236   - vserver() refuse(errno::ENOSYS) "not in current kernels";
     237 235 mbind(start: Ptr, len: Ulong, mode: Ulong, nmask: Ptr, maxnode: Ulong, flags: MPOL_MF) pass;
     238 237 set_mempolicy(mode: MPOL, nmask: Ptr, maxnode: Ulong) pass;
-    239 236 get_mempolicy(policy: Out(Number32), nmask: Ptr, maxnode: Ulong, addr: Hex, flags: MPOL_F) pass;
+    239 236 get_mempolicy(policy: Out(Number32), nmask: Ptr, maxnode: Ulong, addr: Word, flags: MPOL_F) pass;
     240 180 mq_open(name: Str, oflag: OPEN, mode: Mode, attr: In(One(&MQ_ATTR))) convert(ipc::mq_open) "open flags";
     241 181 mq_unlink(name: Str) pass;
     242 182 mq_timedsend(mqdes: Fd, msg_ptr: In(Buffer), msg_len: Ulong, msg_prio: Uint, abs_timeout: In(Timespec)) pass;
     243 183 mq_timedreceive(mqdes: Fd, msg_ptr: Out(Buffer), msg_len: Ulong, msg_prio: Out(Number32), abs_timeout: In(Timespec)) pass;
-    244 184 mq_notify(mqdes: Fd, sevp: In(One(&SIGEVENT))) pass;
+    244 184 mq_notify(mqdes: Fd, sevp: In(One(&SIGEVENT))) convert(pointers::mq_notify) "addresses within structures";
     245 185 mq_getsetattr(mqdes: Fd, newattr: In(One(&MQ_ATTR)), oldattr: Out(One(&MQ_ATTR))) pass;
-    246 104 kexec_load(entry: Hex, nr_segments: Ulong, segments: In(Many(&KEXEC_SEGMENT, Previous)), flags: KEXEC) pass;
+    246 104 kexec_load(entry: Hex, nr_segments: Ulong, segments: In(Many(&KEXEC_SEGMENT, Previous)), flags: KEXEC) convert(pointers::kexec_load) "addresses within structures";
     247  95 waitid(idtype: IDTYPE, id: Pid, infop: Out(Siginfo), options: WAIT, rusage: Out(One(&RUSAGE))) pass;
     248 217 add_key(type: Str, description: Str, payload: In(Buffer), plen: Ulong, keyring: KEYRING) pass;
     249 218 request_key(type: Str, description: Str, callout_info: Str, dest_keyring: KEYRING) pass;
-    250 219 keyctl(cmd: KEYCTL, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) pass;
+    250 219 keyctl(cmd: KEYCTL, arg2: Word, arg3: Word, arg4: Word, arg5: Word) convert(pointers::keyctl) "addresses within structures";
     251  30 ioprio_set(which: IOPRIO_WHO, who: Int, ioprio: Hex32) pass;
     252  31 ioprio_get(which: IOPRIO_WHO, who: Int) pass;
     253   - inotify_init() convert(files::inotify_init);
@@ -317,7 +317,7 @@ calls! {
     296  70 pwritev(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
     297 240 rt_tgsigqueueinfo(tgid: Pid, tid: Pid, sig: Signal, info: In(Siginfo)) pass;
     298 241 perf_event_open(attr: In(One(&PERF_ATTR)), pid: Pid, cpu: Int, group_fd: Int, flags: PERF_FLAGS) pass;
-    299 243 recvmmsg(sockfd: Fd, msgvec: Out(Many(&MMSGHDR, Result)), vlen: Uint, flags: MSG, timeout: In(Timespec)) pass;
+    299 243 recvmmsg(sockfd: Fd, msgvec: Out(Many(&MMSGHDR, Result)), vlen: Uint, flags: MSG, timeout: In(Timespec)) convert(sockets::recvmmsg) "addresses within structures";
     300 262 fanotify_init(flags: FANOTIFY_INIT, event_f_flags: OPEN) convert(files::fanotify_init) "open flags";
     301 263 fanotify_mark(fanotify_fd: Fd, flags: FANOTIFY_MARK, mask: FANOTIFY_MASK, dirfd: DirFd, pathname: Path) pass;
     302 261 prlimit64(pid: Pid, resource: RLIMIT, new_limit: In(Rlimit), old_limit: Out(Rlimit)) emulate(limits::prlimit64) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
@@ -325,7 +325,7 @@ calls! {
     304 265 open_by_handle_at(mount_fd: DirFd, handle: In(One(&FILE_HANDLE)), flags: OPEN) convert(files::open_by_handle_at) "open flags";
     305 266 clock_adjtime(which_clock: CLOCK, tx: Out(One(&TIMEX))) pass;
     306 267 syncfs(fd: Fd) pass;
-    307 269 sendmmsg(sockfd: Fd, msgvec: In(Many(&MMSGHDR, Next)), vlen: Uint, flags: MSG) pass;
+    307 269 sendmmsg(sockfd: Fd, msgvec: In(Many(&MMSGHDR, Next)), vlen: Uint, flags: MSG) convert(sockets::sendmmsg) "addresses within structures";
     308 268 setns(fd: Fd, nstype: NSTYPE) pass;
     309 168 getcpu(cpu: Out(Number32), node: Out(Number32), tcache: Ptr) pass;
     310 270 process_vm_readv(pid: Pid, local_iov: In(Iovec), liovcnt: Ulong, remote_iov: In(Iovec), riovcnt: Ulong, flags: Hex) pass;
@@ -339,7 +339,7 @@ calls! {
     318 278 getrandom(buf: Out(Random), buflen: Ulong, flags: GRND) pass;
     319 279 memfd_create(name: Str, flags: MFD) pass;
     320 294 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Ulong, cmdline: Str, flags: KEXEC_FILE) pass;
-    321 280 bpf(cmd: BPF, attr: In(One(&BPF_ATTR)), size: Uint) pass;
+    321 280 bpf(cmd: BPF, attr: In(One(&BPF_ATTR)), size: Uint) convert(pointers::bpf) "addresses within structures";
     322 281 execveat(dirfd: DirFd, pathname: Path, argv: In(Argv), envp: In(Envp), flags: AtFlags) emulate(exec::execveat) "the translator is executed on the program";
     323 282 userfaultfd(flags: USERFAULTFD) pass;
     324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) convert(membarrier::membarrier) "no commands about rseq";
@@ -348,10 +348,10 @@ calls! {
     327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
     328 287 pwritev2(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
     329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) emulate(memory::pkey_mprotect);
-    330 289 pkey_alloc(flags: Hex, init_val: PKEY) emulate(misc::pkey_alloc) "as on a processor without protection keys";
+    330 289 pkey_alloc(flags: Hex, init_val: PKEY) refuse(errno::EINVAL) "as on a processor without protection keys";
     331 290 pkey_free(pkey: Int) refuse(errno::EINVAL) "as on a processor without protection keys";
     332 291 statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: STATX, statxbuf: Out(Statx)) emulate(stat::statx) "the program's own file in /proc";
-    333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec), sig: In(One(&SIGMASK_AND_SIZE))) convert(aio::io_pgetevents);
+    333 292 io_pgetevents(ctx_id: Hex, min_nr: Long, nr: Long, events: Out(Many(&IO_EVENT, Result)), timeout: In(Timespec), sig: In(One(&SIGMASK_AND_SIZE))) convert(aio::io_pgetevents) "the signal mask";
     334 293 rseq(rseq: Ptr, rseq_len: Uint, flags: Hex32, sig: Uint) refuse(errno::ENOSYS) "the kernel compares the host's program counter";
     335   - uretprobe() refuse(errno::ENOSYS) "as without CONFIG_UPROBES";
     336   - uprobe() refuse(errno::ENOSYS) "as without CONFIG_UPROBES";
@@ -380,22 +380,22 @@ calls! {
     446 446 landlock_restrict_self(ruleset_fd: Fd, flags: LANDLOCK_RESTRICT) pass;
     447 447 memfd_secret(flags: MEMFD_SECRET) pass;
     448 448 process_mrelease(pidfd: Fd, flags: Hex32) pass;
-    449 449 futex_waitv(waiters: In(Many(&FUTEX_WAITER, Next)), nr_futexes: Uint, flags: Hex32, timeout: In(Timespec), clockid: CLOCK) pass;
+    449 449 futex_waitv(waiters: In(Many(&FUTEX_WAITER, Next)), nr_futexes: Uint, flags: Hex32, timeout: In(Timespec), clockid: CLOCK) convert(pointers::futex_waitv) "addresses within structures";
     450 450 set_mempolicy_home_node(start: Ptr, len: Ulong, home_node: Ulong, flags: Hex) pass;
     451 451 cachestat(fd: Fd, cstat_range: In(One(&CACHESTAT_RANGE)), cstat: Out(One(&CACHESTAT)), flags: Hex32) pass;
     452 452 fchmodat2(dirfd: DirFd, path: Path, mode: Mode, flags: AtFlags) pass;
     453 453 map_shadow_stack(addr: Ptr, size: Ulong, flags: SHADOW_STACK) refuse(errno::EOPNOTSUPP) "as on a processor without shadow stacks";
     454 454 futex_wake(uaddr: Ptr, mask: Ulong, nr: Int, flags: FUTEX2) pass;
     455 455 futex_wait(uaddr: Ptr, val: Ulong, mask: Ulong, flags: FUTEX2, timeout: In(Timespec), clockid: CLOCK) pass;
-    456 456 futex_requeue(waiters: In(One(&FUTEX_WAITER)), flags: Hex32, nr_wake: Int, nr_requeue: Int) pass;
+    456 456 futex_requeue(waiters: In(One(&FUTEX_WAITER)), flags: Hex32, nr_wake: Int, nr_requeue: Int) convert(pointers::futex_requeue) "addresses within structures";
     457 457 statmount(req: In(One(&MOUNT_REQUEST)), buf: Ptr, bufsize: Ulong, flags: Hex32) pass;
     458 458 listmount(req: In(One(&MOUNT_REQUEST)), mnt_ids: Out(Many(&WORD, Result)), nr_mnt_ids: Ulong, flags: LISTMOUNT) pass;
     459 459 lsm_get_self_attr(attr: LSM_ATTR, ctx: Ptr, size: Out(Number32), flags: Hex32) pass;
     460 460 lsm_set_self_attr(attr: LSM_ATTR, ctx: Ptr, size: Uint, flags: Hex32) pass;
     461 461 lsm_list_modules(ids: Out(Many(&WORD, Result)), size: Out(Number32), flags: Hex32) pass;
     462 462 mseal(start: Ptr, len: Ulong, flags: Hex) emulate(memory::mseal);
-    463 463 setxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) pass;
-    464 464 getxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) pass;
+    463 463 setxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) convert(pointers::setxattrat) "addresses within structures";
+    464 464 getxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str, args: In(One(&XATTR_ARGS)), size: Ulong) convert(pointers::getxattrat) "addresses within structures";
     465 465 listxattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, list: Out(Buffer), size: Ulong) pass;
     466 466 removexattrat(dirfd: DirFd, path: Path, at_flags: AtFlags, name: Str) pass;
     467 467 open_tree_attr(dirfd: DirFd, path: Path, flags: OPEN_TREE, attr: In(One(&MOUNT_ATTRIBUTES)), size: Ulong) pass;

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Call, Handling, Type, lookup};
+use super::{Call, Handling, Shape, Type, lookup};
 use crate::abi::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::SysResult;
 use crate::task::Task;
-use crate::{log, paths, strace};
+use crate::vectors::Vectors;
+use crate::{fds, guest, log, paths, strace};
 
 /// The first number the table does not know.
 pub const UNKNOWN: u32 = 472;
@@ -34,7 +35,9 @@ impl Call {
     }
 
     /// Makes the call; the arguments are extended already.
-    pub fn make(&self, task: &mut Task, args: [u64; 6]) -> SysResult {
+    pub fn make(&self, task: &mut Task, mut args: [u64; 6]) -> SysResult {
+        each(self.addresses, |i| args[i] = guest::for_kernel(args[i]));
+        each(self.descriptors, |i| args[i] = fds::for_kernel(args[i]));
         match self.handling {
             Handling::Pass => self.pass(task, args),
             Handling::Convert(handler) | Handling::Emulate(handler) => handler(task, args),
@@ -50,14 +53,19 @@ impl Call {
         let Some(host) = self.host else {
             return Err(errno::ENOSYS);
         };
-        if !self.has_path {
+        if !self.has_inner {
             return task.host_call(u64::from(host), args);
         }
         let mut translated: [Option<paths::Path>; 6] = Default::default();
+        let mut vectors: [Option<Vectors>; 6] = Default::default();
         for (i, arg) in self.args.iter().enumerate() {
             let follow = match arg.ty {
                 Type::Path => !self.has_at_flag(&args, AT_SYMLINK_NOFOLLOW),
                 Type::LinkPath => self.has_at_flag(&args, AT_SYMLINK_FOLLOW),
+                Type::In(Shape::Iovec) | Type::Out(Shape::Iovec) => {
+                    args[i] = vectors[i].insert(Vectors::read(args[i], args[i + 1])).addr();
+                    continue;
+                }
                 _ => continue,
             };
             let dirfd = match i.checked_sub(1).map(|before| (self.args[before].ty, args[before])) {
@@ -77,13 +85,22 @@ impl Call {
     }
 }
 
+/// Does something for each bit that is set.
+fn each(mut bits: u8, mut what: impl FnMut(usize)) {
+    while bits != 0 {
+        what(bits.trailing_zeros() as usize);
+        bits &= bits - 1;
+    }
+}
+
 /// Numbers without a row: those newer than the table are the same on both architectures and go
 /// to the kernel as they are, so that a new kernel's calls are there for the guest.
 fn unknown(task: &mut Task, number: u32, args: [u64; 6]) -> SysResult {
     if number < UNKNOWN || number > i32::MAX as u32 || X32.contains(&number) {
         return Err(errno::ENOSYS);
     }
-    let result = task.host_call(u64::from(number), args);
+    // Which of them are addresses is not known; numbers as large are not, so far.
+    let result = task.host_call(u64::from(number), args.map(guest::for_kernel));
     if strace::enabled() {
         strace::print_unknown(task, number, args, result);
     }

@@ -121,11 +121,12 @@ fn tested_by() -> BTreeMap<String, Vec<String>> {
         let text = std::fs::read_to_string(&path).unwrap();
         let table: toml::Table = text.parse().unwrap();
         for program in table["program"].as_array().unwrap() {
-            for call in
-                program.get("calls").and_then(|calls| calls.as_array()).into_iter().flatten()
-            {
-                let name = program["name"].as_str().unwrap().to_owned();
-                by.entry(call.as_str().unwrap().to_owned()).or_default().push(name);
+            let name = program["name"].as_str().unwrap();
+            let listed = program.get("calls").and_then(|calls| calls.as_array());
+            let listed = listed.into_iter().flatten().map(|call| call.as_str().unwrap());
+            let every = program.get("every_call").map(|_| CALLS).unwrap_or_default();
+            for call in listed.chain(every.iter().map(|call| call.name)) {
+                by.entry(call.to_owned()).or_default().push(name.to_owned());
             }
         }
     }
@@ -152,7 +153,9 @@ fn page() -> String {
          - **refuse**: fails as on an x86_64 kernel that lacks the feature\n\
          - **missing**: not there yet: ENOSYS and a line in the log\n\n\
          *Tested by* names programs of the lists in [tests](../tests) that are seen to make the call, and to get an\n\
-         answer other than ENOSYS. Beside that, every call that takes pointers is made with bad ones.\n\n\
+         answer other than ENOSYS. `every-call` makes each once, with harmless arguments, and must get the answer that\n\
+         the same kernel gives an arm64 program, or an x86_64 kernel a native one; of a call that is refused, the error\n\
+         named here. `bad-pointers` does so with ten kinds of bad pointers in place of each that a call takes.\n\n\
          Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
     );
     for level in ["pass", "convert", "emulate", "refuse", "missing"] {
@@ -180,13 +183,55 @@ fn page() -> String {
     page
 }
 
-#[test]
-fn the_documentation_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/syscalls.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).unwrap();
-        std::fs::write(path, page()).unwrap();
+/// What an argument is to the programs of `tests/vm` that make every call.
+fn kind(ty: Type) -> &'static str {
+    match ty {
+        Type::Fd => "DESCRIPTOR",
+        Type::DirFd => "FOLDER",
+        Type::Pid => "PROCESS",
+        Type::Path | Type::LinkPath => "PATH",
+        Type::Str => "TEXT",
+        Type::Ptr => "PLACE",
+        Type::In(_) => "READ",
+        Type::Out(_) | Type::IpcArg(_) => "WRITTEN",
+        ty if ty.is_address() => "WORD",
+        _ => "NUMBER",
     }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == page(), "docs/syscalls.md is stale: UPDATE_DOCS=1 cargo test -p syscalls");
+}
+
+/// The table for those programs.
+fn header() -> String {
+    let mut header = String::from(
+        "/* Generated from syscalls/src/table/calls.rs; `UPDATE_DOCS=1 cargo test -p syscalls` writes it anew.\n \
+         * x86_64 number, arm64 number, name, the error it is refused with (-1: it is missing), arguments. */\n",
+    );
+    for call in CALLS {
+        let refused = match call.handling {
+            Handling::Refuse(Errno(error)) => error,
+            Handling::Missing => -1,
+            _ => 0,
+        };
+        let host = call.host.map_or(-1, i64::from);
+        let args = call.args.iter().map(|arg| format!("{{\"{}\", {}}}", arg.name, kind(arg.ty)));
+        let args: Vec<_> = args.collect();
+        header += &format!(
+            "{{{}, {host}, \"{}\", {refused}, {{{}}}}},\n",
+            call.number,
+            call.name,
+            args.join(", ")
+        );
+    }
+    header
+}
+
+#[test]
+fn what_is_generated_is_up_to_date() {
+    for (name, text) in [("docs/syscalls.md", page()), ("tests/vm/calls.h", header())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == text, "{name} is stale: UPDATE_DOCS=1 cargo test -p syscalls");
+    }
 }

@@ -101,6 +101,8 @@ pub enum Type {
     Hex,
     /// A pointer that is not followed.
     Ptr,
+    /// A number or a pointer, as another argument says.
+    Word,
     /// File descriptor.
     Fd,
     /// File descriptor that the path in the next argument starts from, or AT_FDCWD.
@@ -155,6 +157,7 @@ impl Type {
             Type::SocketOption => "flags",
             Type::Named(Width::U64, _) => "long flags",
             Type::Ptr => "pointer",
+            Type::Word => "by command",
             Type::Fd => "descriptor",
             Type::DirFd => "folder",
             Type::Pid => "process",
@@ -169,6 +172,30 @@ impl Type {
             Type::In(_) => "pointer to read",
             Type::Out(_) => "pointer to write",
         }
+    }
+
+    /// Whether it is, or may be, an address.
+    pub const fn is_address(self) -> bool {
+        matches!(
+            self,
+            Type::Ptr
+                | Type::Word
+                | Type::Path
+                | Type::LinkPath
+                | Type::Str
+                | Type::FcntlArg
+                | Type::PrctlArg
+                | Type::FutexArg
+                | Type::IpcArg(_)
+                | Type::IoctlArg
+                | Type::In(_)
+                | Type::Out(_)
+        )
+    }
+
+    /// Whether it is a descriptor.
+    pub const fn is_descriptor(self) -> bool {
+        matches!(self, Type::Fd | Type::DirFd)
     }
 
     /// How much of the register counts.

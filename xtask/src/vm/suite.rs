@@ -80,6 +80,7 @@ pub fn test(
     suite.script("demo", "exec chroot /x86 /host/tests/demo");
 
     build_programs(steps, &tests.join("vm"))?;
+    answer_natively(steps, &tests.join("vm"), filter)?;
     suite.list("tests/vm/programs.toml", &["--control", "/host/tests/vm", "--work", "/tmp/vm"])?;
 
     let recorded =
@@ -208,6 +209,23 @@ fn build_programs(steps: &Steps, place: &Path) -> Result<()> {
             let what = format!("building {} for {processor}", name.display());
             steps.quietly(&what, BUILD_LIMIT, &mut compile)?;
         }
+    }
+    Ok(())
+}
+
+/// The programs of `tests/vm` that compare what the kernel says with what it says natively.
+const ANSWERING: [&str; 2] = ["bad-pointers", "every-call"];
+
+/// Has the x86_64 builds of programs say on this machine what the kernel answers them.
+fn answer_natively(steps: &Steps, place: &Path, filter: Option<&str>) -> Result<()> {
+    fs::create_dir_all(place.join("native"))?;
+    for name in ANSWERING.iter().filter(|name| filter.is_none_or(|filter| name.contains(filter))) {
+        // What they leave running ends with them.
+        let script = r#"exec unshare --pid --fork --kill-child "$1" answers >"$2""#;
+        let mut command = Command::new("sh");
+        command.args(["-euc", script, "native"]);
+        command.arg(place.join("x86_64").join(name)).arg(place.join("native").join(name));
+        steps.quietly(&format!("running {name} natively"), NATIVE_LIMIT, &mut command)?;
     }
     Ok(())
 }

@@ -1,0 +1,114 @@
+//! `struct iovec`, the same on both architectures. The kernel gets a copy of the guest's vectors, so that no address in
+//! them is the translator's, also if another thread changes them meanwhile.
+
+use std::mem::offset_of;
+
+use crate::abi::layout;
+use crate::guest;
+
+/// A piece of memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Iovec {
+    base: u64,
+    len: u64,
+}
+layout!(Iovec, 16, len @ 8);
+const _: () = assert!(offset_of!(Iovec, base) == 0);
+
+impl Iovec {
+    /// As the kernel gets it.
+    fn for_kernel(self) -> Self {
+        Self { base: guest::range_for_kernel(self.base, self.len), ..self }
+    }
+}
+
+/// So many need no memory of their own (the kernel's UIO_FASTIOV).
+const FEW: usize = 8;
+/// A call with more than this is refused (UIO_MAXIOV).
+const MAX: u64 = 1024;
+
+/// A vector as it goes to the kernel. Where the kernel would read none, or none can be read, it is an address.
+#[derive(Debug)]
+pub enum Vectors {
+    /// Few pieces of memory.
+    Few([Iovec; FEW]),
+    /// Many.
+    Many(Vec<Iovec>),
+    /// None.
+    At(u64),
+}
+
+impl Vectors {
+    /// Reads `count` of them.
+    pub fn read(addr: u64, count: u64) -> Self {
+        let count = match count {
+            1..=MAX => count as usize,
+            // There is nothing to read, or the kernel refuses the number.
+            _ => return Self::At(guest::for_kernel(addr)),
+        };
+        let mut few = [Iovec::default(); FEW];
+        let mut many = Vec::new();
+        let vectors = if count <= FEW {
+            &mut few[..count]
+        } else {
+            many.resize(count, Iovec::default());
+            &mut many[..]
+        };
+        if guest::read_all(addr, vectors).is_err() {
+            return Self::At(guest::NOWHERE);
+        }
+        vectors.iter_mut().for_each(|vector| *vector = vector.for_kernel());
+        if many.is_empty() { Self::Few(few) } else { Self::Many(many) }
+    }
+
+    /// Where they are; valid as long as `self` is and is not moved.
+    pub fn addr(&self) -> u64 {
+        match self {
+            Self::Few(vectors) => vectors.as_ptr() as u64,
+            Self::Many(vectors) => vectors.as_ptr() as u64,
+            Self::At(addr) => *addr,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the kernel would find.
+    fn seen(vectors: &Vectors, count: usize) -> Vec<Iovec> {
+        let mut seen = vec![Iovec::default(); count];
+        guest::read_all(vectors.addr(), &mut seen).unwrap();
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_the_guests_memory_arrive(pieces in prop::collection::vec((0..1u64 << 46, 0..1u64 << 46), 1..40)) {
+            let pieces: Vec<_> = pieces.into_iter().map(|(base, len)| Iovec { base, len }).collect();
+            let vectors = Vectors::read(pieces.as_ptr() as u64, pieces.len() as u64);
+            prop_assert_ne!(vectors.addr(), pieces.as_ptr() as u64);
+            prop_assert_eq!(seen(&vectors, pieces.len()), pieces);
+        }
+
+        #[test]
+        fn nothing_of_the_translators_arrives(pieces in prop::collection::vec(any::<(u64, u64)>(), 1..40)) {
+            let pieces: Vec<_> = pieces.into_iter().map(|(base, len)| Iovec { base, len }).collect();
+            let vectors = Vectors::read(pieces.as_ptr() as u64, pieces.len() as u64);
+            for (piece, seen) in pieces.iter().zip(seen(&vectors, pieces.len())) {
+                prop_assert_eq!(piece.len, seen.len);
+                let end = u128::from(seen.base) + u128::from(seen.len);
+                prop_assert!(seen.base >= 0xffff << 48 || end <= 1 << 47);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_nowhere() {
+        assert!(matches!(Vectors::read(1 << 47, 1), Vectors::At(guest::NOWHERE)));
+        assert!(matches!(Vectors::read(5, 0), Vectors::At(5)));
+        assert!(matches!(Vectors::read(5, 1025), Vectors::At(5)));
+    }
+}
