@@ -81,13 +81,16 @@ pub const SHADOW: R = R(27);
 pub const STATE: R = R(28);
 /// Zero. v26 and v27 are [`sha256`]'s.
 pub const VZERO: V = V(28);
-/// The first vector register that is no temporary.
-const VTEMPS_END: u8 = 26;
 /// Link register.
 pub const LR: R = R(30);
 
 /// Temporaries in the order they are handed out. x20..x22 come last: they carry helper arguments.
 const TEMPS: [R; 7] = [R(16), R(17), R(18), R(19), R(22), R(21), R(20)];
+
+/// Vector temporaries in the order they are handed out. The last ones are scratch of whole-register operations, which
+/// need few others.
+const VTEMPS: [V; 13] =
+    [V(16), V(17), V(18), V(19), V(20), V(21), V(22), V(23), V(24), V(25), V(29), V(30), V(31)];
 
 /// The instruction (form) is not implemented.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +160,7 @@ pub struct Lower<'a> {
     /// What is kept in temporaries from one SHA256RNDS2 to the next.
     pub sha256: Option<sha256::Kept>,
     temps_used: usize,
-    vtemps_used: u8,
+    vtemps_used: usize,
     /// What goes with the code.
     out: Emitted,
 }
@@ -349,8 +352,7 @@ impl<'a> Lower<'a> {
 
     /// A temporary vector register, free until the end of the instruction.
     pub fn vtmp(&mut self) -> V {
-        let v = V(16 + self.vtemps_used);
-        debug_assert!(v.0 < VTEMPS_END, "out of vector temporaries");
+        let v = VTEMPS[self.vtemps_used];
         self.vtemps_used += 1;
         v
     }
