@@ -20,6 +20,7 @@ static int make(int i)
 static int refused(int i) { return calls[i].refused; }
 
 static const struct exception exceptions[] = {
+    {"kexec_load", "the kernel says EBUSY or ENOMEM, as its memory is"},
     {"ptrace", "translated programs cannot be traced"},
     {NULL, NULL},
 };
