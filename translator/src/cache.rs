@@ -11,7 +11,7 @@ use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
 use crate::detours::Detours;
 use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
-use crate::lower::operands::{self, LDUR, LDUR_MASK, relaxed};
+use crate::lower::operands::relaxed;
 use crate::lower::{Emitted, MapEntry};
 use crate::region::{Looked, Region};
 use crate::relocation::Relocation;
@@ -344,19 +344,14 @@ impl CodeCache {
     }
 
     /// Makes the ordered access at `at`, which a misaligned address made fault, a plain one with a barrier: by a
-    /// [detour](crate::detours), or where the access is to the stack, which is its thread's own, in its place. Returns where
-    /// to go on; None if there is no ordered access, or no room. Async-signal-safe.
+    /// [detour](crate::detours). Returns where to go on; None if there is no ordered access, or no room. Async-signal-safe.
     pub fn relax(&self, meta: &'static RegionMeta, at: u64) -> Option<u64> {
         // SAFETY: an aligned word of emitted code.
         let old = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
         let Some(instead) = relaxed(old) else {
             // Perhaps another thread was here first.
-            return (old & LDUR_MASK == LDUR || is_branch(old)).then_some(at);
+            return is_branch(old).then_some(at);
         };
-        if operands::base_of(old) == operands::RSP {
-            self.patch(at, instead.word);
-            return Some(at);
-        }
         let (detour, words) = self.detours.add(meta, at, instead)?;
         // SAFETY: a slot of the cache that is nobody else's, and that nothing leads to yet.
         unsafe { ptr::copy_nonoverlapping(words.as_ptr(), detour as *mut u32, words.len()) };

@@ -17,8 +17,6 @@ pub enum Addr {
 
 /// Scratch of the memory primitives.
 const SCRATCH: R = R(30);
-/// The guest's stack is its thread's own.
-pub const RSP: R = R(4);
 
 /// Host register of a guest integer register of any width (AH..BH give rax..rbx).
 pub fn host_of(reg: Register) -> R {
@@ -531,9 +529,9 @@ const LDAPR: u32 = 0x38bf_c000;
 const LDAR: u32 = 0x08df_fc00;
 const STLR: u32 = 0x089f_fc00;
 /// LDUR and STUR, with the fields of [`LDAPUR`].
-pub const LDUR: u32 = 0x3800_0000;
+const LDUR: u32 = 0x3800_0000;
 /// The bits of [`LDUR`] and [`LDAPUR`] that are not fields.
-pub const LDUR_MASK: u32 = 0x3f20_0c00;
+const LDUR_MASK: u32 = 0x3f20_0c00;
 /// Orders a load before everything behind it.
 pub const DMB_ISHLD: u32 = 0xd503_39bf;
 /// Orders everything before a store.
@@ -548,11 +546,6 @@ pub struct Relaxed {
     pub barrier: u32,
     /// A store: the barrier comes before it.
     pub store: bool,
-}
-
-/// The base register of an access.
-pub fn base_of(word: u32) -> R {
-    R((word >> 5 & 31) as u8)
 }
 
 /// What an ordered access is to be replaced with; None for any other instruction.
