@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// The processor that this project also has to do with, as Debian calls it.
+const FOREIGN: &str = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
+
 /// The installed packages: `(name, architecture)` to version.
 pub struct Installed(HashMap<(String, String), String>);
 
@@ -29,14 +32,15 @@ impl Installed {
         Some(Self(packages.collect()))
     }
 
-    /// The version of a package named as apt names it: `name`, of any architecture, or `name:architecture`.
+    /// The version of a package named as apt names it: `name`, of this machine's processor or of any, or
+    /// `name:architecture`.
     fn version(&self, package: &str) -> Option<&str> {
         let version = match package.split_once(':') {
             Some((name, architecture)) => self.0.get(&(name.into(), architecture.into())),
             None => self
                 .0
                 .iter()
-                .find(|((name, architecture), _)| name == package && architecture != "arm64")
+                .find(|((name, architecture), _)| name == package && architecture != FOREIGN)
                 .map(|(_, version)| version),
         };
         version.map(String::as_str)
@@ -115,7 +119,7 @@ pub fn install(packages: &[String]) -> Result<()> {
 /// Lets arm64 packages be installed on this machine.
 pub fn add_arm64() -> Result<()> {
     let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
-    if foreign.lines().any(|line| line == "arm64") {
+    if cfg!(target_arch = "aarch64") || foreign.lines().any(|line| line == "arm64") {
         return Ok(());
     }
     let status = as_root("dpkg")?.args(["--add-architecture", "arm64"]).status()?;
@@ -212,10 +216,11 @@ mod tests {
 
     #[test]
     fn a_package_of_another_architecture_is_not_the_one_wanted() {
-        let here = ("libc6".to_owned(), "arm64".to_owned());
-        let installed = Installed(HashMap::from([(here, "2.36-9".to_owned())]));
+        let foreign = ("libc6".to_owned(), FOREIGN.to_owned());
+        let installed = Installed(HashMap::from([(foreign, "2.36-9".to_owned())]));
+        let named = format!("libc6:{FOREIGN}");
         assert!(!installed.has("libc6", &[]));
-        assert!(installed.has("libc6:arm64", &[2, 36]));
-        assert!(!installed.has("libc6:arm64", &[2, 37]));
+        assert!(installed.has(&named, &[2, 36]));
+        assert!(!installed.has(&named, &[2, 37]));
     }
 }

@@ -2,6 +2,7 @@
 //! apt is given a state of its own for that.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -15,10 +16,13 @@ use crate::{apt, say};
 
 /// Packages to unpack into one folder.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Packages {
     /// The suite they come from.
     suite: String,
+    /// Also what they depend on.
+    #[serde(default)]
+    with_dependencies: bool,
     /// What apt is to call them.
     names: Vec<String>,
 }
@@ -46,14 +50,21 @@ impl Store {
         say(&format!("fetching {} from {suite}", packages.names.join(", ")));
         let suite = Suite::read(&self.folder.join("apt"), suite)?;
         let _ = fs::remove_dir_all(&root);
-        suite.unpack(&packages.names, &root)?;
+        let mut names = BTreeSet::from_iter(packages.names.clone());
+        if packages.with_dependencies {
+            for name in &packages.names {
+                names.extend(suite.dependencies(name)?);
+            }
+        }
+        suite.unpack(&Vec::from_iter(names), &root)?;
         merge_usr(&root)?;
         fs::write(&list, content)?;
         Ok(root)
     }
 }
 
-/// An apt that knows one suite, for both processors, and no installed package.
+/// An apt that knows one suite, for both processors, and no installed package. A name without a processor means the
+/// package for x86_64, on any machine.
 pub struct Suite {
     name: String,
     folder: PathBuf,
@@ -71,7 +82,7 @@ impl Suite {
         let configuration = format!(
             "Dir::State \"{0}/state\";\nDir::State::status \"/dev/null\";\nDir::Cache \"{0}/cache\";\n\
              Dir::Etc::SourceList \"{0}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-             APT::Architectures {{ \"amd64\"; \"arm64\"; }};\nAPT::Sandbox::User \"root\";\n\
+             APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; \"arm64\"; }};\nAPT::Sandbox::User \"root\";\n\
              Acquire::Languages \"none\";\n",
             suite.folder.display()
         );

@@ -1,13 +1,16 @@
 //! Installs what a command needs and the machine lacks: `packages.toml` says what, and why.
 
-use std::{env::consts::ARCH, io::Write};
+use std::{
+    collections::BTreeMap, env::consts::ARCH, io::Write, os::unix::fs::symlink, path::PathBuf,
+};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::{
     apt::{self, Installed},
-    say,
+    packages::{Packages, Store},
+    say, target,
 };
 
 /// The commands that need packages.
@@ -28,15 +31,20 @@ pub enum For {
 
 /// `packages.toml`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Table {
     group: Vec<Group>,
     rust: Vec<Rust>,
+    x86_64_root: Packages,
+    /// Links in that root, by their own names.
+    x86_64_root_links: BTreeMap<PathBuf, PathBuf>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
+    /// The only processor it is needed on.
+    on: Option<String>,
     commands: Vec<For>,
     packages: Vec<Package>,
 }
@@ -95,13 +103,11 @@ impl Package {
 /// Installs what `command` needs and the machine lacks, asking first when there is someone to ask.
 /// What cannot be had is said, and is no error: what needs it will fail, and say so.
 pub fn ensure(command: For) {
-    if ARCH != "x86_64" {
-        return;
-    }
     let packages: Vec<Package> = table()
         .group
         .into_iter()
         .filter(|group| group.commands.contains(&command))
+        .filter(|group| group.on.as_ref().is_none_or(|processor| processor == ARCH))
         .flat_map(|g| g.packages)
         .collect();
     let Some(installed) = Installed::query() else {
@@ -141,6 +147,22 @@ fn install(missing: &[Package]) -> Result<()> {
         }
     }
     apt::install(&wanted)
+}
+
+/// The x86_64 root of an arm64 machine, for whole programs: unpacked below `target`.
+pub fn x86_64_root() -> Result<PathBuf> {
+    let Table { x86_64_root, x86_64_root_links, .. } = table();
+    let store = Store::new(target().join("sysroot"));
+    let root = store.unpack("x86_64", &x86_64_root).context(
+        "whole programs need an x86_64 root: if none can be made, give one with --sysroot DIRECTORY",
+    )?;
+    for (name, target) in x86_64_root_links {
+        let name = root.join(name);
+        if name.symlink_metadata().is_err() {
+            symlink(target, &name).with_context(|| name.display().to_string())?;
+        }
+    }
+    Ok(root)
 }
 
 /// A part of a Rust toolchain.
@@ -203,10 +225,11 @@ mod tests {
     #[test]
     fn the_table_names_each_package_once_and_says_why() {
         let mut seen = HashSet::new();
-        for package in table().group.into_iter().flat_map(|group| group.packages) {
+        let table = table();
+        assert!(!table.rust.is_empty());
+        for package in table.group.into_iter().flat_map(|group| group.packages) {
             assert!(!package.why.is_empty(), "{} has no reason", package.name);
             assert!(seen.insert(package.name.clone()), "{} stands twice", package.name);
         }
-        assert!(!table().rust.is_empty());
     }
 }
