@@ -4,7 +4,8 @@ use crate::asm::{Asm, Reloc};
 use crate::cache::RegionMeta;
 use crate::engine::{Config, GuestMemory};
 use crate::facts;
-use crate::lower::{Emitted, Lower, MapEntry};
+use crate::lower::{Emitted, Lower};
+use crate::profile;
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
@@ -12,14 +13,20 @@ use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
 /// Prints a region that has been put into the cache to standard error.
-pub fn region(region: &Region, asm: &Asm, meta: &RegionMeta, name: Option<String>) {
+pub fn region(
+    region: &Region,
+    asm: &Asm,
+    emitted: &Emitted,
+    meta: &RegionMeta,
+    name: Option<String>,
+) {
     let name = name.unwrap_or_default();
-    eprint!("at {:#x}: {name}\n{}", meta.host, text(region, asm, meta.map));
+    eprint!("at {:#x}: {name}\n{}", meta.host, text(region, asm, emitted));
 }
 
-/// The listing of a region: each guest instruction, behind it what was emitted for it. Host
-/// addresses are offsets from the start of the region's code.
-pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
+/// The listing of a region: each guest instruction, behind it what was emitted for it, and at the end what that is
+/// for. Host addresses are offsets from the start of the region's code.
+pub fn text(region: &Region, asm: &Asm, emitted: &Emitted) -> String {
     let code = asm.code();
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -31,7 +38,7 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
         code.len()
     );
     let mut formatter = NasmFormatter::new();
-    let mut marks = map.iter().peekable();
+    let mut marks = emitted.map.iter().peekable();
     let mut shown = None;
     let mut relocations = asm.relocations.iter().peekable();
     let mut words = code.iter().enumerate();
@@ -63,6 +70,7 @@ pub fn text(region: &Region, asm: &Asm, map: &[MapEntry]) -> String {
         }
         let _ = writeln!(out, "    {:5x}  {}", 4 * i, instruction(word, 4 * i as i64));
     }
+    let _ = writeln!(out, "{}", profile::causes(region, code, emitted));
     out
 }
 
@@ -101,8 +109,8 @@ pub struct Translation {
     pub region: Region,
     /// The code, and which of its words move.
     pub asm: Asm,
-    /// Guest instruction of each piece of host code.
-    pub map: Vec<MapEntry>,
+    /// What else is known of the code.
+    pub emitted: Emitted,
 }
 
 /// Translates the region at `entry` without running it, or None if there is no code.
@@ -121,12 +129,12 @@ pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Optio
     let mut asm = Asm::default();
     let mut lower = Lower::new(&mut asm, &region, config, Emitted::default());
     lower.run();
-    let map = lower.into_emitted().map;
-    Some(Translation { region, asm, map })
+    let emitted = lower.into_emitted();
+    Some(Translation { region, asm, emitted })
 }
 
 /// The listing of such a translation.
 pub fn translation(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<String> {
-    let Translation { region, asm, map } = translate(memory, entry, config)?;
-    Some(text(&region, &asm, &map))
+    let Translation { region, asm, emitted } = translate(memory, entry, config)?;
+    Some(text(&region, &asm, &emitted))
 }

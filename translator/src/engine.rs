@@ -580,7 +580,7 @@ impl Engine {
             profile.note(region, asm.code(), emitted);
         }
         if self.config.dump_asm {
-            crate::dump::region(region, asm, meta, self.memory.symbol(rip));
+            crate::dump::region(region, asm, emitted, meta, self.memory.symbol(rip));
         }
         self.memory.translated(rip, meta.host, meta.len);
         if publish {

@@ -239,6 +239,15 @@ impl Profile {
     }
 }
 
+/// What a region's code is for, in a few words: how many arm64 instructions there are, and of each cause.
+pub fn causes(region: &Region, code: &[u32], emitted: &Emitted) -> String {
+    let words = words_by_cause(region, code, &emitted.map, 0..emitted.hot_end);
+    let there = CAUSES.iter().zip(words).filter(|(_, words)| *words > 0);
+    let each: Vec<_> = there.map(|((_, name), words)| format!("{words} {name}")).collect();
+    let ratio = words.iter().sum::<u64>() as f64 / region.insns.len() as f64;
+    format!("{ratio:.2} arm64 for each guest instruction: {}", each.join(", "))
+}
+
 /// The words of a stretch of code by what they are for.
 fn words_by_cause(region: &Region, code: &[u32], map: &[MapEntry], stretch: Range<u32>) -> Counts {
     let mut counts = Counts::default();

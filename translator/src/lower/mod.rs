@@ -207,6 +207,7 @@ impl<'a> Lower<'a> {
             self.instruction(i);
         }
         self.end_block();
+        self.out.hot_end = self.a.pos();
         self.cold_code();
         self.a.finish();
     }
@@ -434,6 +435,8 @@ pub struct Emitted {
     pub entries: Vec<(u32, Label)>,
     /// Guest instruction of each piece of host code, ascending in `host`.
     pub map: Vec<MapEntry>,
+    /// Where the code ends that is executed as a rule; what is emitted for exits and exceptions is behind it.
+    pub hot_end: u32,
     /// With a profile: the blocks that are counted.
     pub blocks: Vec<Block>,
 }
