@@ -412,6 +412,7 @@ impl Engine {
         let (meta, offset) = live.find_map(|meta| Some((meta, meta.enterable(rip)?)))?;
         let host = self.cache.add_entry(meta, offset, rip)?;
         inner.entries.insert(rip, host);
+        self.visits.translated(rip);
         Some(host)
     }
 
@@ -723,8 +724,13 @@ impl Engine {
 
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
+    /// What earlier children would have liked to inherit is translated.
     pub fn lock_for_fork(&self) -> ForkGuard<'_> {
-        ForkGuard { engine: self, inner: self.lock(), _split: crate::split::lock() }
+        let mut inner = self.lock();
+        for addr in self.visits.wished() {
+            self.find_or_translate(&mut inner, addr);
+        }
+        ForkGuard { engine: self, inner, _split: crate::split::lock() }
     }
 
     /// With [`Config::profile`]: where time has gone so far.

@@ -31,6 +31,15 @@ fn run(build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
 }
 
 fn run_by(engine: &Engine, build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuState> {
+    let (mut cpu, end) = prepare(engine, build);
+    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
+    assert_eq!(cpu.rip, end);
+    engine.detach(&mut cpu);
+    cpu
+}
+
+/// The state before such code, and where that ends.
+fn prepare(engine: &Engine, build: impl FnOnce(&mut CodeAssembler)) -> (Box<CpuState>, u64) {
     let mut a = CodeAssembler::new(64).expect("64-bit");
     build(&mut a);
     a.syscall().expect("encodable");
@@ -42,10 +51,35 @@ fn run_by(engine: &Engine, build: impl FnOnce(&mut CodeAssembler)) -> Box<CpuSta
     engine.attach(&mut cpu).expect("memory");
     cpu.rip = base;
     cpu.gpr[4] = (base + 60000) & !15;
-    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
-    assert_eq!(cpu.rip, base + bytes.len() as u64);
+    (cpu, base + bytes.len() as u64)
+}
+
+#[test]
+fn what_children_have_come_to_is_translated_for_the_next() {
+    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let (mut cpu, _) = prepare(&engine, |a| a.mov(eax, 7).unwrap());
+    let mut regions = Vec::new();
+    for _ in 0..4 {
+        let mut guard = engine.lock_for_fork();
+        // SAFETY: the child runs guest code, which touches nothing of the other threads', and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            guard.in_child(&mut cpu);
+            drop(guard);
+            let done = engine.run(&mut cpu) == Exit::Syscall && cpu.gpr[0] == 7;
+            // SAFETY: ends the child.
+            unsafe { libc::_exit((!done).into()) }
+        }
+        drop(guard);
+        let mut status = 0;
+        // SAFETY: waits for the child forked just now.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        regions.push(engine.stats().regions);
+    }
+    assert_eq!(regions, [0, 0, 1, 1]);
     engine.detach(&mut cpu);
-    cpu
 }
 
 #[test]

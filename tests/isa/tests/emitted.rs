@@ -178,7 +178,8 @@ impl Access {
 /// is slow paths of flags and literals.
 fn accesses(translation: &Translation) -> Vec<Access> {
     let relocations = &translation.asm.relocations;
-    let next = translation.emitted.map.iter().find(|entry| entry.guest != 0).map(|entry| entry.host);
+    let next =
+        translation.emitted.map.iter().find(|entry| entry.guest != 0).map(|entry| entry.host);
     let record = relocations.iter().find(|(_, reloc)| *reloc == Reloc::Guest).map(|(at, _)| *at);
     let code = translation.asm.code();
     let end = next.or(record).map_or(code.len(), |at| at as usize / 4);

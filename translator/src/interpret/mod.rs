@@ -14,6 +14,7 @@ mod opcodes;
 mod operands;
 mod vector;
 mod visits;
+mod wishes;
 
 pub use visits::Visits;
 
@@ -168,7 +169,7 @@ struct Interpreter<'a> {
 
 impl Interpreter<'_> {
     /// Executes the instruction at `cpu.rip`.
-    #[inline]
+    #[inline(always)]
     fn execute(&mut self, ins: &Decoded) -> Flow {
         let done = match ins.action {
             Action::Translate | Action::Group(_) => None,

@@ -1,6 +1,8 @@
 //! How often code has been executed.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use super::wishes::Wishes;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// Places; different addresses share them. Those of neighbours are neighbours, so that few pages are used.
 const PLACES: usize = 1 << 18;
@@ -11,6 +13,11 @@ pub struct Visits {
     limit: AtomicU8,
     /// What the limit was at first.
     first: u8,
+    /// What forked processes wish for, if there have been any; and how many of their wishes have been read.
+    wishes: OnceLock<&'static Wishes>,
+    wishes_read: AtomicU32,
+    /// Whether this is a forked process.
+    forked: AtomicBool,
 }
 
 /// Count of a place with a translation.
@@ -25,13 +32,48 @@ impl Visits {
         let bytes = Box::into_raw(vec![0u8; PLACES].into_boxed_slice());
         // SAFETY: an AtomicU8 is laid out as a u8, and this is the only owner.
         let counts = unsafe { Box::from_raw(bytes as *mut [AtomicU8]) };
-        Visits { counts, limit: AtomicU8::new(limit), first: limit }
+        Visits {
+            counts,
+            limit: AtomicU8::new(limit),
+            first: limit,
+            wishes: OnceLock::new(),
+            wishes_read: AtomicU32::new(0),
+            forked: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether only what is executed often is translated.
+    fn counts(&self) -> bool {
+        !matches!(self.first, 0 | u8::MAX)
+    }
+
+    /// Before a fork: the addresses that earlier children wish to find translated.
+    pub fn wished(&self) -> Vec<u64> {
+        if !self.counts() {
+            return Vec::new();
+        }
+        let Some(wishes) = self.wishes.get() else {
+            // Without such memory children go without.
+            let _ = Wishes::new().map(|wishes| self.wishes.set(wishes));
+            return Vec::new();
+        };
+        let mut read = self.wishes_read.load(Ordering::Relaxed);
+        let wished = wishes.take(&mut read, |addr| self.count_once(addr));
+        self.wishes_read.store(read, Ordering::Relaxed);
+        wished
+    }
+
+    /// What this process can wish for, if it is a child.
+    #[inline]
+    fn wishes(&self) -> Option<&'static Wishes> {
+        if self.forked.load(Ordering::Relaxed) { self.wishes.get().copied() } else { None }
     }
 
     /// In a forked process, which has inherited the counts: code that is not translated is interpreted as often again.
     /// What it shares with its siblings each would translate for itself otherwise.
     pub fn forked(&self) {
-        if !matches!(self.first, 0 | u8::MAX) {
+        self.forked.store(true, Ordering::Relaxed);
+        if self.counts() {
             let limit = self.limit().saturating_add(self.first).min(MAX_LIMIT.max(self.first));
             self.limit.store(limit, Ordering::Relaxed);
         }
@@ -52,6 +94,9 @@ impl Visits {
             return false;
         }
         count.store(visits.saturating_add(1), Ordering::Relaxed);
+        if let Some(wishes) = self.wishes() {
+            wishes.arrived(addr, self.first);
+        }
         true
     }
 
@@ -65,6 +110,13 @@ impl Visits {
     /// The code at `addr` has been executed without being jumped to.
     #[inline]
     pub fn note(&self, addr: u64) {
+        self.count_once(addr);
+        if let Some(wishes) = self.wishes() {
+            wishes.note(addr);
+        }
+    }
+
+    fn count_once(&self, addr: u64) {
         let count = self.place(addr);
         if count.load(Ordering::Relaxed) == 0 {
             count.store(1, Ordering::Relaxed);
@@ -74,7 +126,7 @@ impl Visits {
     /// Whether the code at `addr`, where a block begins, has been executed, as far as that is known.
     #[inline]
     pub fn saw(&self, addr: u64) -> bool {
-        matches!(self.first, 0 | u8::MAX) || self.place(addr).load(Ordering::Relaxed) > 0
+        !self.counts() || self.place(addr).load(Ordering::Relaxed) > 0
     }
 
     /// There is a translation at `addr`.
