@@ -35,9 +35,9 @@ pub enum For {
 struct Table {
     group: Vec<Group>,
     rust: Vec<Rust>,
-    x86_64_root: Packages,
+    sysroot: Packages,
     /// Links in that root, by their own names.
-    x86_64_root_links: BTreeMap<PathBuf, PathBuf>,
+    sysroot_links: BTreeMap<PathBuf, PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -151,12 +151,12 @@ fn install(missing: &[Package]) -> Result<()> {
 
 /// The x86_64 root of an arm64 machine, for whole programs: unpacked below `target`.
 pub fn x86_64_root() -> Result<PathBuf> {
-    let Table { x86_64_root, x86_64_root_links, .. } = table();
+    let Table { sysroot, sysroot_links, .. } = table();
     let store = Store::new(target().join("sysroot"));
-    let root = store.unpack("x86_64", &x86_64_root).context(
+    let root = store.unpack("x86_64", &sysroot).context(
         "whole programs need an x86_64 root: if none can be made, give one with --sysroot DIRECTORY",
     )?;
-    for (name, target) in x86_64_root_links {
+    for (name, target) in sysroot_links {
         let name = root.join(name);
         if name.symlink_metadata().is_err() {
             symlink(target, &name).with_context(|| name.display().to_string())?;
