@@ -300,3 +300,50 @@ fn rounds_of_sha256_are_those_of_the_helpers() {
         assert_eq!(arm.xmm, helpers.xmm, "shape {i}");
     }
 }
+
+/// An operation on xmm1 and, if it has two operands, another register.
+type Emit = fn(&mut CodeAssembler, AsmRegisterXmm);
+
+#[test]
+fn a_copy_and_what_is_done_to_it() {
+    let operations: [Emit; 16] = [
+        |a, m| a.paddd(xmm1, m).unwrap(),
+        |a, m| a.psubw(xmm1, m).unwrap(),
+        |a, m| a.pxor(xmm1, m).unwrap(),
+        |a, m| a.pandn(xmm1, m).unwrap(),
+        |a, m| a.pcmpeqd(xmm1, m).unwrap(),
+        |a, m| a.pmaddubsw(xmm1, m).unwrap(),
+        |a, m| a.psignb(xmm1, m).unwrap(),
+        |a, m| a.punpcklwd(xmm1, m).unwrap(),
+        |a, m| a.punpckhqdq(xmm1, m).unwrap(),
+        |a, m| a.packuswb(xmm1, m).unwrap(),
+        |a, m| a.palignr(xmm1, m, 4).unwrap(),
+        |a, m| a.palignr(xmm1, m, 16).unwrap(),
+        |a, m| a.palignr(xmm1, m, 19).unwrap(),
+        |a, _| a.psrld(xmm1, 4).unwrap(),
+        |a, _| a.psllq(xmm1, 0).unwrap(),
+        |a, _| a.psraw(xmm1, 15).unwrap(),
+    ];
+    let xmm = [
+        0,
+        1,
+        0x8081_8283_7f7e_7d7c_0102_0304_fffe_fdfc,
+        0x0102_0304_0506_0708_8090_a0b0_c0d0_e0f0,
+    ];
+    for (i, operation) in operations.into_iter().enumerate() {
+        // The copy's source and its destination may be operands, too.
+        for m in [xmm1, xmm2, xmm3] {
+            let results = [false, true].map(|apart| {
+                let (_, cpu) = run(HostFeatures::default(), &xmm, |a| {
+                    a.movdqa(xmm1, xmm2).unwrap();
+                    if apart {
+                        a.nop().unwrap();
+                    }
+                    operation(a, m);
+                });
+                cpu.xmm[..4].to_vec()
+            });
+            assert_eq!(results[0], results[1], "operation {i}, {m:?}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use demotic_tests::{
     case::{Reference, Setting, Translation, Verdict},
@@ -87,6 +87,10 @@ fn main() -> Result<ExitCode> {
             && !(program.slow && options.quick)
     };
     let programs: Vec<_> = list::read(&options.list)?.into_iter().filter(chosen).collect();
+    // In the virtual machine a name may be one of another list's.
+    if programs.is_empty() && options.way.demotic.is_some() {
+        bail!("no program of the list has {:?} in its name", options.filter.unwrap_or_default());
+    }
     let (reference, translation) = match options.way {
         Way { recorded: Some(folder), .. } => (Reference::Recorded(folder), Translation::Kernel),
         Way { control: Some(folder), .. } => (Reference::Control(folder), Translation::Kernel),

@@ -157,6 +157,8 @@ pub struct Lower<'a> {
     /// Set by a MOV between registers that the next instruction makes superfluous: it reads the source in place of
     /// the destination, which it writes.
     pub copied: Option<R>,
+    /// The same of a move between vector registers.
+    pub vector_copied: Option<V>,
     /// What is kept in temporaries from one SHA256RNDS2 to the next.
     pub sha256: Option<sha256::Kept>,
     temps_used: usize,
@@ -191,6 +193,7 @@ impl<'a> Lower<'a> {
             bit_test: None,
             edge_flags: None,
             copied: None,
+            vector_copied: None,
             sha256: None,
             temps_used: 0,
             vtemps_used: 0,
@@ -322,6 +325,7 @@ impl<'a> Lower<'a> {
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
             && self.copied.is_none()
+            && self.vector_copied.is_none()
             && self.sha256.is_none()
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault && self.profile.is_none()

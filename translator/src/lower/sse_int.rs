@@ -169,8 +169,9 @@ fn binary(l: &mut Lower, ins: &Instruction) -> Lowered {
             None => {}
         }
     }
+    let n = l.first_vector(ins);
     let m = l.vread(ins, 1, 16);
-    emit(l.a, d.0, d.0, m.0);
+    emit(l.a, d.0, n.0, m.0);
     Ok(())
 }
 
@@ -205,6 +206,12 @@ enum Shift {
     Arithmetic,
 }
 
+/// Whether it shifts lanes.
+pub(super) fn is_lane_shift(m: M) -> bool {
+    use M::*;
+    matches!(m, Psllw | Pslld | Psllq | Psrlw | Psrld | Psrlq | Psraw | Psrad)
+}
+
 /// Kind and log2 of the lane's bytes.
 fn shift_of(m: M) -> (Shift, u32) {
     match m {
@@ -223,7 +230,8 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (kind, log2) = shift_of(ins.mnemonic());
     let d = vec_of(ins.op0_register());
     if ins.op_kind(1) == OpKind::Immediate8 {
-        l.vshift_immediate(kind, log2, d, d, u32::from(ins.immediate8()));
+        let n = l.first_vector(ins);
+        l.vshift_immediate(kind, log2, d, n, u32::from(ins.immediate8()));
     } else {
         let count = l.vread(ins, 1, 16);
         l.vshift_register(kind, log2, d, d, count);

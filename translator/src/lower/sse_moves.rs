@@ -2,7 +2,7 @@
 
 use super::operands::{host_of, vec_of};
 use super::table::{Rows, plain};
-use super::{Lower, Lowered};
+use super::{Lower, Lowered, sse_int, sse_shuffle};
 use crate::asm::{R, V, Width};
 use crate::helpers::Helper;
 use dynasmrt::{DynasmApi, dynasm};
@@ -46,7 +46,44 @@ pub(super) const ROWS: Rows = &[
     plain(M::Maskmovdqu, maskmovdqu),
 ];
 
+/// Operations that read their destination by [`Lower::first_vector`], with nothing that may fault.
+fn takes_copy(op: &Instruction) -> bool {
+    let mnemonic = op.mnemonic();
+    match op.op1_kind() {
+        OpKind::Register => {
+            mnemonic == M::Palignr
+                || sse_int::operation(mnemonic).is_some()
+                || sse_shuffle::pair_operation(mnemonic).is_some()
+        }
+        OpKind::Immediate8 => sse_int::is_lane_shift(mnemonic),
+        _ => false,
+    }
+}
+
 impl Lower<'_> {
+    /// Leaves a move between vector registers out if the next instruction can read its source and write its
+    /// destination, as [`Self::leave_copy`] does.
+    fn leave_vector_copy(&mut self, ins: &Instruction) -> bool {
+        let (to, from) = (ins.op0_register(), ins.op1_register());
+        if !to.is_xmm() || !from.is_xmm() || to == from || !self.region.falls_into_next(self.index)
+        {
+            return false;
+        }
+        let next = &self.region.insns[self.index + 1];
+        let op = &next.ins;
+        let fits =
+            !next.join && takes_copy(op) && op.op0_register() == to && op.op1_register() != to;
+        if fits {
+            self.vector_copied = Some(vec_of(from));
+        }
+        fits
+    }
+
+    /// What an instruction reads as its first operand, which is also its destination.
+    pub fn first_vector(&mut self, ins: &Instruction) -> V {
+        self.vector_copied.take().unwrap_or_else(|| vec_of(ins.op0_register()))
+    }
+
     /// Loads the low bytes of a vector register from the memory operand.
     fn vload_operand(&mut self, ins: &Instruction, size: u32) -> V {
         let m = self.address(ins, size);
@@ -57,7 +94,9 @@ impl Lower<'_> {
 }
 
 fn whole(l: &mut Lower, ins: &Instruction) -> Lowered {
-    move_vector(l, ins, 16);
+    if !l.leave_vector_copy(ins) {
+        move_vector(l, ins, 16);
+    }
     Ok(())
 }
 

@@ -20,7 +20,8 @@ macro_rules! pairs {
             $(plain(M::$name, interleave),)*
         ];
 
-        fn pair_operation(mnemonic: M) -> Option<Emit> {
+        /// The operation of such a mnemonic.
+        pub(super) fn pair_operation(mnemonic: M) -> Option<Emit> {
             Some(match mnemonic {
                 $(M::$one => |$a, $d, n, $m| {
                     dynasm!($a; .arch aarch64; $op V($d).$shape, V(n).$shape, V($m).$shape)
@@ -91,8 +92,8 @@ pub(super) const ROWS: Rows = &[
 fn interleave(l: &mut Lower, ins: &Instruction) -> Lowered {
     let emit = pair_operation(ins.mnemonic()).ok_or(Unimplemented)?;
     let m = l.vread(ins, 1, 16);
-    let d = vec_of(ins.op0_register());
-    emit(l.a, d.0, d.0, m.0);
+    let (d, n) = (vec_of(ins.op0_register()), l.first_vector(ins));
+    emit(l.a, d.0, n.0, m.0);
     Ok(())
 }
 
@@ -219,16 +220,17 @@ fn pshufb(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 /// Bytes from the concatenation of the first operand (above) and the second.
 fn palignr(l: &mut Lower, ins: &Instruction) -> Lowered {
-    let d = vec_of(ins.op0_register());
+    let (d, n) = (vec_of(ins.op0_register()), l.first_vector(ins));
     let m = l.vread(ins, 1, 16);
     let count = u32::from(ins.immediate8());
     match count {
         0 if d == m => {}
         0 => l.vmov(d, m),
-        1..16 => dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(m.0).b16, V(d.0).b16, count),
-        16 => {}
+        1..16 => dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(m.0).b16, V(n.0).b16, count),
+        16 if d == n => {}
+        16 => l.vmov(d, n),
         17..32 => {
-            dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(d.0).b16, V(VZERO.0).b16, count - 16);
+            dynasm!(l.a; .arch aarch64; ext V(d.0).b16, V(n.0).b16, V(VZERO.0).b16, count - 16);
         }
         _ => l.vzero(d),
     }

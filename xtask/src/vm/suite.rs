@@ -90,6 +90,9 @@ pub fn test(
     suite.list("tests/programs.toml", &recorded)?;
 
     let Counts { passed, failed, .. } = suite.counts;
+    if passed + failed == 0 {
+        bail!("no test of the machine has {:?} in its name", filter.unwrap_or_default());
+    }
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
