@@ -5,7 +5,8 @@ use std::{
     ffi::OsString,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result};
@@ -73,19 +74,47 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     let chosen =
         Part::value_variants().iter().filter(|part| options.part.is_none_or(|only| only == **part));
     let mut tally = Tally::default();
+    let mut machine = prepare_machine(options);
     for part in chosen {
-        for check in part.checks(&toolchain, options) {
-            say(&check.name);
-            match check.command.and_then(run) {
-                Ok(counts) => tally.add(&check.name, counts),
-                Err(error) => {
-                    eprintln!("{error:#}");
-                    tally.add(&check.name, (0, 1));
-                }
-            }
+        if let Some(mut preparing) = machine.take_if(|_| *part == Part::Vm) {
+            preparing.wait()?;
+        }
+        let checks = part.checks(&toolchain, options);
+        if *part == Part::Isa {
+            // Each keeps one processor busy.
+            thread::scope(|scope| {
+                let started = |check: Check| scope.spawn(|| check.run());
+                let all: Vec<_> = checks.into_iter().map(started).collect();
+                all.into_iter().for_each(|one| tally.add(one.join().expect("no panic")));
+            });
+        } else {
+            checks.into_iter().for_each(|check| tally.add(check.run()));
         }
     }
     Ok(tally.report())
+}
+
+/// Begins to make the virtual machine, when it will be needed at the end: that waits for the network and the disk most
+/// of the time, and what comes before it for the processors. If it fails, the part itself fails again, and says why.
+fn prepare_machine(options: &Options) -> Option<Child> {
+    if options.quick || options.part.is_some() || ARCH != "x86_64" {
+        return None;
+    }
+    let mut xtask = Command::new(std::env::current_exe().ok()?);
+    xtask.args(["vm", "prepare"]);
+    xtask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+}
+
+impl Check {
+    /// Says what is checked, and returns that with the numbers of tests that passed and failed.
+    fn run(self) -> (String, (u64, u64)) {
+        say(&self.name);
+        let counts = self.command.and_then(run).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            (0, 1)
+        });
+        (self.name, counts)
+    }
 }
 
 impl Part {
@@ -260,11 +289,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, check: &str, (passed, failed): (u64, u64)) {
+    fn add(&mut self, (check, (passed, failed)): (String, (u64, u64))) {
         self.passed += passed;
         self.failed += failed;
         if failed > 0 {
-            self.with_failures.push(check.into());
+            self.with_failures.push(check);
         }
     }
 

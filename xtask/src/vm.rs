@@ -68,6 +68,8 @@ enum Command {
     Startup(KernelOption),
     /// Run the kernel's own tests for both processors, in a machine of its own, and write docs/selftests.md.
     Selftests(Test),
+    /// Fetch and build what a machine is made of, and no more.
+    Prepare(KernelOption),
     /// Switch machines off: all of them, or that of --kernel.
     Stop(KernelOption),
     /// Say which machines are running, and where what they are made of is kept.
@@ -137,6 +139,11 @@ pub fn vm(options: &Options) -> Result<ExitCode> {
         Some(Command::Startup(KernelOption { kernel })) => startup(kernel.as_deref()),
         Some(Command::Selftests(Test { kernel, filter })) => {
             selftests(kernel.kernel.as_deref(), filter.as_deref())
+        }
+        Some(Command::Prepare(KernelOption { kernel })) => {
+            let (workshop, recipe) = (Workshop::open()?, Recipe::read());
+            workshop.parts(&recipe, recipe.kernel(kernel.as_deref())?)?;
+            Ok(ExitCode::SUCCESS)
         }
         Some(Command::Stop(KernelOption { kernel })) => stop(kernel.as_deref()),
         Some(Command::Status) => status(),
