@@ -1,7 +1,7 @@
 //! The x86_64 signal frame: `struct rt_sigframe` and the XSAVE area below which it lies
 //! (arch/x86/include/asm/sigframe.h, arch/x86/include/uapi/asm/sigcontext.h).
 
-use translator::state::{CpuState, reg};
+use translator::state::{CpuState, reg, rflags};
 
 use crate::host::Errno;
 use crate::interrupt::SigInfo;
@@ -245,6 +245,9 @@ impl XState {
     }
 }
 
+/// The flags that a frame gives back (FIX_EFLAGS in the kernel's arch/x86/kernel/signal.c); RF has no meaning here.
+const RESTORED_FLAGS: u64 = rflags::STATUS | rflags::DF | rflags::TF | rflags::AC;
+
 impl Frame {
     /// Lays out the frame for a handler; where it and the XSAVE area go.
     pub fn build(cpu: &CpuState, setup: &Setup) -> (u64, Self, u64) {
@@ -309,7 +312,7 @@ impl Frame {
             cpu.gpr[index] = value;
         }
         cpu.rip = c.ip;
-        cpu.set_rflags(c.flags);
+        cpu.set_rflags(cpu.rflags() & !RESTORED_FLAGS | c.flags & RESTORED_FLAGS);
     }
 
     /// The mask to go back to.
@@ -358,8 +361,7 @@ impl Frame {
         cpu.gpr[reg::RAX] = 0;
         cpu.gpr[reg::RSP] = frame;
         cpu.rip = setup.handler;
-        use translator::state::rflags::{DF, TF};
-        cpu.set_rflags(cpu.rflags() & !(DF | TF));
+        cpu.set_rflags(cpu.rflags() & !(rflags::DF | rflags::TF));
     }
 }
 
@@ -410,11 +412,12 @@ mod tests {
         fn the_processor_comes_back(seed: u64, other: u64) {
             let (cpu, mut to) = (some_cpu(seed), some_cpu(other));
             let (_, frame, _) = Frame::build(&cpu, &setup(false));
+            let kept = to.rflags() & !RESTORED_FLAGS;
             frame.restore(&mut to);
             XState::capture(&cpu).restore(&mut to);
             prop_assert_eq!(to.gpr, cpu.gpr);
             prop_assert_eq!(to.rip, cpu.rip);
-            prop_assert_eq!(to.rflags(), cpu.rflags());
+            prop_assert_eq!(to.rflags(), cpu.rflags() & RESTORED_FLAGS | kept);
             prop_assert_eq!(to.xmm, cpu.xmm);
             prop_assert_eq!(to.ymm_high, cpu.ymm_high);
             prop_assert_eq!(to.x87, cpu.x87);

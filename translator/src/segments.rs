@@ -12,7 +12,7 @@ use crate::cpuid;
 use crate::guest_memory::{read, write};
 use crate::helpers::Pair;
 use crate::state::reg::RSP;
-use crate::state::{CpuState, exception};
+use crate::state::{CpuState, exception, rflags};
 
 /// The vector of general protection.
 const GP: u8 = 13;
@@ -186,6 +186,9 @@ pub extern "C" fn far_return(cpu: &mut CpuState, size: u64, release: u64, _: u64
 
 /// IRET: operand size. Gives the exception, or 0, and the target.
 pub extern "C" fn interrupt_return(cpu: &mut CpuState, size: u64, _: u64, _: u64) -> Pair {
+    if cpu.rflags() & rflags::NT != 0 {
+        return Pair(protection(0), 0);
+    }
     let [target, selector, flags, rsp, ss] = read_words(cpu.gpr[RSP], size);
     for (selector, wanted) in [(selector as u16, USER_CS), (ss as u16, USER_SS)] {
         if selector != wanted {
@@ -201,7 +204,6 @@ pub extern "C" fn interrupt_return(cpu: &mut CpuState, size: u64, _: u64, _: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::rflags;
 
     #[test]
     fn a_loaded_segment_leaves_its_selector_and_no_base() {
@@ -226,6 +228,8 @@ mod tests {
         frame[1] = 0x10;
         cpu.gpr[RSP] = frame.as_ptr() as u64;
         assert_eq!(interrupt_return(&mut cpu, 8, 0, 0), Pair(13 | 0x10 << 16, 0));
+        cpu.set_rflags(cpu.rflags() | rflags::NT);
+        assert_eq!(interrupt_return(&mut cpu, 8, 0, 0), Pair(13, 0));
         assert_eq!(cpu.gpr[RSP], frame.as_ptr() as u64);
     }
 }

@@ -34,6 +34,8 @@ pub mod rflags {
     pub const IF: u64 = 1 << 9;
     pub const DF: u64 = 1 << 10;
     pub const OF: u64 = 1 << 11;
+    /// Nested task: all it does in user mode is to make IRET fault.
+    pub const NT: u64 = 1 << 14;
     pub const AC: u64 = 1 << 18;
     pub const ID: u64 = 1 << 21;
     /// The six status flags.
@@ -269,7 +271,7 @@ impl CpuState {
         self.pf = u64::from(v & PF == 0);
         self.af = self.pf ^ bit(AF, 4);
         self.df = u64::from(v & DF != 0);
-        self.other_flags = (v & (TF | AC | ID)) | FIXED | IF;
+        self.other_flags = (v & (TF | NT | AC | ID)) | FIXED | IF;
     }
 }
 
@@ -301,7 +303,7 @@ mod tests {
     proptest! {
         #[test]
         fn rflags_round_trip(v: u64) {
-            let user = rflags::STATUS | rflags::DF | rflags::TF | rflags::AC | rflags::ID;
+            let user = rflags::STATUS | rflags::DF | rflags::TF | rflags::NT | rflags::AC | rflags::ID;
             let mut s = CpuState::new();
             s.set_rflags(v);
             prop_assert_eq!(s.rflags(), (v & user) | rflags::FIXED | rflags::IF);
