@@ -10,6 +10,7 @@ pub mod fds;
 pub mod files;
 pub mod guest;
 pub mod host;
+mod host_vdso;
 pub mod inherit;
 pub mod interrupt;
 pub mod io_uring;

@@ -1,18 +1,48 @@
-//! Clocks and alarms that arm64 has only in newer forms.
+//! Clocks, which the host's vDSO tells, and alarms that arm64 has only in newer forms.
 
 use crate::abi::time::{Itimerval, Timespec, Timeval};
 use crate::guest;
-use crate::host::SysResult;
+use crate::host::{Errno, SysResult};
+use crate::host_vdso;
 use crate::table::host as nr;
 use crate::task::Task;
 
+const CLOCK_REALTIME: u64 = 0;
 const CLOCK_REALTIME_COARSE: u64 = 5;
 const ITIMER_REAL: u64 = 0;
 
+/// What a clock says.
+fn now(task: &mut Task, clock: u64) -> Result<Timespec, Errno> {
+    if let Some(told) = host_vdso::clock_gettime(clock as i32) {
+        return told.map_err(|error| Errno(-error));
+    }
+    let mut now = Timespec::default();
+    task.host_call(nr::clock_gettime, [clock, &raw mut now as u64, 0, 0, 0, 0])?;
+    Ok(now)
+}
+
+/// clock_gettime(2)
+pub fn clock_gettime(task: &mut Task, [clock, place, ..]: [u64; 6]) -> SysResult {
+    let now = now(task, clock)?;
+    guest::write(place, &now)?;
+    Ok(0)
+}
+
+/// gettimeofday(2). Hardly anyone asks for the time zone.
+pub fn gettimeofday(task: &mut Task, [place, zone, ..]: [u64; 6]) -> SysResult {
+    if zone != 0 {
+        return task.host_call(nr::gettimeofday, [place, zone, 0, 0, 0, 0]);
+    }
+    if place != 0 {
+        let now = now(task, CLOCK_REALTIME)?;
+        guest::write(place, &Timeval { sec: now.sec, usec: now.nsec / 1000 })?;
+    }
+    Ok(0)
+}
+
 /// time(2)
 pub fn time(task: &mut Task, [tloc, ..]: [u64; 6]) -> SysResult {
-    let mut now = Timespec::default();
-    task.host_call(nr::clock_gettime, [CLOCK_REALTIME_COARSE, &raw mut now as u64, 0, 0, 0, 0])?;
+    let now = now(task, CLOCK_REALTIME_COARSE)?;
     if tloc != 0 {
         guest::write(tloc, &now.sec)?;
     }

@@ -114,7 +114,7 @@ calls! {
      93  55 fchown(fd: Fd, user: Uid, group: Uid) pass;
      94   - lchown(path: LinkPath, owner: Uid, group: Uid) convert(files::lchown);
      95 166 umask(mask: Mode) -> Mode pass;
-     96 169 gettimeofday(tv: Out(Timeval), tz: Out(One(&TIMEZONE))) pass;
+     96 169 gettimeofday(tv: Out(Timeval), tz: Out(One(&TIMEZONE))) convert(time::gettimeofday);
      97 163 getrlimit(resource: RLIMIT, rlim: Out(Rlimit)) emulate(limits::getrlimit) "RLIMIT_AS and RLIMIT_DATA do not bind the translator";
      98 165 getrusage(who: RUSAGE_WHO, usage: Out(One(&RUSAGE))) pass;
      99 179 sysinfo(info: Out(One(&SYSINFO))) pass;
@@ -246,7 +246,7 @@ calls! {
     225 109 timer_getoverrun(timerid: Int) pass;
     226 111 timer_delete(timerid: Int) pass;
     227 112 clock_settime(clockid: CLOCK, tp: In(Timespec)) pass;
-    228 113 clock_gettime(clockid: CLOCK, tp: Out(Timespec)) pass;
+    228 113 clock_gettime(clockid: CLOCK, tp: Out(Timespec)) convert(time::clock_gettime);
     229 114 clock_getres(clockid: CLOCK, res: Out(Timespec)) pass;
     230 115 clock_nanosleep(clockid: CLOCK, flags: TIMER, req: In(Timespec), rem: Out(Timespec)) pass;
     231  94 exit_group(status: Int) emulate(thread::exit_group);
