@@ -136,7 +136,8 @@ fn os_release(key: &str) -> Option<String> {
     Some(value.trim_matches('"').into())
 }
 
-/// Where this machine takes its release from: the address apt knows for the release's own name.
+/// Where this machine takes its release from, and the release's name: the address apt knows for that name. Debian's
+/// unstable does not call itself so; there it is the first address.
 pub fn mirror() -> Option<(String, String)> {
     let codename = os_release("VERSION_CODENAME")?;
     let format = "$(RELEASE) $(REPO_URI)";
@@ -146,10 +147,14 @@ pub fn mirror() -> Option<(String, String)> {
         format,
         "Created-By: Packages",
     ]));
-    let sources = sources.ok()?;
-    let address =
-        sources.lines().find_map(|line| line.strip_prefix(codename.as_str())?.strip_prefix(' '))?;
-    Some((address.into(), codename))
+    Some((address(&sources.ok()?, &codename)?.into(), codename))
+}
+
+/// The address of a release in lines of `RELEASE ADDRESS`, or else the first one.
+fn address<'a>(sources: &'a str, codename: &str) -> Option<&'a str> {
+    let mut sources = sources.lines().filter_map(|line| line.split_once(' '));
+    let first = sources.clone().next();
+    sources.find(|(release, _)| *release == codename).or(first).map(|(_, address)| address)
 }
 
 /// What Debian's archive is signed with, where the package of its keys is installed.
@@ -212,6 +217,14 @@ mod tests {
         assert_eq!(upstream("1.96.0+dfsg1-1"), [1, 96, 0]);
         assert!(upstream("1:7.2+dfsg-7+deb12u18").as_slice() < &[10][..]);
         assert!(upstream("10") >= vec![10]);
+    }
+
+    #[test]
+    fn a_release_without_its_own_name_among_the_sources_has_the_first_address() {
+        let sources = "bookworm http://a/debian\nbookworm-backports http://b/debian\n";
+        assert_eq!(address(sources, "bookworm-backports"), Some("http://b/debian"));
+        assert_eq!(address(sources, "forky"), Some("http://a/debian"));
+        assert_eq!(address("", "forky"), None);
     }
 
     #[test]
