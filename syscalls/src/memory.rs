@@ -14,6 +14,7 @@ pub mod write_exec;
 
 pub use kernel_made::glance;
 pub use space::{ADDRESS_LIMIT, MAP_32BIT, MAP_ABOVE4G, Map, Memory, host_page_size};
+pub use watch::EVERYWHERE;
 
 use crate::abi::errno;
 use crate::guest;

@@ -13,8 +13,16 @@ const MREMAP_DONTUNMAP: u32 = 4;
 
 const EFAULT: Errno = Errno(libc::EFAULT);
 
+const FIXED: u32 = libc::MAP_FIXED as u32;
+
 /// Reserves address space.
 const RESERVE: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u32;
+
+/// New anonymous memory, as the guest would ask for it.
+fn anonymous(range: &Range<u64>, prot: u32) -> Map {
+    let Range { start: addr, end } = *range;
+    Map { addr, len: end - addr, prot, flags: RESERVE | FIXED, fd: -1, offset: 0, name: None }
+}
 
 /// The arguments of mremap(2), checked and rounded.
 struct Remap {
@@ -80,25 +88,24 @@ impl Memory {
     ) -> Result<Range<u64>, Errno> {
         let Remap { old, new_len, .. } = call;
         let in_place = old.start..old.start.checked_add(*new_len).ok_or(ENOMEM)?;
-        let fits = self.fits_host_pages(state, old);
-        let (host_len, host_new) = (self.ceil(old.end - old.start), self.ceil(*new_len));
         if !call.is(MREMAP_FIXED | MREMAP_DONTUNMAP)
-            && fits
             && !old.is_empty()
             && fixed_range(old.start, *new_len).is_ok()
-            && state.map.is_free(old.end..self.ceil(in_place.end))
-            && raw::mremap(old.start, host_len, host_new, 0, 0).is_ok()
+            && self.grow_in_place(state, old, in_place.end, mapping)
         {
-            state.map.insert(in_place.clone(), mapping.clone());
             return Ok(in_place);
         }
         if !call.is(MREMAP_MAYMOVE) {
             return Err(ENOMEM);
         }
         let new = self.target(state, call)?;
-        if fits && new.start == self.floor(new.start) {
+        let (len, host_new) = (old.end - old.start, self.ceil(*new_len));
+        let pieced = self.is_pieced_together(mapping);
+        if self.fits_host_pages(state, old) && self.fits_host_pages(state, &new) {
             let flags = MREMAP_MAYMOVE | MREMAP_FIXED | call.flags & MREMAP_DONTUNMAP;
-            if let Err(error) = raw::mremap(old.start, host_len, host_new, flags, new.start) {
+            let host_len = self.ceil(len);
+            let host_moved = if pieced { host_len.min(host_new) } else { host_new };
+            if let Err(error) = raw::mremap(old.start, host_len, host_moved, flags, new.start) {
                 if !call.is(MREMAP_FIXED) {
                     raw::munmap(new.start, host_new)?;
                 }
@@ -107,12 +114,47 @@ impl Memory {
             if !call.is(MREMAP_DONTUNMAP) {
                 state.map.remove(old.clone());
             }
+            state.map.insert(new.clone(), mapping.clone());
+            if pieced && len < *new_len {
+                let more = new.start + len..new.end;
+                self.install(state, &anonymous(&more, mapping.prot), &more, mapping)?;
+            }
         } else {
             self.move_by_copy(state, call, mapping, &new)?;
+            state.map.insert(new.clone(), mapping.clone());
         }
-        state.map.insert(new.clone(), mapping.clone());
         self.settle_edges(state, &new)?;
         Ok(new)
+    }
+
+    /// Whether the host may have a mapping of the guest's as several, of which not all need be anonymous memory: parts of
+    /// larger pages were copied to where they are.
+    fn is_pieced_together(&self, mapping: &Mapping) -> bool {
+        self.host_page > PAGE && mapping.is_private_memory()
+    }
+
+    /// Whether a mapping could be made to reach to `end`.
+    fn grow_in_place(
+        &self,
+        state: &mut State,
+        old: &Range<u64>,
+        end: u64,
+        mapping: &Mapping,
+    ) -> bool {
+        let more = old.end..end;
+        if self.is_pieced_together(mapping) {
+            let request = anonymous(&more, mapping.prot);
+            return state.map.is_free(more.clone())
+                && self.map_fixed(state, &request, more, mapping.clone()).is_ok();
+        }
+        let (host_len, host_new) = (self.ceil(old.end - old.start), self.ceil(end - old.start));
+        let grown = self.fits_host_pages(state, old)
+            && state.map.is_free(old.end..self.ceil(end))
+            && raw::mremap(old.start, host_len, host_new, 0, 0).is_ok();
+        if grown {
+            state.map.insert(old.start..end, mapping.clone());
+        }
+        grown
     }
 
     /// Where a moved mapping goes; the host's address space there is reserved.
@@ -143,21 +185,12 @@ impl Memory {
         mapping: &Mapping,
         new: &Range<u64>,
     ) -> Result<(), Errno> {
-        if mapping.shared {
-            return Err(EINVAL);
-        }
         let old = &call.old;
-        let request = Map {
-            addr: new.start,
-            len: call.new_len,
-            prot: READ | WRITE,
-            flags: (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u32,
-            fd: -1,
-            offset: 0,
-            name: None,
-        };
-        let anonymous = Mapping { prot: READ | WRITE, shared: false, source: Source::Anonymous };
-        self.install(state, &request, new, &anonymous)?;
+        if mapping.shared {
+            return Err(self.does_not_fit("a shared mapping to be moved", old));
+        }
+        let copy = Mapping { prot: READ | WRITE, shared: false, source: Source::Anonymous };
+        self.install(state, &anonymous(new, copy.prot), new, &copy)?;
         let wide = self.widen(old);
         raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
         raw::copy(old.start, new.start, (old.end - old.start).min(call.new_len));
@@ -189,7 +222,7 @@ impl Memory {
         // The kernel counts in pages of its own.
         let aligned = |value: u64| value.is_multiple_of(self.host_page);
         if ![start, size, offset].into_iter().all(aligned) {
-            return Err(EINVAL);
+            return Err(self.does_not_fit("a part of a shared mapping to be changed", &range));
         }
         let mut state = self.lock();
         let mut parts = state.map.clipped(range.clone());
@@ -218,6 +251,7 @@ impl Memory {
             advice,
             libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
         );
+        let forks = matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK);
         let whole = !range.is_empty() && state.map.is_mapped(range.clone());
         if !whole {
             // No advice that there is not, even for nothing (is_madvise_valid).
@@ -225,20 +259,25 @@ impl Memory {
         }
         let parts: Vec<_> =
             state.map.clipped(range.clone()).filter(|(_, m)| !m.is_reserved()).collect();
-        if discards || matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK) {
+        if discards || forks {
             parts.iter().try_for_each(|(part, m)| state.seals.check_discard(part, m))?;
         }
         for (part, mapping) in parts {
-            let inner = if discards { self.inner(&state, &part) } else { self.widen(&part) };
-            if inner.start < inner.end {
-                raw::madvise(inner.start, inner.end - inner.start, advice)?;
+            if discards && advice != libc::MADV_REMOVE && self.is_pieced_together(&mapping) {
+                self.clear(&state, &part, mapping.prot)?;
+                continue;
             }
-            if advice == libc::MADV_DONTNEED
-                && mapping.source == Source::Anonymous
-                && !mapping.shared
-            {
-                self.zero(&state, &(part.start..inner.start.min(part.end)))?;
-                self.zero(&state, &(inner.end.max(inner.start).max(part.start)..part.end))?;
+            let all = self.widen(&part);
+            let range = if discards || forks || advice == MADV_GUARD_INSTALL {
+                self.inner(&state, &part)
+            } else {
+                all.clone()
+            };
+            if forks && range != all {
+                return Err(self.does_not_fit("memory that a child is to get otherwise", &part));
+            }
+            if range.start < range.end && !(discards && self.is_copy(&part, &mapping)) {
+                raw::madvise(range.start, range.end - range.start, advice)?;
             }
         }
         let held_code = discards && self.holds_code(&state, &range);
@@ -254,6 +293,28 @@ impl Memory {
         start..if tail { self.ceil(range.end) } else { self.floor(range.end) }
     }
 
+    /// Whether the host has no file behind a mapping of one, but a copy: to discard that would not bring the file's
+    /// contents back.
+    fn is_copy(&self, range: &Range<u64>, mapping: &Mapping) -> bool {
+        match mapping.source {
+            Source::File(_, offset) => {
+                !mapping.shared && offset % self.host_page != range.start % self.host_page
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes anonymous memory zero again.
+    fn clear(&self, state: &State, range: &Range<u64>, prot: u32) -> Result<(), Errno> {
+        let Range { start, end } = self.inner(state, range);
+        if start < end {
+            raw::mmap(start, end - start, raw::host_prot(prot), RESERVE | FIXED, -1, 0)?;
+            self.forget_watch(&(start..end));
+        }
+        self.zero(state, &(range.start..start.min(range.end)))?;
+        self.zero(state, &(end.max(start).max(range.start)..range.end))
+    }
+
     /// Clears memory of the guest that lies in host pages with something else.
     fn zero(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
         if range.start >= range.end {
@@ -267,6 +328,7 @@ impl Memory {
 }
 
 const MADV_DONTNEED_LOCKED: i32 = 24;
+const MADV_GUARD_INSTALL: i32 = 102;
 
 /// The pages that madvise(2) names, as far as a guest can have them (is_madvise_valid).
 fn advised_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
