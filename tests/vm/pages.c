@@ -86,11 +86,11 @@ static void files_at_an_address(void)
     int refused = 0;
     good = 1;
     for (int to = 0; to < 4; to++) {
-        uint8_t *at = map(base + to * page, 8, PROT_READ, MAP_SHARED | MAP_FIXED, file, 1);
+        uint8_t *at = map(base + to * page, FILE_PAGES, PROT_READ, MAP_SHARED | MAP_FIXED, file, 0);
         if (at == MAP_FAILED)
             refused += errno == EINVAL;
         else
-            good &= full(at, 101) && full(at + 7 * page, 108);
+            good &= full(at, 100) && full(at + (FILE_PAGES - 1) * page, 99 + FILE_PAGES);
         good &= at != MAP_FAILED || errno == EINVAL;
     }
     check(good && refused < 4, "shared ones at an address, where they fit (%d do not)", refused);

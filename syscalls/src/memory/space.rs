@@ -13,6 +13,7 @@ use super::page_set::PageSet;
 use super::raw::{self, host_prot};
 use super::seal::Seals;
 use super::write_exec;
+use crate::guest;
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
@@ -122,6 +123,13 @@ fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
+/// Where the guest's addresses end when the translator's are below 2^47 too, from `lowest` on so far. More of its own
+/// will come below that.
+fn below(lowest: u64) -> u64 {
+    const ROOM: u64 = 1 << 40;
+    (lowest / ROOM * ROOM).saturating_sub(ROOM).clamp(1 << 46, (1 << 47) - 2 * ROOM)
+}
+
 /// The translator's own mappings as far as it knows them itself, where /proc is not mounted: its program, the
 /// stack it stands on, the vDSO. What else there is the kernel has put beside them, and keeps: places for the guest
 /// are taken with MAP_FIXED_NOREPLACE.
@@ -166,22 +174,31 @@ impl Memory {
             Ok(text) => parse_maps(&text).collect(),
             Err(_) => own_ranges(),
         };
-        Ok(Box::leak(Box::new(Self::with_host(own.into_iter(), host_page_size())?)))
+        let memory = Self::with_host(own.into_iter(), host_page_size())?;
+        if memory.stack_top < ADDRESS_LIMIT / memory.host_page * memory.host_page {
+            guest::ends_at(memory.stack_top);
+        }
+        Ok(Box::leak(Box::new(memory)))
     }
 
     fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
         let mut map = IntervalMap::default();
-        let mut highest = 0;
+        let (mut lowest, mut highest) = (ADDRESS_LIMIT, 0);
         for range in own {
-            highest = highest.max(range.end);
+            (lowest, highest) = (lowest.min(range.start), highest.max(range.end));
             if range.start < ADDRESS_LIMIT {
                 map.insert(range.start..range.end.min(ADDRESS_LIMIT), Mapping::RESERVED);
             }
         }
         // With 48 bits the kernel keeps the translator above the guest by itself. With 47 the
         // translator is at the top, and the guest stays a good way below.
-        let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
-        let stack_top = stack_top / host_page * host_page;
+        let stack_top = if highest > 1 << 47 {
+            ADDRESS_LIMIT / host_page * host_page
+        } else {
+            let stack_top = below(lowest);
+            map.insert(stack_top..ADDRESS_LIMIT, Mapping::RESERVED);
+            stack_top
+        };
         Ok(Self {
             state: Mutex::new(State {
                 map,
@@ -607,6 +624,21 @@ pub(super) mod tests {
             file.write_all(&vec![100 + n as u8; PAGE as usize]).unwrap();
         }
         file
+    }
+
+    #[test]
+    fn the_guest_ends_below_the_translator() {
+        assert_eq!(
+            [0x7fff_f000_0000, 0x7e80_0000_0000].map(below),
+            [0x7e00_0000_0000, 0x7d00_0000_0000]
+        );
+        assert_eq!(below(0x5555_5555_0000), 0x5400_0000_0000);
+        let own = std::iter::once(0x7f12_3456_0000..0x7f12_3457_0000);
+        let memory = Memory::with_host(own, 16384).unwrap();
+        assert_eq!(memory.stack_top(), 0x7e00_0000_0000);
+        let top = memory.stack_top();
+        assert_eq!(memory.map(&anonymous(top, 4, READ, MAP_FIXED)), Err(ENOMEM));
+        assert!(memory.map(&anonymous(0, 4, READ, 0)).is_ok_and(|at| at < top - STACK_GAP));
     }
 
     #[test]
