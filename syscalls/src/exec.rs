@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::{self, Errno, SysResult};
 use crate::inherit::{self, Handover, Role};
+use crate::memmap::PAGE;
+use crate::memory::host_page_size;
 use crate::runtime::Options;
 use crate::table::host as nr;
 use crate::task::Task;
@@ -197,6 +199,7 @@ pub fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
         return by_kernel::execveat(task, call);
     }
     let mut program = open_guest(task, dirfd, path, flags)?;
+    check_strings([argv, envp])?;
     if flags & AT_EXECVE_CHECK != 0 {
         return Ok(0);
     }
@@ -230,6 +233,22 @@ fn pointers(addr: u64) -> Result<Vec<u64>, Errno> {
             pointer => list.push(guest::for_kernel(pointer)),
         }
     }
+}
+
+/// Arguments and environment that a kernel with pages of 4 KiB refuses. One with larger pages takes longer strings.
+fn check_strings(arrays: [u64; 2]) -> Result<(), Errno> {
+    if host_page_size() > PAGE && arrays.into_iter().any(holds_long_string) {
+        return Err(errno::E2BIG);
+    }
+    Ok(())
+}
+
+/// Whether a string of an array is longer than MAX_ARG_STRLEN. What cannot be read is the kernel's to refuse.
+fn holds_long_string(array: u64) -> bool {
+    const MAX: u64 = 32 * PAGE;
+    pointers(array).is_ok_and(|all| {
+        all.iter().any(|&at| guest::read_cstr(at, MAX as usize) == Err(errno::E2BIG))
+    })
 }
 
 /// The guest's array of strings as the kernel gets it: nowhere, if one of them cannot be a guest's. (A copy of the
@@ -567,6 +586,19 @@ mod tests {
         assert_eq!(Format::of(&long), Format::Broken);
         long[100] = b' ';
         assert!(matches!(Format::of(&long), Format::Script(..)));
+    }
+
+    #[test]
+    fn strings_as_long_as_a_kernel_with_small_pages_takes_them() {
+        let long = |len: usize| CString::new(vec![b'x'; len]).unwrap();
+        let strings = [long(3), long(32 * 4096 - 1), long(32 * 4096)];
+        let mut array = strings.each_ref().map(|string| string.as_ptr() as u64);
+        let at = |array: &[u64]| array.as_ptr() as u64;
+        assert!(!holds_long_string(0));
+        array[2] = 0;
+        assert!(!holds_long_string(at(&array)));
+        array = [array[0], strings[2].as_ptr() as u64, 0];
+        assert!(holds_long_string(at(&array)));
     }
 
     #[test]

@@ -5,12 +5,23 @@
 
 use std::ffi::CString;
 use std::mem::{MaybeUninit, size_of};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::abi::errno;
 use crate::host::Errno;
 
-/// First address that no guest can have (x86_64 with four-level paging).
-const END: u64 = 1 << 47;
+/// First address that no guest can have: that of x86_64 with four-level paging, or less where the translator itself is
+/// below that.
+static END: AtomicU64 = AtomicU64::new(1 << 47);
+
+/// Says where the translator begins, before the guest runs.
+pub(crate) fn ends_at(end: u64) {
+    END.store(end, Ordering::Relaxed);
+}
+
+fn end_of_guest() -> u64 {
+    END.load(Ordering::Relaxed)
+}
 
 /// Size of a guest page; a host page is as large or larger.
 const PAGE: u64 = 4096;
@@ -21,14 +32,15 @@ pub const NOWHERE: u64 = 0xffff_8000_0000_0000;
 /// An address of the guest's as the host's kernel gets it. What no guest can have becomes an address that no program
 /// can have, for between the two lies the translator's memory, and arm64 ignores the top byte of some: the kernel then
 /// says EFAULT where, and only where, it would have looked there.
-pub const fn for_kernel(addr: u64) -> u64 {
-    if addr < END { addr } else { addr | !0 << 48 }
+pub fn for_kernel(addr: u64) -> u64 {
+    if addr < end_of_guest() { addr } else { addr | !0 << 48 }
 }
 
 /// The same for memory of `len` bytes, of which the last may be the translator's.
-pub const fn range_for_kernel(addr: u64, len: u64) -> u64 {
+pub fn range_for_kernel(addr: u64, len: u64) -> u64 {
+    let limit = end_of_guest();
     match addr.checked_add(len) {
-        Some(end) if addr < END && end <= END => addr,
+        Some(end) if addr < limit && end <= limit => addr,
         _ => addr | NOWHERE,
     }
 }
@@ -117,7 +129,7 @@ pub fn starts_with(addr: u64, prefix: &[u8]) -> bool {
 
 fn check(addr: u64, len: usize) -> Result<(), Errno> {
     match addr.checked_add(len as u64) {
-        Some(end) if end <= END => Ok(()),
+        Some(end) if end <= end_of_guest() => Ok(()),
         _ => Err(errno::EFAULT),
     }
 }
@@ -206,6 +218,8 @@ mod routine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const END: u64 = 1 << 47;
 
     #[test]
     fn strings_end_at_their_null() {

@@ -72,6 +72,8 @@ pub struct Inbox {
     cpu: Cell<*mut CpuState>,
     /// Pages made writable by the fault handler whose translations are still to be thrown away.
     stale: [AtomicU64; STALE],
+    /// How many watches of pages the thread knows to have ended.
+    pub(crate) watches_seen: AtomicU64,
 }
 
 const STALE: usize = 8;
@@ -84,6 +86,7 @@ impl Default for Inbox {
             slots: std::array::from_fn(|_| UnsafeCell::new(SigInfo([0; 128]))),
             cpu: Cell::new(std::ptr::null_mut()),
             stale: Default::default(),
+            watches_seen: AtomicU64::new(0),
         }
     }
 }
@@ -371,9 +374,9 @@ fn fault(inbox: &Inbox, info: &SigInfo, context: &mut UContext) -> bool {
     let runtime = runtime::runtime();
     if let Some(pc) = crate::guest::fixup(context.pc) {
         let page = info.addr() & !4095;
-        if runtime.memory.is_watched(page)
-            && inbox.put_stale(page)
-            && runtime.memory.open_watched(page)
+        let watched = runtime.memory.is_watched(page);
+        if watched && inbox.put_stale(page) && runtime.memory.open_watched(page)
+            || runtime.memory.has_watch_ended(&inbox.watches_seen)
         {
             return true;
         }

@@ -70,6 +70,11 @@ impl Mapping {
         self.source == Source::Reserved
     }
 
+    /// Whether it is anonymous memory of this process alone.
+    pub fn is_private_memory(&self) -> bool {
+        !self.shared && matches!(self.source, Source::Anonymous | Source::Named(_))
+    }
+
     /// The same mapping seen from `by` bytes further on.
     fn advanced(&self, by: u64) -> Self {
         let mut mapping = self.clone();

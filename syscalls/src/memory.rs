@@ -1,5 +1,6 @@
 //! The guest's memory: the address space itself, and the system calls that change it.
 
+mod advice;
 mod host_pages;
 mod kernel_made;
 mod page_set;
@@ -12,15 +13,19 @@ mod space;
 mod watch;
 pub mod write_exec;
 
+use advice::is_for_pages_alone;
 pub use kernel_made::glance;
 pub use space::{ADDRESS_LIMIT, MAP_32BIT, MAP_ABOVE4G, Map, Memory, host_page_size};
+pub use watch::EVERYWHERE;
 
 use crate::abi::errno;
 use crate::guest;
 use crate::host::SysResult;
+use crate::log;
 use crate::memmap::PAGE;
 use crate::table::host as nr;
 use crate::task::Task;
+use crate::vectors::Vectors;
 
 /// mmap(2).
 pub fn mmap(task: &mut Task, [addr, len, prot, flags, fd, offset]: [u64; 6]) -> SysResult {
@@ -62,6 +67,28 @@ pub fn mremap(task: &mut Task, [addr, len, new_len, flags, to, _]: [u64; 6]) -> 
 /// madvise(2).
 pub fn madvise(task: &mut Task, [addr, len, advice, ..]: [u64; 6]) -> SysResult {
     task.runtime().memory.advise(addr, len, advice as i32)
+}
+
+/// process_madvise(2). On larger pages of the host, what would be discarded beside is kept, by refusing it as kernels
+/// before 6.13 do.
+pub fn process_madvise(
+    task: &mut Task,
+    [pidfd, vectors, count, advice, flags, _]: [u64; 6],
+) -> SysResult {
+    let mut vectors = Vectors::read(vectors, count);
+    let page = host_page_size();
+    let mut most = u64::MAX;
+    if page > PAGE {
+        if is_for_pages_alone(advice as i32) {
+            log::warn(format_args!(
+                "process_madvise with {advice} means larger pages here: EINVAL"
+            ));
+            return Err(errno::EINVAL);
+        }
+        most = vectors.begin_at_multiples_of(page);
+    }
+    let args = [pidfd, vectors.addr(), count, advice, flags, 0];
+    task.host_call(nr::process_madvise, args).map(|bytes| bytes.min(most))
 }
 
 /// mseal(2).

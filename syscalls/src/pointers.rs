@@ -4,8 +4,9 @@
 //! What the kernel follows on its own stays as the guest has it: the list of robust futexes, and what programs and
 //! structures of bpf(2) point to further in.
 
+use crate::abi::errno;
 use crate::guest;
-use crate::host::SysResult;
+use crate::host::{Errno, SysResult};
 use crate::seccomp::notify;
 use crate::table::host as nr;
 use crate::task::Task;
@@ -13,6 +14,11 @@ use crate::vectors::Vectors;
 
 /// Larger structures the kernel refuses (PAGE_SIZE).
 const MAX: usize = 4096;
+
+/// The error for a structure that a kernel with larger pages would take.
+fn check_size(size: u64) -> Result<(), Errno> {
+    if size > MAX as u64 { Err(errno::E2BIG) } else { Ok(()) }
+}
 
 /// Words of a structure that are addresses, by their offsets.
 type Offsets = &'static [usize];
@@ -112,6 +118,7 @@ pub fn getxattrat(task: &mut Task, args: [u64; 6]) -> SysResult {
 }
 
 fn on_attribute(task: &mut Task, nr: u64, mut args: [u64; 6]) -> SysResult {
+    check_size(args[5])?;
     let path = crate::paths::translate(
         task,
         args[0] as i32,
@@ -160,6 +167,7 @@ const BPF: &[(u64, Offsets)] = &[
 
 /// bpf(2)
 pub fn bpf(task: &mut Task, args: [u64; 6]) -> SysResult {
+    check_size(args[2])?;
     let addresses =
         BPF.iter().find(|(command, _)| *command == args[0]).map_or(&[][..], |(_, at)| at);
     Array { count: 1, size: args[2] as usize, addresses }.pass_both_ways(task, nr::bpf, args, 1)
@@ -288,6 +296,7 @@ mod tests {
         assert_eq!(waiters(1).copy(0), Err(0));
         assert_eq!(attribute(0).copy(5), Err(5));
         assert_eq!(attribute(5000).copy(5), Err(5));
+        assert_eq!([4096, 4097].map(check_size), [Ok(()), Err(errno::E2BIG)]);
         assert_eq!(waiters(u64::MAX).copy(5), Err(5));
         assert_eq!(waiters(1).copy(1 << 47), Err(guest::NOWHERE));
     }

@@ -290,7 +290,7 @@ fn unimplemented_instruction(task: &mut Task) {
 /// the translations are gone, and the store may be made.
 fn opens_watched_page(task: &Task) -> bool {
     let addr = task.cpu.fault.addr;
-    task.runtime().memory.unwatch(addr..addr + 1)
+    task.may_write_again(addr..addr + 1)
 }
 
 /// Whether the host found an address misaligned.

@@ -1,5 +1,6 @@
 //! A guest thread.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use translator::state::{CpuState, reg};
@@ -7,6 +8,7 @@ use translator::state::{CpuState, reg};
 use crate::host::{self, Errno, SysResult};
 use crate::interrupt::{self, Inbox};
 use crate::io_uring;
+use crate::memory::EVERYWHERE;
 use crate::runtime::{self, Runtime};
 use crate::seccomp::threads::Membership;
 use crate::sigframe::Trap;
@@ -82,11 +84,16 @@ impl Task {
     /// that the kernel would restart the call after the signal: the caller passes it on.
     /// EFAULT is final only if no page was write-protected because it holds translated code.
     pub fn host_call(&mut self, nr: u64, args: [u64; 6]) -> SysResult {
-        let result = interrupt::call(&self.inbox, nr, args);
-        if result == Err(Errno(libc::EFAULT)) && self.runtime().memory.unwatch_all() {
-            return interrupt::call(&self.inbox, nr, args);
+        let mut result = interrupt::call(&self.inbox, nr, args);
+        while result == Err(Errno(libc::EFAULT)) && self.may_write_again(EVERYWHERE) {
+            result = interrupt::call(&self.inbox, nr, args);
         }
         result
+    }
+
+    /// Whether a write of this thread's, or of the kernel's for it, was refused because of code that was translated.
+    pub(crate) fn may_write_again(&self, range: Range<u64>) -> bool {
+        self.runtime().memory.may_write_again(range, &self.inbox.watches_seen)
     }
 
     /// Learns the thread's and the process's ids from the kernel.

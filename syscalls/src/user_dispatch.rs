@@ -5,7 +5,6 @@ use crate::abi::errno;
 use crate::guest;
 use crate::host::{Errno, SysResult};
 use crate::interrupt::SigInfo;
-use crate::memory::ADDRESS_LIMIT;
 use crate::seccomp::{self, AUDIT_ARCH_X86_64};
 use crate::signal;
 use crate::task::Task;
@@ -38,7 +37,7 @@ impl Dispatch {
             INCLUSIVE_ON => (start.wrapping_add(len), len.wrapping_neg()),
             _ => return Err(errno::EINVAL),
         };
-        if selector >= ADDRESS_LIMIT {
+        if selector != guest::for_kernel(selector) {
             return Err(errno::EFAULT);
         }
         Ok(Some(Self { tid, start, len, selector }))

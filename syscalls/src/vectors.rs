@@ -62,6 +62,25 @@ impl Vectors {
         if many.is_empty() { Self::Few(few) } else { Self::Many(many) }
     }
 
+    fn pieces(&mut self) -> &mut [Iovec] {
+        match self {
+            Self::Few(vectors) => vectors,
+            Self::Many(vectors) => vectors,
+            Self::At(_) => &mut [],
+        }
+    }
+
+    /// Lets pieces of memory begin at multiples of `page`; how many bytes they had before.
+    pub fn begin_at_multiples_of(&mut self, page: u64) -> u64 {
+        let mut bytes = 0;
+        for piece in self.pieces() {
+            bytes += piece.len;
+            let before = piece.base % page;
+            *piece = Iovec { base: piece.base - before, len: piece.len.saturating_add(before) };
+        }
+        bytes
+    }
+
     /// Where they are; valid as long as `self` is and is not moved.
     pub fn addr(&self) -> u64 {
         match self {
@@ -103,6 +122,15 @@ mod tests {
                 prop_assert!(seen.base >= 0xffff << 48 || end <= 1 << 47);
             }
         }
+    }
+
+    #[test]
+    fn pieces_begin_at_larger_pages() {
+        let pieces = [Iovec { base: 0x5000, len: 0x2000 }, Iovec { base: 0x8000, len: 10 }];
+        let mut vectors = Vectors::read(pieces.as_ptr() as u64, 2);
+        assert_eq!(vectors.begin_at_multiples_of(0x4000), 0x200a);
+        let wanted = [Iovec { base: 0x4000, len: 0x3000 }, Iovec { base: 0x8000, len: 10 }];
+        assert_eq!(seen(&vectors, 2), wanted);
     }
 
     #[test]

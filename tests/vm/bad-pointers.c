@@ -297,6 +297,9 @@ static int make(int i)
     return answer(NUMBER_OF(call), arguments);
 }
 
+/* Where the translator is when the kernel gives a process no more addresses than x86_64's does. */
+#define BESIDE_GUEST 0x7e0000000000
+
 /* Where the translator of this process can be written to, by what a program that is not translated reads. */
 static void ask_where(const char *other)
 {
@@ -306,21 +309,24 @@ static void ask_where(const char *other)
     need("popen", from && fgets(line, sizeof line, from) ? 0 : -1);
     pclose(from);
     translators = strtoul(line, NULL, 16);
-    check(translators >= 1UL << 47, "the translator can be written to at %#lx", translators);
+    check(translators >= BESIDE_GUEST, "the translator can be written to at %#lx", translators);
 }
 
 static int where(const char *pid)
 {
     char path[64], line[512];
-    unsigned long start, end, found = 0, most = 0;
+    unsigned long start, end, found = 0, most = 0, from = BESIDE_GUEST;
     char prot[8];
     snprintf(path, sizeof path, "/proc/%s/maps", pid);
     FILE *maps = fopen(path, "r");
     need(path, maps ? 0 : -1);
     while (fgets(line, sizeof line, maps))
-        if (sscanf(line, "%lx-%lx %7s", &start, &end, prot) == 3 && start >= 1UL << 47 && prot[1] == 'w' &&
-            end - start > most)
-            most = end - start, found = start;
+        if (sscanf(line, "%lx-%lx %7s", &start, &end, prot) == 3 && start >= from && prot[1] == 'w') {
+            if (start >= 1UL << 47 && from < 1UL << 47)
+                from = 1UL << 47, most = 0;
+            if (end - start > most)
+                most = end - start, found = start;
+        }
     printf("%lx\n", found + most / 2);
     return 0;
 }

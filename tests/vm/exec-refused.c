@@ -109,13 +109,17 @@ static void malformed(void)
 #endif
 }
 
-/* A program that runs cannot be written to, and is what /proc/PID/exe leads to. */
-static void busy(void)
+/* A program that runs cannot be written to, and is what /proc/PID/exe leads to; also one that has another root. */
+static void busy(const char *root)
 {
+    int here = need("open", open(".", O_PATH | O_CLOEXEC));
+    need("chdir", chdir(root));
     int ends[2];
     need("pipe", pipe(ends));
     pid_t pid = start();
     if (pid == 0) {
+        if (strcmp(root, ".") != 0)
+            need("chroot", chroot("."));
         close(ends[1]);
         dup2(ends[0], 0);
         char *arguments[] = {"name", "read", NULL};
@@ -141,6 +145,19 @@ static void busy(void)
     close(ends[1]);
     same_number("the running program", ended("read", pid), 42);
     same("the program when it has ended", writing("program"), "0");
+    need("fchdir", fchdir(here));
+    close(here);
+}
+
+/* A root directory in which no other file of the translator's can be reached, but for /proc. */
+static void busy_in_another_root(void)
+{
+    mkdir("root", 0755);
+    mkdir("root/proc", 0755);
+    copy("program", "root/program", 0755);
+    need("mount", mount("proc", "root/proc", "proc", 0, NULL));
+    busy("root");
+    umount("root/proc");
 }
 
 /* A copy that a process has of itself is busy too; and what has executed another program is not. */
@@ -219,7 +236,8 @@ int main(int argc, char **argv)
     same("a name that is too long", outcome(long_name), "ENAMETOOLONG");
 
     malformed();
-    busy();
+    busy(".");
+    busy_in_another_root();
     busy_over_fork(path);
 
     /* And this process is still the one that it was. */

@@ -19,6 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+mod changes;
 mod config;
 mod faults;
 #[cfg(all(test, target_arch = "aarch64"))]
@@ -616,26 +617,6 @@ impl Engine {
                 self.cache.link(meta, at, host);
                 inner.stats.links += 1;
             }
-        }
-    }
-
-    /// Forgets every translation of guest code in `start..end`, in every thread.
-    pub fn invalidate(&self, start: u64, end: u64) {
-        let mut inner = self.lock();
-        let Inner { pages, entries, stats, .. } = &mut *inner;
-        for number in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
-            let Some(page) = pages.get_mut(&number) else {
-                continue;
-            };
-            let stale = |meta: &&&RegionMeta| meta.depends_on(start, end) && !meta.is_dead();
-            for meta in page.regions.iter().chain(&page.lookers).filter(stale) {
-                for guest in meta.entry_addresses() {
-                    entries.remove(&guest);
-                }
-                self.cache.kill(meta);
-                stats.invalidations += 1;
-            }
-            page.sweep(number);
         }
     }
 

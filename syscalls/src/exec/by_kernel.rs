@@ -5,8 +5,8 @@ use std::ffi::CString;
 use std::os::fd::RawFd;
 
 use super::{
-    AT_EMPTY_PATH, AT_EXECVE_CHECK, Format, closes_on_exec, head, host_exec, open_guest, pointers,
-    resolve_scripts, strings_for_kernel, translate,
+    AT_EMPTY_PATH, AT_EXECVE_CHECK, Format, check_strings, closes_on_exec, head, host_exec,
+    open_guest, pointers, resolve_scripts, strings_for_kernel, translate,
 };
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::{Errno, SysResult};
@@ -34,17 +34,22 @@ pub(super) fn execveat(task: &mut Task, call: [u64; 6]) -> SysResult {
     }
 }
 
-/// The errors of load_elf_binary in fs/binfmt_elf.c. The kernel looks at no more than a translated program's first
-/// bytes, and the translator finds what else is wrong when the caller is gone. What cannot be read is left to it.
-fn check_program(task: &mut Task, [dirfd, path, _, _, flags, _]: [u64; 6]) -> Result<(), Errno> {
+/// The errors of long strings, then those of load_elf_binary in fs/binfmt_elf.c. The kernel looks at no more than a
+/// translated program's first bytes, and the translator finds what else is wrong when the caller is gone. What cannot
+/// be read is left to it.
+fn check_program(task: &mut Task, call: [u64; 6]) -> Result<(), Errno> {
+    let [dirfd, path, argv, envp, flags, _] = call;
     let format = match open_guest(task, dirfd, path, flags) {
-        Ok(mut program) => match resolve_scripts(task, &mut program, dirfd) {
-            Ok(Format::Guest) => {
-                let options = &task.runtime().options;
-                return (options.loadable)(program.fd.0 as RawFd, options);
+        Ok(mut program) => {
+            check_strings([argv, envp])?;
+            match resolve_scripts(task, &mut program, dirfd) {
+                Ok(Format::Guest) => {
+                    let options = &task.runtime().options;
+                    return (options.loadable)(program.fd.0 as RawFd, options);
+                }
+                format => format,
             }
-            format => format,
-        },
+        }
         Err(error) => Err(error),
     };
     match format {

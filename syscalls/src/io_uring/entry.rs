@@ -3,7 +3,7 @@
 use crate::abi::epoll::{GuestEpollEvent, HostEpollEvent};
 use crate::abi::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, layout, open_flags};
 use crate::files::{self, OpenHow};
-use crate::memory::{ADDRESS_LIMIT, host_page_size};
+use crate::memory::host_page_size;
 use crate::task::Task;
 use crate::{guest, paths};
 
@@ -220,7 +220,7 @@ fn convert_member(
         host.op_flags = open_flags::to_host(value) as u32;
         return;
     }
-    if value >= ADDRESS_LIMIT {
+    if value != guest::for_kernel(value) {
         // What the guest cannot have is not the translator's either.
         host.set(member, BAD_ADDRESS);
         return;
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn addresses_beyond_the_guests_are_bad() {
-        let entry = |opcode| Entry { opcode, addr: ADDRESS_LIMIT, ..Entry::default() };
+        let entry = |opcode| Entry { opcode, addr: 1 << 47, ..Entry::default() };
         assert_eq!(converted(&entry(op::WRITE)).unwrap().0.addr, BAD_ADDRESS);
         // A number, not an address: IORING_OP_POLL_REMOVE.
         assert!(converted(&entry(7)).is_none());

@@ -1,9 +1,9 @@
-//! Moving and resizing mappings, and advice about them.
+//! Moving and resizing mappings.
 
 use std::ops::Range;
 
 use super::raw;
-use super::space::{ADDRESS_LIMIT, EINVAL, ENOMEM, Map, Memory, State, fixed_range, user_range};
+use super::space::{EINVAL, ENOMEM, Map, Memory, State, fixed_range, user_range};
 use crate::host::{Errno, SysResult};
 use crate::memmap::{Mapping, PAGE, READ, Source, WRITE};
 
@@ -13,8 +13,16 @@ const MREMAP_DONTUNMAP: u32 = 4;
 
 const EFAULT: Errno = Errno(libc::EFAULT);
 
+pub const FIXED: u32 = libc::MAP_FIXED as u32;
+
 /// Reserves address space.
-const RESERVE: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u32;
+pub const RESERVE: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u32;
+
+/// New anonymous memory, as the guest would ask for it.
+fn anonymous(range: &Range<u64>, prot: u32) -> Map {
+    let Range { start: addr, end } = *range;
+    Map { addr, len: end - addr, prot, flags: RESERVE | FIXED, fd: -1, offset: 0, name: None }
+}
 
 /// The arguments of mremap(2), checked and rounded.
 struct Remap {
@@ -80,25 +88,24 @@ impl Memory {
     ) -> Result<Range<u64>, Errno> {
         let Remap { old, new_len, .. } = call;
         let in_place = old.start..old.start.checked_add(*new_len).ok_or(ENOMEM)?;
-        let fits = self.fits_host_pages(state, old);
-        let (host_len, host_new) = (self.ceil(old.end - old.start), self.ceil(*new_len));
         if !call.is(MREMAP_FIXED | MREMAP_DONTUNMAP)
-            && fits
             && !old.is_empty()
             && fixed_range(old.start, *new_len).is_ok()
-            && state.map.is_free(old.end..self.ceil(in_place.end))
-            && raw::mremap(old.start, host_len, host_new, 0, 0).is_ok()
+            && self.grow_in_place(state, old, in_place.end, mapping)
         {
-            state.map.insert(in_place.clone(), mapping.clone());
             return Ok(in_place);
         }
         if !call.is(MREMAP_MAYMOVE) {
             return Err(ENOMEM);
         }
         let new = self.target(state, call)?;
-        if fits && new.start == self.floor(new.start) {
+        let (len, host_new) = (old.end - old.start, self.ceil(*new_len));
+        let pieced = self.is_pieced_together(mapping);
+        if self.fits_host_pages(state, old) && self.fits_host_pages(state, &new) {
             let flags = MREMAP_MAYMOVE | MREMAP_FIXED | call.flags & MREMAP_DONTUNMAP;
-            if let Err(error) = raw::mremap(old.start, host_len, host_new, flags, new.start) {
+            let host_len = self.ceil(len);
+            let host_moved = if pieced { host_len.min(host_new) } else { host_new };
+            if let Err(error) = raw::mremap(old.start, host_len, host_moved, flags, new.start) {
                 if !call.is(MREMAP_FIXED) {
                     raw::munmap(new.start, host_new)?;
                 }
@@ -107,12 +114,47 @@ impl Memory {
             if !call.is(MREMAP_DONTUNMAP) {
                 state.map.remove(old.clone());
             }
+            state.map.insert(new.clone(), mapping.clone());
+            if pieced && len < *new_len {
+                let more = new.start + len..new.end;
+                self.install(state, &anonymous(&more, mapping.prot), &more, mapping)?;
+            }
         } else {
             self.move_by_copy(state, call, mapping, &new)?;
+            state.map.insert(new.clone(), mapping.clone());
         }
-        state.map.insert(new.clone(), mapping.clone());
         self.settle_edges(state, &new)?;
         Ok(new)
+    }
+
+    /// Whether the host may have a mapping of the guest's as several, of which not all need be anonymous memory: parts of
+    /// larger pages were copied to where they are.
+    pub(super) fn is_pieced_together(&self, mapping: &Mapping) -> bool {
+        self.host_page > PAGE && mapping.is_private_memory()
+    }
+
+    /// Whether a mapping could be made to reach to `end`.
+    fn grow_in_place(
+        &self,
+        state: &mut State,
+        old: &Range<u64>,
+        end: u64,
+        mapping: &Mapping,
+    ) -> bool {
+        let more = old.end..end;
+        if self.is_pieced_together(mapping) {
+            let request = anonymous(&more, mapping.prot);
+            return state.map.is_free(more.clone())
+                && self.map_fixed(state, &request, more, mapping.clone()).is_ok();
+        }
+        let (host_len, host_new) = (self.ceil(old.end - old.start), self.ceil(end - old.start));
+        let grown = self.fits_host_pages(state, old)
+            && state.map.is_free(old.end..self.ceil(end))
+            && raw::mremap(old.start, host_len, host_new, 0, 0).is_ok();
+        if grown {
+            state.map.insert(old.start..end, mapping.clone());
+        }
+        grown
     }
 
     /// Where a moved mapping goes; the host's address space there is reserved.
@@ -143,21 +185,12 @@ impl Memory {
         mapping: &Mapping,
         new: &Range<u64>,
     ) -> Result<(), Errno> {
-        if mapping.shared {
-            return Err(EINVAL);
-        }
         let old = &call.old;
-        let request = Map {
-            addr: new.start,
-            len: call.new_len,
-            prot: READ | WRITE,
-            flags: (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u32,
-            fd: -1,
-            offset: 0,
-            name: None,
-        };
-        let anonymous = Mapping { prot: READ | WRITE, shared: false, source: Source::Anonymous };
-        self.install(state, &request, new, &anonymous)?;
+        if mapping.shared {
+            return Err(self.does_not_fit("a shared mapping to be moved", old));
+        }
+        let copy = Mapping { prot: READ | WRITE, shared: false, source: Source::Anonymous };
+        self.install(state, &anonymous(new, copy.prot), new, &copy)?;
         let wide = self.widen(old);
         raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
         raw::copy(old.start, new.start, (old.end - old.start).min(call.new_len));
@@ -189,7 +222,7 @@ impl Memory {
         // The kernel counts in pages of its own.
         let aligned = |value: u64| value.is_multiple_of(self.host_page);
         if ![start, size, offset].into_iter().all(aligned) {
-            return Err(EINVAL);
+            return Err(self.does_not_fit("a part of a shared mapping to be changed", &range));
         }
         let mut state = self.lock();
         let mut parts = state.map.clipped(range.clone());
@@ -208,74 +241,6 @@ impl Memory {
         self.settle(&state, &range)?;
         self.finish(state, range, held_code);
         Ok(())
-    }
-
-    /// madvise(2).
-    pub fn advise(&self, addr: u64, len: u64, advice: i32) -> SysResult {
-        let range = advised_range(addr, len)?;
-        let state = self.lock();
-        let discards = matches!(
-            advice,
-            libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
-        );
-        let whole = !range.is_empty() && state.map.is_mapped(range.clone());
-        if !whole {
-            // No advice that there is not, even for nothing (is_madvise_valid).
-            raw::madvise(0, 0, advice)?;
-        }
-        let parts: Vec<_> =
-            state.map.clipped(range.clone()).filter(|(_, m)| !m.is_reserved()).collect();
-        if discards || matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK) {
-            parts.iter().try_for_each(|(part, m)| state.seals.check_discard(part, m))?;
-        }
-        for (part, mapping) in parts {
-            let inner = if discards { self.inner(&state, &part) } else { self.widen(&part) };
-            if inner.start < inner.end {
-                raw::madvise(inner.start, inner.end - inner.start, advice)?;
-            }
-            if advice == libc::MADV_DONTNEED
-                && mapping.source == Source::Anonymous
-                && !mapping.shared
-            {
-                self.zero(&state, &(part.start..inner.start.min(part.end)))?;
-                self.zero(&state, &(inner.end.max(inner.start).max(part.start)..part.end))?;
-            }
-        }
-        let held_code = discards && self.holds_code(&state, &range);
-        self.finish(state, range, held_code);
-        if whole || len == 0 { Ok(0) } else { Err(ENOMEM) }
-    }
-
-    /// The host pages that belong to a range alone.
-    fn inner(&self, state: &State, range: &Range<u64>) -> Range<u64> {
-        let head = state.map.is_free(self.floor(range.start)..range.start);
-        let tail = state.map.is_free(range.end..self.ceil(range.end));
-        let start = if head { self.floor(range.start) } else { self.ceil(range.start) };
-        start..if tail { self.ceil(range.end) } else { self.floor(range.end) }
-    }
-
-    /// Clears memory of the guest that lies in host pages with something else.
-    fn zero(&self, state: &State, range: &Range<u64>) -> Result<(), Errno> {
-        if range.start >= range.end {
-            return Ok(());
-        }
-        let wide = self.widen(range);
-        raw::mprotect(wide.start, wide.end - wide.start, READ | WRITE)?;
-        raw::fill(range.start, range.end - range.start, None)?;
-        self.settle(state, range)
-    }
-}
-
-const MADV_DONTNEED_LOCKED: i32 = 24;
-
-/// The pages that madvise(2) names, as far as a guest can have them (is_madvise_valid).
-fn advised_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
-    let end = len.checked_next_multiple_of(PAGE).and_then(|len| addr.checked_add(len));
-    match end {
-        Some(end) if addr.is_multiple_of(PAGE) => {
-            Ok(addr.min(ADDRESS_LIMIT)..end.min(ADDRESS_LIMIT))
-        }
-        _ => Err(EINVAL),
     }
 }
 
@@ -374,40 +339,5 @@ mod tests {
         let private = memory.map(&anonymous(0, 1, READ, 0)).unwrap();
         assert_eq!(memory.remap_file_pages([private, PAGE, 0, 0, 0, 0]), Err(EINVAL));
         memory.unmap(at, 3 * PAGE).unwrap();
-    }
-
-    #[test]
-    fn dontneed_clears_exactly_its_pages() {
-        for host_page in [4096, 16384] {
-            let memory = memory(host_page);
-            let at = memory.map(&anonymous(0, 16, READ | WRITE, 0)).unwrap();
-            for (start, end) in [(0, 16), (1, 15), (1, 2), (5, 11), (4, 8), (3, 4)] {
-                (0..16).for_each(|i| poke(at + i * PAGE, 9));
-                assert_eq!(
-                    memory.advise(at + start * PAGE, (end - start) * PAGE, libc::MADV_DONTNEED),
-                    Ok(0)
-                );
-                for i in 0..16 {
-                    let kept = i < start || i >= end;
-                    assert_eq!(
-                        peek(at + i * PAGE),
-                        if kept { 9 } else { 0 },
-                        "{start}..{end} page {i}"
-                    );
-                }
-            }
-            memory.unmap(at + 4 * PAGE, 4 * PAGE).unwrap();
-            assert_eq!(memory.advise(at, 16 * PAGE, libc::MADV_DONTNEED), Err(ENOMEM));
-            assert_eq!(memory.advise(at + 1, PAGE, libc::MADV_DONTNEED), Err(EINVAL));
-            assert_eq!(memory.advise(at + 4 * PAGE, 0, libc::MADV_DONTNEED), Ok(0));
-            // In user mode QEMU takes any advice, so on arm64 this is left to `every-call`.
-            if cfg!(target_arch = "x86_64") {
-                assert_eq!(memory.advise(at, 0, 77), Err(EINVAL));
-                assert_eq!(memory.advise(at + 4 * PAGE, PAGE, 77), Err(EINVAL));
-            }
-            assert_eq!(memory.advise(1 << 47, PAGE, libc::MADV_NORMAL), Err(ENOMEM));
-            assert_eq!(memory.advise(at, u64::MAX, libc::MADV_NORMAL), Err(EINVAL));
-            memory.unmap(at, 16 * PAGE).unwrap();
-        }
     }
 }

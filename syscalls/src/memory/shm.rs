@@ -26,9 +26,10 @@ impl Memory {
             })?
         } else {
             let range = fixed_range(addr, span).map_err(|_| EINVAL)?;
-            if addr != self.floor(addr)
-                || (flags & SHM_REMAP == 0 && !state.map.is_free(range.clone()))
-            {
+            if addr != self.floor(addr) {
+                return Err(self.does_not_fit("a segment of shared memory", &range));
+            }
+            if flags & SHM_REMAP == 0 && !state.map.is_free(range.clone()) {
                 return Err(EINVAL);
             }
             self.claim(&state, &range)?;

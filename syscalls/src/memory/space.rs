@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use translator::engine::Engine;
@@ -13,6 +13,7 @@ use super::page_set::PageSet;
 use super::raw::{self, host_prot};
 use super::seal::Seals;
 use super::write_exec;
+use crate::guest;
 use crate::host::Errno;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
@@ -97,7 +98,9 @@ pub struct Memory {
     pub(super) watched: PageSet,
     /// Whether a page was ever watched.
     pub(super) any_watched: AtomicBool,
-    engine: OnceLock<&'static Engine>,
+    /// How many watches have ended.
+    pub(super) watches_ended: AtomicU64,
+    pub(super) engine: OnceLock<&'static Engine>,
     pub(super) host_page: u64,
     stack_top: u64,
 }
@@ -118,6 +121,13 @@ fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
         let (start, end) = line.split_whitespace().next()?.split_once('-')?;
         Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
     })
+}
+
+/// Where the guest's addresses end when the translator's are below 2^47 too, from `lowest` on so far. More of its own
+/// will come below that.
+fn below(lowest: u64) -> u64 {
+    const ROOM: u64 = 1 << 40;
+    (lowest / ROOM * ROOM).saturating_sub(ROOM).clamp(1 << 46, (1 << 47) - 2 * ROOM)
 }
 
 /// The translator's own mappings as far as it knows them itself, where /proc is not mounted: its program, the
@@ -164,22 +174,31 @@ impl Memory {
             Ok(text) => parse_maps(&text).collect(),
             Err(_) => own_ranges(),
         };
-        Ok(Box::leak(Box::new(Self::with_host(own.into_iter(), host_page_size())?)))
+        let memory = Self::with_host(own.into_iter(), host_page_size())?;
+        if memory.stack_top < ADDRESS_LIMIT / memory.host_page * memory.host_page {
+            guest::ends_at(memory.stack_top);
+        }
+        Ok(Box::leak(Box::new(memory)))
     }
 
     fn with_host(own: impl Iterator<Item = Range<u64>>, host_page: u64) -> io::Result<Self> {
         let mut map = IntervalMap::default();
-        let mut highest = 0;
+        let (mut lowest, mut highest) = (ADDRESS_LIMIT, 0);
         for range in own {
-            highest = highest.max(range.end);
+            (lowest, highest) = (lowest.min(range.start), highest.max(range.end));
             if range.start < ADDRESS_LIMIT {
                 map.insert(range.start..range.end.min(ADDRESS_LIMIT), Mapping::RESERVED);
             }
         }
         // With 48 bits the kernel keeps the translator above the guest by itself. With 47 the
         // translator is at the top, and the guest stays a good way below.
-        let stack_top = if highest > 1 << 47 { ADDRESS_LIMIT } else { 0x7e00_0000_0000 };
-        let stack_top = stack_top / host_page * host_page;
+        let stack_top = if highest > 1 << 47 {
+            ADDRESS_LIMIT / host_page * host_page
+        } else {
+            let stack_top = below(lowest);
+            map.insert(stack_top..ADDRESS_LIMIT, Mapping::RESERVED);
+            stack_top
+        };
         Ok(Self {
             state: Mutex::new(State {
                 map,
@@ -190,6 +209,7 @@ impl Memory {
             }),
             watched: PageSet::new()?,
             any_watched: AtomicBool::new(false),
+            watches_ended: AtomicU64::new(0),
             engine: OnceLock::new(),
             host_page,
             stack_top,
@@ -347,7 +367,7 @@ impl Memory {
         MIN_ADDRESS..state.base
     }
 
-    fn map_fixed(
+    pub(super) fn map_fixed(
         &self,
         state: &mut State,
         request: &Map,
@@ -547,13 +567,9 @@ fn source(request: &Map) -> Result<Source, Errno> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::raw::last_errno;
     use super::*;
-    use proptest::prelude::*;
     use std::io::Write;
-    use std::os::fd::AsRawFd;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use translator::engine::GuestMemory;
+    use std::sync::atomic::Ordering;
 
     /// What is known without /proc is true, and says where the translator is.
     #[test]
@@ -578,9 +594,6 @@ pub(super) mod tests {
         assert_eq!(highest(&mut ranges.into_iter()), highest(&mut parse_maps(&text)));
     }
 
-    const PAGES: u64 = 24;
-    const FILE_PAGES: u64 = 12;
-
     /// A memory of its own for each test: they all run in one process.
     pub fn memory(host_page: u64) -> Memory {
         static NEXT: AtomicU64 = AtomicU64::new(0x1000_0000_0000);
@@ -602,8 +615,10 @@ pub(super) mod tests {
         }
     }
 
+    pub const FILE_PAGES: u64 = 12;
+
     /// A file whose page `n` is full of bytes 100 + n.
-    fn numbered_file() -> std::fs::File {
+    pub fn numbered_file() -> std::fs::File {
         let mut file = tempfile::tempfile().unwrap();
         for n in 0..FILE_PAGES {
             file.write_all(&vec![100 + n as u8; PAGE as usize]).unwrap();
@@ -611,131 +626,19 @@ pub(super) mod tests {
         file
     }
 
-    /// As the dynamic linker loads a library whose data segment ends behind the file's end.
     #[test]
-    fn mappings_over_what_lies_behind_the_end_of_a_file() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[7; 5 * PAGE as usize + 100]).unwrap();
-        let memory = memory(16384);
-        let request = Map {
-            addr: 0,
-            len: 16 * PAGE,
-            prot: READ,
-            flags: MAP_PRIVATE,
-            fd: file.as_raw_fd(),
-            offset: 0,
-            name: None,
-        };
-        let base = memory.map(&request).unwrap();
-        let byte = |page: u64| {
-            // SAFETY: only pages that are mapped and readable are asked for.
-            unsafe { *((base + page * PAGE) as *const u8) }
-        };
-        // In a host page that the file reaches into, and in one that it does not.
-        for page in [6, 9] {
-            memory.map(&anonymous(base + page * PAGE, 1, READ | WRITE, MAP_FIXED)).unwrap();
-            assert_eq!(byte(page), 0);
-            // SAFETY: just mapped, writable.
-            unsafe { *((base + page * PAGE) as *mut u8) = 9 };
-        }
-        assert_eq!([0, 4, 5, 6, 9].map(byte), [7, 7, 7, 9, 9]);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Action {
-        Map(u64, u64, u32),
-        MapFile(u64, u64, u64, u32),
-        Unmap(u64, u64),
-        Protect(u64, u64, u32),
-        Write(u64, u8),
-    }
-
-    fn action() -> impl Strategy<Value = Action> {
-        let range = || (0..PAGES, 1u64..10).prop_map(|(a, l)| (a, l.min(PAGES - a)));
-        let prot = || prop_oneof![Just(READ), Just(READ | WRITE), Just(READ | EXEC), Just(0)];
-        prop_oneof![
-            (range(), prot()).prop_map(|((a, l), p)| Action::Map(a, l, p)),
-            (range(), 0..FILE_PAGES, prot()).prop_map(|((a, l), o, p)| Action::MapFile(a, l, o, p)),
-            range().prop_map(|(a, l)| Action::Unmap(a, l)),
-            (range(), prot()).prop_map(|((a, l), p)| Action::Protect(a, l, p)),
-            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
-            (0..PAGES, 1u8..100).prop_map(|(a, v)| Action::Write(a, v)),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-        /// The guest's pages of 4 KiB keep their contents whatever the host's page size.
-        #[test]
-        fn pages_keep_their_contents(actions in prop::collection::vec(action(), 1..40),
-                                     host_page in prop_oneof![Just(4096u64), Just(16384u64)],
-                                     skew in 0u64..4) {
-            let memory = memory(host_page);
-            let file = numbered_file();
-            let base = memory.map(&anonymous(0, PAGES + 4, 0, 0)).unwrap();
-            prop_assert_eq!(base % host_page, 0);
-            memory.unmap(base, (PAGES + 4) * PAGE).unwrap();
-            let base = base + skew * PAGE;
-            // (protection, byte) of each mapped page.
-            let mut model: Vec<Option<(u32, u8)>> = vec![None; PAGES as usize];
-            for action in actions {
-                match action {
-                    Action::Map(a, l, p) => {
-                        memory.map(&anonymous(base + a * PAGE, l, p, MAP_FIXED)).unwrap();
-                        model[a as usize..(a + l) as usize].fill(Some((p, 0)));
-                    }
-                    Action::MapFile(a, l, o, prot) => {
-                        let l = l.min(FILE_PAGES - o);
-                        let request = Map { addr: base + a * PAGE, len: l * PAGE, prot, flags: MAP_PRIVATE | MAP_FIXED,
-                                            fd: file.as_raw_fd(), offset: o * PAGE, name: None };
-                        memory.map(&request).unwrap();
-                        (0..l).for_each(|i| model[(a + i) as usize] = Some((prot, (100 + o + i) as u8)));
-                    }
-                    Action::Unmap(a, l) => {
-                        memory.unmap(base + a * PAGE, l * PAGE).unwrap();
-                        model[a as usize..(a + l) as usize].fill(None);
-                    }
-                    Action::Protect(a, l, p) => {
-                        let pages = &mut model[a as usize..(a + l) as usize];
-                        let whole = pages.iter().all(Option::is_some);
-                        prop_assert_eq!(memory.protect(base + a * PAGE, l * PAGE, p).is_ok(), whole);
-                        // Up to the first hole.
-                        pages.iter_mut().map_while(Option::as_mut).for_each(|m| m.0 = p);
-                    }
-                    Action::Write(a, v) => {
-                        if let Some((p, byte)) = &mut model[a as usize] && *p & WRITE != 0 {
-                            *byte = v;
-                            // SAFETY: mapped and writable.
-                            unsafe { std::ptr::write_bytes((base + a * PAGE) as *mut u8, v, PAGE as usize) };
-                        }
-                    }
-                }
-                for (i, page) in model.iter().enumerate() {
-                    let addr = base + i as u64 * PAGE;
-                    prop_assert_eq!(memory.lock().map.is_mapped(addr..addr + PAGE), page.is_some());
-                    if let Some((prot, byte)) = page && prot & (READ | WRITE | EXEC) != 0 {
-                        // SAFETY: mapped and readable.
-                        let (first, last) = unsafe { (*(addr as *const u8), *((addr + PAGE - 1) as *const u8)) };
-                        prop_assert_eq!((first, last), (*byte, *byte), "page {}", i);
-                    }
-                }
-            }
-            if host_page == host_page_size() {
-                let writable = writable_ranges();
-                for (i, page) in model.iter().enumerate() {
-                    let addr = base + i as u64 * PAGE;
-                    let wanted = page.is_some_and(|(prot, _)| prot & WRITE != 0);
-                    prop_assert_eq!(writable.iter().any(|r| r.contains(&addr)), wanted, "page {}", i);
-                }
-            }
-            memory.unmap(base, PAGES * PAGE).unwrap();
-        }
-    }
-
-    fn writable_ranges() -> Vec<Range<u64>> {
-        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let lines: Vec<_> = text.lines().filter(|line| line.contains(" rw")).collect();
-        parse_maps(&lines.join("\n")).collect()
+    fn the_guest_ends_below_the_translator() {
+        assert_eq!(
+            [0x7fff_f000_0000, 0x7e80_0000_0000].map(below),
+            [0x7e00_0000_0000, 0x7d00_0000_0000]
+        );
+        assert_eq!(below(0x5555_5555_0000), 0x5400_0000_0000);
+        let own = std::iter::once(0x7f12_3456_0000..0x7f12_3457_0000);
+        let memory = Memory::with_host(own, 16384).unwrap();
+        assert_eq!(memory.stack_top(), 0x7e00_0000_0000);
+        let top = memory.stack_top();
+        assert_eq!(memory.map(&anonymous(top, 4, READ, MAP_FIXED)), Err(ENOMEM));
+        assert!(memory.map(&anonymous(0, 4, READ, 0)).is_ok_and(|at| at < top - STACK_GAP));
     }
 
     #[test]
@@ -774,57 +677,6 @@ pub(super) mod tests {
         assert_eq!(memory.brk(u64::MAX), room + 3 * PAGE);
         assert!(memory.proc_maps().contains("[heap]"));
         assert_eq!(memory.brk(room), room);
-    }
-
-    #[test]
-    fn a_watch_write_protects_until_it_ends() {
-        let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
-        let at = memory.map(&anonymous(0, 4, READ | WRITE | EXEC, 0)).unwrap();
-        assert_eq!(memory.executable_from(at + 5), 4 * PAGE - 5);
-        assert_eq!(memory.executable_from(at - 5), 0);
-        memory.watch(at + PAGE, at + PAGE + 3);
-        assert!(memory.is_watched(at + PAGE) && !memory.is_watched(at + 2 * PAGE));
-        // A kernel write shows the host's protection without a fault of our own.
-        let (reader, writer) = std::io::pipe().unwrap();
-        let mut writer = writer;
-        writer.write_all(b"xy").unwrap();
-        // SAFETY: reads into the guest's page.
-        let read = || unsafe { libc::read(reader.as_raw_fd(), (at + PAGE) as *mut _, 1) };
-        assert_eq!((read(), last_errno()), (-1, Errno(libc::EFAULT)));
-        assert!(memory.unwatch_all());
-        assert!(!memory.unwatch_all());
-        assert_eq!(read(), 1);
-        // Pages the guest cannot write need no watch.
-        memory.protect(at, 4 * PAGE, READ | EXEC).unwrap();
-        memory.watch(at, at + PAGE);
-        assert!(!memory.is_watched(at));
-        memory.unmap(at, 4 * PAGE).unwrap();
-    }
-
-    #[test]
-    fn a_page_that_is_mapped_twice_is_watched_twice() {
-        let memory: &'static Memory = Box::leak(Box::new(memory(host_page_size())));
-        let file = numbered_file();
-        let request = |prot| Map {
-            addr: 0,
-            len: 4 * PAGE,
-            prot,
-            flags: MAP_SHARED,
-            fd: file.as_raw_fd(),
-            offset: 0,
-            name: None,
-        };
-        let code = memory.map(&request(READ | EXEC)).unwrap();
-        let data = memory.map(&request(READ | WRITE)).unwrap();
-        memory.watch(code + PAGE, code + PAGE + 1);
-        assert!(memory.is_watched(data + PAGE));
-        assert!(!memory.is_watched(data + 2 * PAGE) && !memory.is_watched(code + PAGE));
-        let range = data..data + 4 * PAGE;
-        let twins: Vec<u64> = (0..4).map(|i| code + i * PAGE).collect();
-        assert_eq!(memory.executable_twins(&memory.lock(), &range), twins);
-        assert!(memory.unwatch(data + PAGE..data + PAGE + 1));
-        memory.unmap(code, 4 * PAGE).unwrap();
-        memory.unmap(data, 4 * PAGE).unwrap();
     }
 
     #[test]

@@ -371,7 +371,7 @@ calls! {
     437 437 openat2(dirfd: DirFd, path: Path, how: In(OpenHow), size: Ulong) convert(files::openat2) "open flags";
     438 438 pidfd_getfd(pidfd: Fd, fd: Fd, flags: Hex32) pass;
     439 439 faccessat2(dirfd: DirFd, path: Path, mode: ACCESS, flags: AtFlags) pass;
-    440 440 process_madvise(pidfd: Fd, vec: In(Iovec), vlen: Ulong, behavior: MADV, flags: Hex32) pass;
+    440 440 process_madvise(pidfd: Fd, vec: In(Iovec), vlen: Ulong, behavior: MADV, flags: Hex32) convert(memory::process_madvise) "pages of 4 KiB";
     441 441 epoll_pwait2(epfd: Fd, events: Out(EpollEvents), maxevents: Int, timeout: In(Timespec), sigmask: In(Sigset), sigsetsize: Ulong) convert(poll::epoll_pwait2) "struct epoll_event";
     442 442 mount_setattr(dirfd: DirFd, path: Path, flags: AtFlags, uattr: In(One(&MOUNT_ATTRIBUTES)), usize: Ulong) pass;
     443 443 quotactl_fd(fd: Fd, cmd: Uint, id: Uid, addr: Ptr) pass;

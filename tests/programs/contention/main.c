@@ -41,6 +41,9 @@ static uint8_t *code_area(void) {
 static uint8_t *shared;
 static _Atomic uint32_t oldest, newest;
 
+// A page in which each thread writes and calls a function of its own while the others do so with theirs.
+static uint8_t *crowd;
+
 static _Atomic int stop, handled;
 static __thread volatile uint32_t in_handler;
 static __thread uint8_t *own;
@@ -67,6 +70,7 @@ static void *call(void *number) {
     uint8_t *area = code_area();
     uint32_t constants[FUNCTIONS];
     for (int i = 0; i < FUNCTIONS; i++) write_function(area + i * SLOT, constants[i] = i * 1000, 1 + i % 5);
+    uint8_t *mine = crowd + (uintptr_t)number * SLOT;
     own = area;
     for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < FUNCTIONS; i++) {
@@ -75,7 +79,10 @@ static void *call(void *number) {
             uint32_t from = atomic_load(&oldest);
             uint32_t seen = ((function)(shared + i % 16 * SLOT))(0) - 1;
             CHECK(seen >= from && seen <= atomic_load(&newest));
-            if (i % 16 == round % 16) write_function(area + i * SLOT, constants[i] += 7, 1 + i % 5);
+            if (i % 16 != round % 16) continue;
+            write_function(area + i * SLOT, constants[i] += 7, 1 + i % 5);
+            write_function(mine, constants[i], 1);
+            CHECK(((function)mine)(seed) == seed + constants[i] + 1);
         }
     }
     own = 0;
@@ -112,6 +119,7 @@ int main(void) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
     sigaction(SIGUSR1, &action, 0);
     shared = code_area();
+    crowd = code_area();
     // So that the constants are aligned: two bytes of the slot's start are left free.
     shared += 2;
     for (int i = 0; i < 16; i++) write_function(shared + i * SLOT, 0, 1);
