@@ -6,7 +6,8 @@ mod page;
 mod results;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::Path,
     process::{Command, ExitCode},
     time::Duration,
@@ -52,11 +53,16 @@ pub fn run(
         ));
         put(machine, &built, processor)?;
         for name in programs {
-            let program = execute(machine, processor, &name, limit)?;
+            let is_control = processor.root == "/";
+            let not_tried = if is_control { Vec::new() } else { known.not_tried(&name) };
+            let options = not_tried.iter().flat_map(|fixture| ["-F", fixture]);
+            let mut program = execute(machine, processor, &name, options, limit)?;
+            let row = results.entry(name.clone()).or_default();
+            if let Some(control) = &row.arm64 {
+                program.fail(&not_tried, control);
+            }
             println!("{} {name}: {}", processor.name, program.counts());
-            let row = results.entry(name).or_default();
-            let place = if processor.root == "/" { &mut row.arm64 } else { &mut row.x86_64 };
-            *place = Some(program);
+            *if is_control { &mut row.arm64 } else { &mut row.x86_64 } = Some(program);
         }
     }
     let text = page::text(&results, &known);
@@ -91,20 +97,22 @@ fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program, as long as it may; what it prints is kept in the share as well.
-fn execute(
+/// Runs a program with options, as long as it may; what it prints is kept in the share as well.
+fn execute<'a>(
     machine: &Machine,
     processor: &Processor,
-    name: &str,
+    name: &'a str,
+    options: impl Iterator<Item = &'a str>,
     limit: Duration,
 ) -> Result<Program> {
-    let words = ["sh", "/host/selftests", processor.root, name].map(Into::into);
+    let words = ["sh", "/host/selftests", processor.root, name].into_iter().chain(options);
+    let words: Vec<_> = words.map(Into::into).collect();
     let script = request::script(request::Place::Own, &words);
     let (mut printed, mut log) = (Vec::new(), Vec::new());
     let status = request::run(machine, &script, limit, &mut printed, &mut log)?;
-    let file = machine.share().join("logs").join(processor.name).join(name).with_extension("log");
+    let file = machine.share().join("logs").join(processor.name).join(format!("{name}.log"));
     fs::create_dir_all(file.parent().context("a folder")?)?;
     fs::write(&file, &printed).with_context(|| file.display().to_string())?;
-    io::Write::write_all(&mut io::stderr(), &log)?;
+    io::stderr().write_all(&log)?;
     Ok(Program::read(&String::from_utf8_lossy(&printed), status))
 }

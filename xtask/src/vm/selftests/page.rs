@@ -22,6 +22,10 @@ struct Reason {
     /// `collection/program` and the case, or the beginning of that.
     name: String,
     why: String,
+    /// Whether it is known without trying, and trying takes long; the name then ends with a fixture of the kernel's test
+    /// harness.
+    #[serde(default)]
+    not_tried: bool,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +41,12 @@ impl Known {
     pub fn leaves_out(&self, program: &str) -> bool {
         let mut all = self.left_out.iter().flat_map(|these| &these.programs);
         all.any(|name| program.starts_with(name))
+    }
+
+    /// The fixtures of a program that fail for x86_64 without being tried.
+    pub fn not_tried(&self, program: &str) -> Vec<&str> {
+        let all = self.case.iter().filter(|reason| reason.not_tried);
+        all.filter_map(|reason| reason.name.strip_prefix(program)?.strip_prefix(' ')).collect()
     }
 
     fn reason(&self, case: &str) -> Option<&Reason> {
@@ -135,7 +145,11 @@ mod tests {
 
     fn known() -> Known {
         let text = r#"
-            case = [{ name = "a/b one", why = "because" }, { name = "a/c", why = "once" }]
+            case = [
+                { name = "a/b one", why = "because" },
+                { name = "a/c", why = "once" },
+                { name = "a/f hangs", why = "it waits", not_tried = true },
+            ]
             left_out = [{ programs = ["a/long", "b/"], why = "takes long" }]
         "#;
         toml::from_str(text).unwrap()
@@ -159,7 +173,9 @@ mod tests {
         );
         assert!(text.contains("| a/long, b/ | takes long |\n"), "{text}");
         assert_eq!(unexplained(&results, &known()), ["a/b three", "a/d x|y"]);
-        assert_eq!(idle(&results, &known()), ["a/c"]);
+        assert_eq!(idle(&results, &known()), ["a/c", "a/f hangs"]);
+        assert_eq!(known().not_tried("a/f"), ["hangs"]);
+        assert!(known().not_tried("a/b").is_empty());
     }
 
     #[test]

@@ -68,6 +68,18 @@ impl Program {
         self.cases.push(Case { number: 0, name: String::new(), end });
     }
 
+    /// Counts those cases of another program's as failed that are of some fixtures.
+    pub fn fail(&mut self, fixtures: &[&str], of: &Self) {
+        let among = |case: &&Case| {
+            fixtures
+                .iter()
+                .any(|name| case.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+        };
+        for Case { name, .. } in of.cases.iter().filter(among) {
+            self.add(Case { number: 0, name: name.clone(), end: End::Failed });
+        }
+    }
+
     /// How many cases ended so.
     pub fn count(&self, end: End) -> usize {
         self.cases.iter().filter(|case| case.end == end).count()
@@ -185,6 +197,12 @@ mod tests {
         assert_eq!(fails("ok 1 a\nnot ok 2 a\n", "ok 1 a\nok 2 a\n"), ["a (2)"]);
         // Tests that only one has.
         assert_eq!(fails("ok 1 a\nok 2 b\nok 3 c\n", "ok 1 b\nok 2 c\n"), [""]);
+        // One that was not tried.
+        let mut own = Program::read("1..1\nok 1 a\n", Some(0));
+        let control = Program::read("1..3\nok 1 a\nok 2 b.c\nok 3 bd.c\n", Some(0));
+        own.fail(&["b"], &control);
+        assert_eq!(own.counts(), "1 / 1 / 0");
+        assert_eq!(own.fails_beside(&control), ["b.c", "bd.c"]);
         let stopped = Program::read("ok 1 a\n", None);
         assert_eq!(
             stopped.fails_beside(&Program::read("ok 1 a\n", Some(0))),
