@@ -328,6 +328,7 @@ fn copy_processor(from: &CpuState) -> Box<CpuState> {
     cpu.ymm_high = from.ymm_high;
     cpu.x87 = from.x87;
     cpu.mxcsr = from.mxcsr;
+    cpu.no_tsc = from.no_tsc;
     cpu
 }
 
