@@ -84,7 +84,8 @@ pub fn run(
     Ok(if unexplained.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Puts the programs of a processor to a place in the machine, where nothing is left of another run.
+/// Puts the programs of a processor to a place in the machine, where nothing is left of another run. Process numbers come
+/// round soon there, for which a test of pidfd waits.
 fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     let folder = machine.share().join("kernel-tests");
     let _ = fs::remove_dir_all(&folder);
@@ -92,8 +93,11 @@ fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     let status = Command::new("cp").arg("--archive").arg(&from).arg(&folder).status()?;
     ensure!(status.success(), "{} could not be copied", from.display());
     let to = Path::new(processor.root).join("tmp/kernel-tests");
-    let script = format!("rm -rf {0}\nexec cp -r /host/kernel-tests {0}\n", to.display());
-    request::output(machine, format!("#!/bin/sh\n{script}").as_bytes(), COPY_LIMIT)?;
+    let script = format!(
+        "#!/bin/sh -e\necho 2048 >/proc/sys/kernel/pid_max\nrm -rf {0}\ncp -r /host/kernel-tests {0}\n",
+        to.display()
+    );
+    request::output(machine, script.as_bytes(), COPY_LIMIT)?;
     Ok(())
 }
 
