@@ -6,9 +6,8 @@ mod page;
 mod results;
 
 use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
+    fs, io,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -24,7 +23,7 @@ use super::{Workshop, machine::Machine, recipe::Recipe, request, translator};
 use crate::{root, say};
 
 /// The time for copying the programs of a processor within the machine.
-const COPY_LIMIT: Duration = Duration::from_secs(120);
+const COPY_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs the tests in a machine that has been booted for them, and writes the page.
 pub fn run(
@@ -40,44 +39,49 @@ pub fn run(
     translator::install(machine, demotic)?;
     fs::write(machine.share().join("selftests"), include_bytes!("guest/selftests"))?;
     let limit = Duration::from_secs(recipe.selftests.seconds);
-    let mut results = Results::new();
     for processor in &PROCESSORS {
-        let chosen = |name: &String| filter.is_none_or(|filter| name.contains(filter));
-        let programs = build::programs(&built, processor)?;
-        let programs: Vec<_> =
-            programs.into_iter().filter(chosen).filter(|name| !known.leaves_out(name)).collect();
-        say(&format!(
-            "running the kernel's tests for {}: {} programs",
-            processor.name,
-            programs.len()
-        ));
+        let chosen = |name: &&String| filter.is_none_or(|filter| name.contains(filter));
+        let programs = programs(&built, processor, &known)?;
+        let programs: Vec<_> = programs.iter().filter(chosen).collect();
+        let name = processor.name;
+        say(&format!("running the kernel's tests for {name}: {} programs", programs.len()));
         put(machine, &built, processor)?;
-        for name in programs {
-            let is_control = processor.root == "/";
-            let not_tried = if is_control { Vec::new() } else { known.not_tried(&name) };
-            let options = not_tried.iter().flat_map(|fixture| ["-F", fixture]);
-            let mut program = execute(machine, processor, &name, options, limit)?;
-            let row = results.entry(name.clone()).or_default();
-            if let Some(control) = &row.arm64 {
-                program.fail(&not_tried, control);
+        for program in programs {
+            let not_tried =
+                if processor.is_control() { Vec::new() } else { known.not_tried(program) };
+            execute(machine, processor, program, &not_tried, limit)?;
+            if let Some(kept) = kept(machine, processor, program)? {
+                println!("{name} {program}: {}", kept.counts());
             }
-            println!("{} {name}: {}", processor.name, program.counts());
-            *if is_control { &mut row.arm64 } else { &mut row.x86_64 } = Some(program);
         }
     }
-    let text = page::text(&results, &known);
-    print!("{text}");
-    if filter.is_none() {
-        let source = format!("{} of {}", recipe.selftests.package, recipe.selftests.suite);
-        let kernel = machine.description();
-        let head = include_str!("selftests.md")
-            .replace("{source}", &source)
-            .replace("{kernel}", kernel.split([' ', ',']).nth(1).unwrap_or_default())
-            .replace("{seconds}", &limit.as_secs().to_string());
-        fs::write(root().join("docs/selftests.md"), head + &text)?;
-        for name in page::idle(&results, &known) {
-            say(&format!("{name} does not fail: its reason in xtask/selftests.toml can go"));
+    let (mut results, mut complete) = (Results::new(), true);
+    for processor in &PROCESSORS {
+        for name in programs(&built, processor, &known)? {
+            let program = kept(machine, processor, &name)?;
+            complete &= program.is_some();
+            let row = results.entry(name).or_default();
+            *if processor.is_control() { &mut row.arm64 } else { &mut row.x86_64 } = program;
         }
+    }
+    page::fail_not_tried(&mut results, &known);
+    let text = page::text(&results, &known);
+    if filter.is_none() {
+        print!("{text}");
+    }
+    let source = format!("{} of {}", recipe.selftests.package, recipe.selftests.suite);
+    let kernel = machine.description();
+    let head = include_str!("selftests.md")
+        .replace("{source}", &source)
+        .replace("{kernel}", kernel.split([' ', ',']).nth(1).unwrap_or_default())
+        .replace("{seconds}", &limit.as_secs().to_string());
+    if complete {
+        fs::write(root().join("docs/selftests.md"), head + &text)?;
+    } else {
+        say("docs/selftests.md is written when all programs have been run");
+    }
+    for name in page::idle(&results, &known) {
+        say(&format!("{name} does not fail: its reason in xtask/selftests.toml can go"));
     }
     let unexplained = page::unexplained(&results, &known);
     println!("{} fail for x86_64 only, and nobody knows why", unexplained.len());
@@ -92,31 +96,54 @@ fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     let from = built.join(processor.name);
     let status = Command::new("cp").arg("--archive").arg(&from).arg(&folder).status()?;
     ensure!(status.success(), "{} could not be copied", from.display());
-    let to = Path::new(processor.root).join("tmp/kernel-tests");
+    let root = Path::new(processor.root);
+    let (to, mounts) = (root.join("tmp/kernel-tests"), root.join("mnt"));
     let script = format!(
-        "#!/bin/sh -e\necho 2048 >/proc/sys/kernel/pid_max\nrm -rf {0}\ncp -r /host/kernel-tests {0}\n",
-        to.display()
+        "#!/bin/sh -e\necho 2048 >/proc/sys/kernel/pid_max\nmkdir -p {1}\nrm -rf {0}\ncp -r /host/kernel-tests {0}\n",
+        to.display(),
+        mounts.display()
     );
     request::output(machine, script.as_bytes(), COPY_LIMIT)?;
     Ok(())
 }
 
-/// Runs a program with options, as long as it may; what it prints is kept in the share as well.
-fn execute<'a>(
+/// The programs of a processor that are to be run.
+fn programs(built: &Path, processor: &Processor, known: &Known) -> Result<Vec<String>> {
+    let mut programs = build::programs(built, processor)?;
+    programs.retain(|name| !known.leaves_out(name));
+    Ok(programs)
+}
+
+/// Where is kept what a program printed, and how it ended.
+fn places(machine: &Machine, processor: &Processor, name: &str) -> [PathBuf; 2] {
+    let folder = machine.file("results").join(processor.name);
+    ["log", "status"].map(|kind| folder.join(format!("{name}.{kind}")))
+}
+
+/// Runs a program as long as it may, but for some fixtures; what comes of it is kept.
+fn execute(
     machine: &Machine,
     processor: &Processor,
-    name: &'a str,
-    options: impl Iterator<Item = &'a str>,
+    name: &str,
+    not_tried: &[&str],
     limit: Duration,
-) -> Result<Program> {
+) -> Result<()> {
+    let options = not_tried.iter().flat_map(|fixture| ["-F", fixture]);
     let words = ["sh", "/host/selftests", processor.root, name].into_iter().chain(options);
     let words: Vec<_> = words.map(Into::into).collect();
     let script = request::script(request::Place::Own, &words);
-    let (mut printed, mut log) = (Vec::new(), Vec::new());
-    let status = request::run(machine, &script, limit, &mut printed, &mut log)?;
-    let file = machine.share().join("logs").join(processor.name).join(format!("{name}.log"));
-    fs::create_dir_all(file.parent().context("a folder")?)?;
-    fs::write(&file, &printed).with_context(|| file.display().to_string())?;
-    io::stderr().write_all(&log)?;
-    Ok(Program::read(&String::from_utf8_lossy(&printed), status))
+    let mut printed = Vec::new();
+    let status = request::run(machine, &script, limit, &mut printed, &mut io::stderr())?;
+    let [log, end] = places(machine, processor, name);
+    fs::create_dir_all(log.parent().context("a folder")?)?;
+    fs::write(&log, &printed).with_context(|| log.display().to_string())?;
+    Ok(fs::write(end, status.map_or(String::new(), |status| status.to_string()))?)
+}
+
+/// What is kept of a program, if it has been run.
+fn kept(machine: &Machine, processor: &Processor, name: &str) -> Result<Option<Program>> {
+    let [log, end] = places(machine, processor, name);
+    let Ok(end) = fs::read_to_string(end) else { return Ok(None) };
+    let printed = fs::read(log)?;
+    Ok(Some(Program::read(&String::from_utf8_lossy(&printed), end.parse().ok())))
 }

@@ -32,6 +32,7 @@ pub struct Processor {
 
 /// Both, in the order in which they run.
 pub const PROCESSORS: [Processor; 2] = [
+    Processor { name: "x86_64", kernel: "x86", debian: "amd64", prefix: "", root: "/x86" },
     Processor {
         name: "arm64",
         kernel: "arm64",
@@ -39,8 +40,14 @@ pub const PROCESSORS: [Processor; 2] = [
         prefix: "aarch64-linux-gnu-",
         root: "/",
     },
-    Processor { name: "x86_64", kernel: "x86", debian: "amd64", prefix: "", root: "/x86" },
 ];
+
+impl Processor {
+    /// Whether its programs run without a translator.
+    pub fn is_control(&self) -> bool {
+        self.root == "/"
+    }
+}
 
 /// Where the tests of both are; a folder for each.
 pub fn build(workshop: &Workshop, recipe: &Selftests) -> Result<PathBuf> {
