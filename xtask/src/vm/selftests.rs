@@ -88,22 +88,24 @@ pub fn run(
     Ok(if unexplained.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Puts the programs of a processor to a place in the machine, where nothing is left of another run. Process numbers come
-/// round soon there, for which a test of pidfd waits.
+/// Puts the programs of a processor to a place in the machine, where nothing is left of another run: in one file, for
+/// many small ones take minutes. Process numbers come round soon there, for which a test of pidfd waits.
 fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
-    let folder = machine.share().join("kernel-tests");
-    let _ = fs::remove_dir_all(&folder);
+    let archive = machine.share().join("kernel-tests.tar");
     let from = built.join(processor.name);
-    let status = Command::new("cp").arg("--archive").arg(&from).arg(&folder).status()?;
+    let status =
+        Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&from).arg(".").status()?;
     ensure!(status.success(), "{} could not be copied", from.display());
-    let root = Path::new(processor.root);
-    let (to, mounts) = (root.join("tmp/kernel-tests"), root.join("mnt"));
-    let script = format!(
-        "#!/bin/sh -e\necho 2048 >/proc/sys/kernel/pid_max\nmkdir -p {1}\nrm -rf {0}\ncp -r /host/kernel-tests {0}\n",
-        to.display(),
-        mounts.display()
-    );
-    request::output(machine, script.as_bytes(), COPY_LIMIT)?;
+    let script = r#"
+        echo 2048 >/proc/sys/kernel/pid_max
+        cd "$1"
+        mkdir -p mnt
+        rm -rf tmp/kernel-tests
+        mkdir tmp/kernel-tests
+        tar -xf /host/kernel-tests.tar -C tmp/kernel-tests
+    "#;
+    let words = ["sh", "-euc", script, "put", processor.root].map(Into::into);
+    request::output(machine, &request::script(request::Place::Own, &words), COPY_LIMIT)?;
     Ok(())
 }
 
