@@ -40,7 +40,9 @@ pub fn run(
     fs::write(machine.share().join("selftests"), include_bytes!("guest/selftests"))?;
     let limit = Duration::from_secs(recipe.selftests.seconds);
     for processor in &PROCESSORS {
-        let chosen = |name: &&String| filter.is_none_or(|filter| name.contains(filter));
+        let chosen = |name: &&String| {
+            filter.is_none_or(|words| words.split(',').any(|word| name.contains(word)))
+        };
         let programs = programs(&built, processor, &known)?;
         let programs: Vec<_> = programs.iter().filter(chosen).collect();
         let name = processor.name;

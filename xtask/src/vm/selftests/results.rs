@@ -134,8 +134,11 @@ fn plan(line: &str) -> Option<usize> {
     line.strip_prefix("1..")?.split(' ').next()?.parse().ok()
 }
 
-/// A result: `ok 1 name`, `not ok 2 name`, `ok 3 name # SKIP reason`.
+/// A result: `ok 1 name`, `not ok 2 name`, `ok 3 name # SKIP reason`. What else was printed before it may have no line of
+/// its own.
 fn case(line: &str) -> Option<Case> {
+    let begin = if line.starts_with('#') { 0 } else { line.find("not ok ").unwrap_or(0) };
+    let line = &line[begin..];
     let (good, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (false, rest),
         None => (true, line.strip_prefix("ok ")?),
@@ -176,6 +179,7 @@ mod tests {
         assert_eq!(case("ok then"), None);
         let known = case("not ok 7 - x # XFAIL known").unwrap();
         assert_eq!(known, Case { number: 7, name: "x".into(), end: End::Passed });
+        assert_eq!(case("too high: 3..not ok 2 x").unwrap().end, End::Failed);
         let skipped = case("ok 8 # SKIP no such file").unwrap();
         assert_eq!(skipped, Case { number: 8, name: "no such file".into(), end: End::Skipped });
     }
