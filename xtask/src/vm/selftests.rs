@@ -6,8 +6,9 @@ mod page;
 mod results;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use self::{
     build::{PROCESSORS, Processor},
-    page::{Known, Results},
+    page::{Known, Results, Row},
     results::Program,
 };
 use super::{Workshop, machine::Machine, recipe::Recipe, request, translator};
@@ -39,49 +40,45 @@ pub fn run(
     translator::install(machine, demotic)?;
     fs::write(machine.share().join("selftests"), include_bytes!("guest/selftests"))?;
     let limit = Duration::from_secs(recipe.selftests.seconds);
-    for processor in &PROCESSORS {
-        let chosen = |name: &&String| {
-            filter.is_none_or(|words| words.split(',').any(|word| name.contains(word)))
-        };
-        let programs = programs(&built, processor, &known)?;
-        let programs: Vec<_> = programs.iter().filter(chosen).collect();
-        let name = processor.name;
-        say(&format!("running the kernel's tests for {name}: {} programs", programs.len()));
+    let chosen = |name: &String| {
+        !known.leaves_out(name)
+            && filter.is_none_or(|words| words.split(',').any(|word| name.contains(word)))
+    };
+    let mut new: BTreeMap<String, [Option<Program>; 2]> = BTreeMap::new();
+    for (i, processor) in PROCESSORS.iter().enumerate() {
+        let programs: Vec<_> =
+            build::programs(&built, processor)?.into_iter().filter(chosen).collect();
+        let called = processor.name;
+        say(&format!("running the kernel's tests for {called}: {} programs", programs.len()));
         put(machine, &built, processor)?;
-        for program in programs {
+        for name in programs {
             let not_tried =
-                if processor.is_control() { Vec::new() } else { known.not_tried(program) };
-            execute(machine, processor, program, &not_tried, limit)?;
-            if let Some(kept) = kept(machine, processor, program)? {
-                println!("{name} {program}: {}", kept.counts());
-            }
+                if processor.is_control() { Vec::new() } else { known.not_tried(&name) };
+            let program = execute(machine, processor, &name, &not_tried, limit)?;
+            println!("{called} {name}: {}", program.counts());
+            new.entry(name).or_default()[i] = Some(program);
         }
     }
-    let (mut results, mut complete) = (Results::new(), true);
-    for processor in &PROCESSORS {
-        for name in programs(&built, processor, &known)? {
-            let program = kept(machine, processor, &name)?;
-            complete &= program.is_some();
-            let row = results.entry(name).or_default();
-            *if processor.is_control() { &mut row.arm64 } else { &mut row.x86_64 } = program;
-        }
+    let page = root().join("docs/selftests.md");
+    let mut results = match filter {
+        Some(_) => page::read(&fs::read_to_string(&page).unwrap_or_default()),
+        None => Results::new(),
+    };
+    for (name, [x86_64, arm64]) in new {
+        let (mut x86_64, arm64) = (x86_64.unwrap_or_default(), arm64.unwrap_or_default());
+        x86_64.fail(&known.not_tried(&name), &arm64);
+        results.insert(name, Row::new(&x86_64, &arm64));
     }
-    page::fail_not_tried(&mut results, &known);
+    results.retain(|name, _| !known.leaves_out(name));
     let text = page::text(&results, &known);
-    if filter.is_none() {
-        print!("{text}");
-    }
+    print!("{text}");
     let source = format!("{} of {}", recipe.selftests.package, recipe.selftests.suite);
     let kernel = machine.description();
     let head = include_str!("selftests.md")
         .replace("{source}", &source)
         .replace("{kernel}", kernel.split([' ', ',']).nth(1).unwrap_or_default())
         .replace("{seconds}", &limit.as_secs().to_string());
-    if complete {
-        fs::write(root().join("docs/selftests.md"), head + &text)?;
-    } else {
-        say("docs/selftests.md is written when all programs have been run");
-    }
+    fs::write(page, head + &text)?;
     for name in page::idle(&results, &known) {
         say(&format!("{name} does not fail: its reason in xtask/selftests.toml can go"));
     }
@@ -111,43 +108,22 @@ fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     Ok(())
 }
 
-/// The programs of a processor that are to be run.
-fn programs(built: &Path, processor: &Processor, known: &Known) -> Result<Vec<String>> {
-    let mut programs = build::programs(built, processor)?;
-    programs.retain(|name| !known.leaves_out(name));
-    Ok(programs)
-}
-
-/// Where is kept what a program printed, and how it ended.
-fn places(machine: &Machine, processor: &Processor, name: &str) -> [PathBuf; 2] {
-    let folder = machine.file("results").join(processor.name);
-    ["log", "status"].map(|kind| folder.join(format!("{name}.{kind}")))
-}
-
-/// Runs a program as long as it may, but for some fixtures; what comes of it is kept.
+/// Runs a program as long as it may, but for some fixtures. What it prints is kept beside the machine's share.
 fn execute(
     machine: &Machine,
     processor: &Processor,
     name: &str,
     not_tried: &[&str],
     limit: Duration,
-) -> Result<()> {
+) -> Result<Program> {
     let options = not_tried.iter().flat_map(|fixture| ["-F", fixture]);
     let words = ["sh", "/host/selftests", processor.root, name].into_iter().chain(options);
     let words: Vec<_> = words.map(Into::into).collect();
     let script = request::script(request::Place::Own, &words);
     let mut printed = Vec::new();
     let status = request::run(machine, &script, limit, &mut printed, &mut io::stderr())?;
-    let [log, end] = places(machine, processor, name);
+    let log = machine.file("results").join(processor.name).join(format!("{name}.log"));
     fs::create_dir_all(log.parent().context("a folder")?)?;
     fs::write(&log, &printed).with_context(|| log.display().to_string())?;
-    Ok(fs::write(end, status.map_or(String::new(), |status| status.to_string()))?)
-}
-
-/// What is kept of a program, if it has been run.
-fn kept(machine: &Machine, processor: &Processor, name: &str) -> Result<Option<Program>> {
-    let [log, end] = places(machine, processor, name);
-    let Ok(end) = fs::read_to_string(end) else { return Ok(None) };
-    let printed = fs::read(log)?;
-    Ok(Some(Program::read(&String::from_utf8_lossy(&printed), end.parse().ok())))
+    Ok(Program::read(&String::from_utf8_lossy(&printed), status))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Deserialize;
 
-use super::results::{End, Program};
+use super::results::Program;
 
 /// What is known of the tests.
 #[derive(Deserialize)]
@@ -55,31 +55,46 @@ impl Known {
 }
 
 /// What both processors say of a program.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    pub x86_64: Option<Program>,
-    pub arm64: Option<Program>,
+    /// Of x86_64 and of arm64, as [`Program::counts`] has it.
+    counts: [String; 2],
+    /// The cases that fail, or are not come to, for x86_64 only.
+    only_x86_64: Vec<String>,
 }
 
 impl Row {
-    /// The cases that fail, or are not come to, for x86_64 only.
-    fn only_x86_64(&self) -> Vec<String> {
-        let nothing = Program::default();
-        let Some(x86_64) = &self.x86_64 else { return Vec::new() };
-        x86_64.fails_beside(self.arm64.as_ref().unwrap_or(&nothing))
+    pub fn new(x86_64: &Program, arm64: &Program) -> Self {
+        Self { counts: [x86_64.counts(), arm64.counts()], only_x86_64: x86_64.fails_beside(arm64) }
     }
 }
 
 /// The results, by the names of programs.
 pub type Results = BTreeMap<String, Row>;
 
-/// Counts as failed what is not tried for x86_64, as far as the control has it.
-pub fn fail_not_tried(results: &mut Results, known: &Known) {
-    for (name, row) in results {
-        if let (Some(x86_64), Some(arm64)) = (&mut row.x86_64, &row.arm64) {
-            x86_64.fail(&known.not_tried(name), arm64);
+/// The cells of a table's line.
+fn cells<const N: usize>(line: &str) -> Option<[String; N]> {
+    let line = line.strip_prefix("| ")?.strip_suffix(" |")?.replace("\\|", "\0");
+    let cells: Vec<_> = line.split(" | ").map(|cell| cell.replace('\0', "|")).collect();
+    cells.try_into().ok()
+}
+
+/// The results that a page holds.
+pub fn read(page: &str) -> Results {
+    let mut parts = page.split("\n## ");
+    let mut results = Results::new();
+    for [name, x86_64, arm64] in parts.next().unwrap_or_default().lines().filter_map(cells) {
+        if name.contains('/') {
+            results.insert(name, Row { counts: [x86_64, arm64], only_x86_64: Vec::new() });
         }
     }
+    for [name, _] in parts.next().unwrap_or_default().lines().filter_map(cells::<2>) {
+        let (program, case) = name.split_once(' ').unwrap_or((&name, ""));
+        if let Some(row) = results.get_mut(program) {
+            row.only_x86_64.push(case.to_owned());
+        }
+    }
+    results
 }
 
 /// The names of cases that fail for x86_64 only, with the reason if it is known.
@@ -88,7 +103,7 @@ fn only_x86_64<'a>(
     known: &'a Known,
 ) -> impl Iterator<Item = (String, Option<&'a Reason>)> {
     let cases = results.iter().flat_map(|(program, row)| {
-        row.only_x86_64().into_iter().map(move |case| format!("{program} {case}").trim().to_owned())
+        row.only_x86_64.iter().map(move |case| format!("{program} {case}").trim().to_owned())
     });
     cases.map(|case| {
         let reason = known.reason(&case);
@@ -105,23 +120,18 @@ pub fn unexplained(results: &Results, known: &Known) -> Vec<String> {
 /// Reasons for what does not fail.
 pub fn idle(results: &Results, known: &Known) -> Vec<String> {
     let names: Vec<_> = only_x86_64(results, known).map(|(case, _)| case).collect();
-    let idle =
-        known.case.iter().filter(|reason| !names.iter().any(|case| case.starts_with(&reason.name)));
-    idle.map(|reason| reason.name.clone()).collect()
+    let idle = |reason: &&Reason| !names.iter().any(|case| case.starts_with(&reason.name));
+    known.case.iter().filter(idle).map(|reason| reason.name.clone()).collect()
 }
 
 /// The table, the list of what fails for x86_64 only, and that of what is not run.
 pub fn text(results: &Results, known: &Known) -> String {
     let mut text = String::from("| test | x86_64, by Demotic | arm64 |\n|---|---:|---:|\n");
-    let counts = |program: &Option<Program>| {
-        program.as_ref().map_or_else(|| "not run".into(), Program::counts)
-    };
     // Writing to a String cannot fail.
-    for (name, row) in results {
-        let _ = writeln!(text, "| {name} | {} | {} |", counts(&row.x86_64), counts(&row.arm64));
+    for (name, Row { counts: [x86_64, arm64], .. }) in results {
+        let _ = writeln!(text, "| {name} | {x86_64} | {arm64} |");
     }
-    let x86_64 = total(results.values().map(|row| &row.x86_64));
-    let arm64 = total(results.values().map(|row| &row.arm64));
+    let [x86_64, arm64] = [0, 1].map(|i| total(results.values().map(|row| row.counts[i].as_str())));
     let _ = writeln!(text, "| **all** | {x86_64} | {arm64} |");
     text += "\n## What fails for x86_64 only\n\n| case | why |\n|---|---|\n";
     for (case, reason) in only_x86_64(results, known) {
@@ -136,16 +146,14 @@ pub fn text(results: &Results, known: &Known) -> String {
 }
 
 /// The sums of a column.
-fn total<'a>(column: impl Iterator<Item = &'a Option<Program>>) -> String {
-    let programs: Vec<_> = column.flatten().collect();
-    let sum = |count: &dyn Fn(&Program) -> usize| {
-        programs.iter().map(|program| count(program)).sum::<usize>()
-    };
-    let [passed, failed, skipped] =
-        [End::Passed, End::Failed, End::Skipped].map(|end| sum(&|program| program.count(end)));
-    let missed = sum(&Program::missed);
-    let missed = if missed > 0 { format!(", {missed} not reached") } else { String::new() };
-    format!("{passed} / {failed} / {skipped}{missed}")
+fn total<'a>(column: impl Iterator<Item = &'a str>) -> String {
+    let mut sums = [0u32; 4];
+    for counts in column {
+        let numbers = counts.split([' ', '/', ',']).filter_map(|word| word.parse::<u32>().ok());
+        sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+    }
+    let [passed, failed, skipped, missed] = sums;
+    format!("{passed} / {failed} / {skipped}, {missed} not reached")
 }
 
 #[cfg(test)]
@@ -166,25 +174,28 @@ mod tests {
 
     #[test]
     fn the_page() {
-        let row = Row {
-            x86_64: Some(Program::read("not ok 1 one\nok 2 two\n", Some(1))),
-            arm64: Some(Program::read("ok 1 one\nok 2 two\nok 3 three\n", Some(0))),
-        };
-        let other = Row { x86_64: Some(Program::read("1..2\nnot ok 1 x|y", Some(1))), arm64: None };
-        let results = BTreeMap::from([("a/b".into(), row), ("a/d".into(), other)]);
+        let program = |printed, status| Program::read(printed, Some(status));
+        let row = Row::new(
+            &program("not ok 1 one\nok 2 two\n", 1),
+            &program("ok 1 one\nok 2 two\nok 3 three\n", 0),
+        );
+        let other = Row::new(&program("1..2\nnot ok 1 x|y", 1), &program("", 0));
+        let results = Results::from([("a/b".into(), row), ("a/d".into(), other)]);
         let text = text(&results, &known());
         assert!(text.contains("| a/b | 1 / 1 / 0 | 3 / 0 / 0 |\n"), "{text}");
-        assert!(text.contains("| a/d | 0 / 1 / 0, 1 not reached | not run |\n"), "{text}");
-        assert!(text.contains("| **all** | 1 / 2 / 0, 1 not reached | 3 / 0 / 0 |\n"), "{text}");
+        assert!(text.contains("| a/d | 0 / 1 / 0, 1 not reached | 1 / 0 / 0 |\n"), "{text}");
         assert!(
-            text.contains("| a/b one | because |\n| a/b three |  |\n| a/d x\\|y |  |\n"),
-            "{text}"
+            text.contains("| **all** | 1 / 2 / 0, 1 not reached | 4 / 0 / 0, 0 not reached |\n")
         );
+        assert!(text.contains("| a/b one | because |\n| a/b three |  |\n"), "{text}");
+        assert!(text.contains("| a/d x\\|y |  |\n"), "{text}");
         assert!(text.contains("| a/long, b/ | takes long |\n"), "{text}");
-        assert_eq!(unexplained(&results, &known()), ["a/b three", "a/d x|y"]);
+        assert_eq!(unexplained(&results, &known()), ["a/b three", "a/d", "a/d x|y"]);
         assert_eq!(idle(&results, &known()), ["a/c", "a/f hangs"]);
         assert_eq!(known().not_tried("a/f"), ["hangs"]);
         assert!(known().not_tried("a/b").is_empty());
+        // What it says can be read again.
+        assert_eq!(read(&format!("# Title\n\nText.\n\n{text}")), results);
     }
 
     #[test]
