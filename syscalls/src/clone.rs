@@ -246,6 +246,7 @@ fn enter_child(task: &mut Task, args: &CloneArgs) {
     perf_map::forked(std::os::unix::process::parent_id());
     // Its memory is its own now, whoever lent it to the parent.
     task.borrowed = false;
+    task.robust_list = 0;
     set_up_child(&mut task.cpu, args);
     if args.is(CLONE_CLEAR_SIGHAND) {
         task.actions.clear();
@@ -327,6 +328,7 @@ fn copy_processor(from: &CpuState) -> Box<CpuState> {
     cpu.ymm_high = from.ymm_high;
     cpu.x87 = from.x87;
     cpu.mxcsr = from.mxcsr;
+    cpu.no_tsc = from.no_tsc;
     cpu
 }
 

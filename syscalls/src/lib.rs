@@ -30,6 +30,7 @@ pub mod proc_fs;
 pub mod process;
 pub mod process_info;
 pub mod ptrace;
+pub mod robust_list;
 pub mod runtime;
 pub mod seccomp;
 pub mod sigframe;

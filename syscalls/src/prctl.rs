@@ -60,8 +60,8 @@ mod option {
     ];
 }
 
-/// The time stamp counter may be read (linux/prctl.h, PR_TSC_ENABLE).
-const TSC_ENABLE: u32 = 1;
+/// PR_TSC_ENABLE and PR_TSC_SIGSEGV: whether the time stamp counter may be read (linux/prctl.h).
+const TSC: [u32; 2] = [1, 2];
 
 /// prctl(2)
 pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
@@ -69,9 +69,8 @@ pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
     match which {
         option::GET_SECCOMP => seccomp::get_by_prctl(task),
         option::SET_SECCOMP => seccomp::set_by_prctl(task, arg, args[2]),
-        option::GET_TSC => guest::write(arg, &TSC_ENABLE).map(|()| 0),
-        option::SET_TSC if arg == u64::from(TSC_ENABLE) => Ok(0),
-        option::SET_TSC => Err(errno::EINVAL),
+        option::GET_TSC => guest::write(arg, &TSC[task.cpu.no_tsc as usize]).map(|()| 0),
+        option::SET_TSC => set_tsc(task, arg),
         option::SET_SYSCALL_USER_DISPATCH => {
             user_dispatch::set(task, [arg, args[2], args[3], args[4]])
         }
@@ -84,6 +83,13 @@ pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
         refused if option::REFUSED.contains(&refused) => Err(errno::EINVAL),
         _ => task.host_call(nr::prctl, args),
     }
+}
+
+/// PR_SET_TSC
+fn set_tsc(task: &mut Task, mode: u64) -> SysResult {
+    let mode = TSC.iter().position(|&known| known == mode as u32).ok_or(errno::EINVAL)?;
+    task.cpu.no_tsc = mode as u64;
+    Ok(0)
 }
 
 /// PR_GET_AUXV: as much of the vector as there is room for; all of its length.
@@ -145,10 +151,20 @@ mod tests {
     fn options_of_other_architectures_are_refused() {
         let mut task = Task::for_test();
         assert_eq!(prctl(&mut task, [50, 0, 0, 0, 0, 0]), Err(errno::EINVAL));
+    }
+
+    #[test]
+    fn the_time_stamp_counter_may_be_read_or_not() {
+        let mut task = Task::for_test();
         let mut mode = 0u32;
         let addr = &raw mut mode as u64;
-        assert_eq!(prctl(&mut task, [option::GET_TSC, addr, 0, 0, 0, 0]), Ok(0));
-        assert_eq!(mode, TSC_ENABLE);
-        assert_eq!(prctl(&mut task, [option::SET_TSC, 2, 0, 0, 0, 0]), Err(errno::EINVAL));
+        for (set, answer, wanted) in
+            [(1, Ok(0), 1), (2, Ok(0), 2), (3, Err(errno::EINVAL), 2), (0, Err(errno::EINVAL), 2)]
+        {
+            assert_eq!(prctl(&mut task, [option::SET_TSC, set, 0, 0, 0, 0]), answer);
+            assert_eq!(prctl(&mut task, [option::GET_TSC, addr, 0, 0, 0, 0]), Ok(0));
+            assert_eq!(mode, wanted);
+        }
+        assert_eq!(task.cpu.no_tsc, 1);
     }
 }

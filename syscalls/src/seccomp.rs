@@ -202,6 +202,11 @@ fn give(task: &mut Task, data: &Data, result: SysResult) -> bool {
     if strace::enabled() {
         strace::answered(task, data.nr as u32, data.args, result);
     }
+    // Without a signal the number that asks for a restart is an answer as any other.
+    let result = match result {
+        Err(Errno::RESTART) if !task.inbox.attention() => Ok(-i64::from(Errno::RESTART.0) as u64),
+        result => result,
+    };
     task.end_call(result);
     false
 }

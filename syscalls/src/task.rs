@@ -37,6 +37,8 @@ pub struct Task {
     pub(crate) alt_stack: AltStack,
     /// Rings of io_uring(7) that have numbers of this thread.
     pub(crate) rings: io_uring::Registered,
+    /// The head of the list of robust futexes.
+    pub(crate) robust_list: u64,
     /// The last trap.
     pub(crate) trap: Trap,
     /// System calls that the guest answers itself.
@@ -64,6 +66,7 @@ impl Task {
             saved_mask: None,
             alt_stack: AltStack::NONE,
             rings: io_uring::Registered::default(),
+            robust_list: 0,
             trap: Trap::default(),
             dispatch: None,
             seccomp: Membership::default(),

@@ -30,7 +30,7 @@ fn bit(register: Register) -> Registers {
     if register.is_gpr() { 1 << register.full_register().number() } else { 0 }
 }
 
-/// Whether an instruction accesses memory or may raise an exception of the x87 or SSE unit, so that
+/// Whether an instruction accesses memory, may raise an exception of the x87 or SSE unit, or may be forbidden, so that
 /// the guest's handler may see its flags.
 pub fn may_fault(ins: &Instruction) -> bool {
     // The kinds of memory operands are the last ones, behind those of registers, branches and immediates.
@@ -41,6 +41,7 @@ pub fn may_fault(ins: &Instruction) -> bool {
         || ins.is_stack_instruction()
         || raises_pending_x87(ins)
         || raises_float(ins)
+        || matches!(ins.mnemonic(), M::Rdtsc | M::Rdtscp | M::Xgetbv)
 }
 
 /// Whether an instruction belongs to the x87 unit or MMX: a pending exception is raised there.

@@ -217,6 +217,8 @@ pub struct CpuState {
     pub float_undo: FloatUndo,
     /// The selectors in DS, ES, FS and GS; CS and SS always hold the same.
     pub selectors: [u16; 4],
+    /// Nonzero when RDTSC and RDTSCP raise #GP, as with CR4.TSD (Intel SDM vol. 2, RDTSC).
+    pub no_tsc: u64,
     /// For the embedder: a pointer to its own thread record.
     pub user: u64,
 }
@@ -291,7 +293,7 @@ pub mod offset {
         HELPER_RETURN = helper_return,
         FPCR = fpcr, FPSR = fpsr, HOST_SP = host_sp, SHADOW_SP = shadow_sp, SHADOW_TOP = shadow_top,
         FAULT_PC = fault_pc, BRANCH_TABLE = branch_table, HELPERS = helpers,
-        SCRATCH = scratch, SELECTORS = selectors,
+        SCRATCH = scratch, SELECTORS = selectors, NO_TSC = no_tsc,
     }
 }
 

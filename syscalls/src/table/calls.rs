@@ -14,7 +14,7 @@ use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
     aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, pointers, poll,
-    prctl, process_info, ptrace, seccomp, signal, sockets, stat, thread, time,
+    prctl, process_info, ptrace, robust_list, seccomp, signal, sockets, stat, thread, time,
 };
 
 calls! {
@@ -291,8 +291,8 @@ calls! {
     270  72 pselect6(nfds: Int, readfds: In(FdSet), writefds: In(FdSet), exceptfds: In(FdSet), timeout: In(Timespec), sigmask: In(One(&SIGMASK_AND_SIZE))) convert(poll::pselect6) "the signal mask";
     271  73 ppoll(fds: In(Pollfds), nfds: Uint, timeout: In(Timespec), sigmask: In(Sigset), sigsetsize: Ulong) convert(poll::ppoll) "the signal mask";
     272  97 unshare(flags: UNSHARE) pass;
-    273  99 set_robust_list(head: In(One(&ROBUST_LIST)), len: Ulong) pass;
-    274 100 get_robust_list(pid: Int, head_ptr: Out(One(&ADDRESS)), len_ptr: Out(Number64)) pass;
+    273  99 set_robust_list(head: In(One(&ROBUST_LIST)), len: Ulong) emulate(robust_list::set) "the head is given back as it was";
+    274 100 get_robust_list(pid: Int, head_ptr: Out(One(&ADDRESS)), len_ptr: Out(Number64)) emulate(robust_list::get);
     275  76 splice(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: SPLICE) pass;
     276  77 tee(fd_in: Fd, fd_out: Fd, len: Ulong, flags: SPLICE) pass;
     277  84 sync_file_range(fd: Fd, offset: Long, nbytes: Long, flags: SYNC_FILE_RANGE) pass;

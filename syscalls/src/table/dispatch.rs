@@ -99,8 +99,9 @@ fn unknown(task: &mut Task, number: u32, args: [u64; 6]) -> SysResult {
     if number < UNKNOWN || number > i32::MAX as u32 || X32.contains(&number) {
         return Err(errno::ENOSYS);
     }
-    // Which of them are addresses is not known; numbers as large are not, so far.
-    let result = task.host_call(u64::from(number), args.map(guest::for_kernel));
+    // Which arguments are addresses is not known. A bad one may be the translator's memory, but a number, flags or a
+    // hash may be as large.
+    let result = task.host_call(u64::from(number), args);
     if strace::enabled() {
         strace::print_unknown(task, number, args, result);
     }

@@ -156,6 +156,7 @@ fn page() -> String {
          answer other than ENOSYS. `every-call` makes each once, with harmless arguments, and must get the answer that\n\
          the same kernel gives an arm64 program, or an x86_64 kernel a native one; of a call that is refused, the error\n\
          named here. `bad-pointers` does so with ten kinds of bad pointers in place of each that a call takes.\n\n\
+         What the kernel's own tests say of them stands in [selftests.md](selftests.md).\n\n\
          Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
     );
     for level in ["pass", "convert", "emulate", "refuse", "missing"] {

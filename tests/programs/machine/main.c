@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -92,10 +93,53 @@ static void trace(void) {
   FAILS(syscall(SYS_ptrace, 0x9999, getppid(), 0, 0), ESRCH);
 }
 
-#define VSYSCALL 0xffffffffff600000
 static sigjmp_buf jump;
 static volatile int code;
 static void on_fault(int signal, siginfo_t *info, void *context) { code = info->si_code; siglongjmp(jump, signal); }
+
+// The signal that reading the time stamp counter gives, with RDTSC and RDTSCP.
+static int read_tsc(int both) {
+  int signal = sigsetjmp(jump, 1);
+  if (signal) return signal;
+  if (both) __builtin_ia32_rdtscp(&(unsigned){0});
+  else __builtin_ia32_rdtsc();
+  return 0;
+}
+
+static void *reader(void *unused) { return (void *)(intptr_t)read_tsc(0); }
+
+static void time_stamps(void) {
+  struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+  pid_t child = fork();
+  int status = 0, mode = 0;
+  if (child == 0) {
+    sigaction(SIGSEGV, &action, 0);
+    for (int i = 0; i < 100; i++) {
+      CHECK(read_tsc(i & 1) == 0);
+      CHECK(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0 && prctl(PR_GET_TSC, &mode) == 0 && mode == PR_TSC_SIGSEGV);
+      code = 0;
+      CHECK(read_tsc(i & 1) == SIGSEGV && code == SI_KERNEL);
+      CHECK(prctl(PR_SET_TSC, PR_TSC_ENABLE) == 0);
+    }
+    // Children and threads have what their maker has, and each its own.
+    CHECK(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0);
+    if (fork() == 0) _exit(read_tsc(0));
+    wait(&status);
+    CHECK(WEXITSTATUS(status) == SIGSEGV);
+    pthread_t thread;
+    void *result = 0;
+    pthread_create(&thread, 0, reader, 0);
+    prctl(PR_SET_TSC, PR_TSC_ENABLE);
+    pthread_join(thread, &result);
+    CHECK((intptr_t)result == SIGSEGV && read_tsc(0) == 0);
+    fflush(stdout);
+    _exit(fails != 0);
+  }
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+#define VSYSCALL 0xffffffffff600000
 
 static void vsyscalls(void) {
   struct timeval tv = {0, -1};
@@ -233,6 +277,7 @@ static void memory(void) {
 int main(void) {
   arch();
   options();
+  time_stamps();
   trace();
   vsyscalls();
   barriers();

@@ -234,6 +234,9 @@ static void other_actions(void) {
     CHECK(syscall(SYS_getppid) == -1 && errno == ENOSYS);
     CHECK(ANSWER(SYS_getpgrp, SECCOMP_RET_USER_NOTIF) == 0);
     CHECK(syscall(SYS_getpgrp) == -1 && errno == ENOSYS);
+    // The kernel's own numbers are numbers, too (ERESTARTSYS).
+    CHECK(ANSWER(SYS_getegid, SECCOMP_RET_ERRNO | 512) == 0);
+    CHECK(syscall(SYS_getegid) == -1 && errno == 512);
     CHECK(ANSWER(SYS_getuid, SECCOMP_RET_LOG) == 0);
     CHECK(syscall(SYS_getuid) == getuid());
   }));

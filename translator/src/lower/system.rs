@@ -207,6 +207,10 @@ fn cpuid(l: &mut Lower, _: &Instruction) -> Lowered {
 
 /// The time-stamp counter is the host's virtual counter, shifted so that it runs at 2^31 to 2^32 Hz.
 fn rdtsc(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let fault = l.cold_raise(GP);
+    let forbidden = l.tmp();
+    l.a.ldr(forbidden, STATE, offset::NO_TSC);
+    l.a.cbnz(Width::X, forbidden, fault);
     if ins.mnemonic() == M::Rdtscp {
         l.call_helper(Helper::CurrentCpu);
         l.a.mov(Width::W, RCX, R(20));

@@ -59,6 +59,8 @@ pub struct Selftests {
     pub libraries: Vec<String>,
     /// Folders of `tools/testing/selftests`.
     pub collections: Vec<String>,
+    /// How long each program may run.
+    pub seconds: u64,
 }
 
 /// Modules, by what needs them.
