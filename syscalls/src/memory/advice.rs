@@ -114,17 +114,7 @@ fn advised_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::space::tests::{anonymous, memory};
-
-    fn poke(addr: u64, value: u8) {
-        // SAFETY: the tests map what they touch.
-        unsafe { *(addr as *mut u8) = value };
-    }
-
-    fn peek(addr: u64) -> u8 {
-        // SAFETY: as in poke.
-        unsafe { *(addr as *const u8) }
-    }
+    use crate::memory::space::tests::{anonymous, memory, peek, poke};
 
     #[test]
     fn dontneed_clears_exactly_its_pages() {

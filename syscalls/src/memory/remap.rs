@@ -262,17 +262,7 @@ fn single(state: &State, range: &Range<u64>) -> Result<Mapping, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::space::tests::{anonymous, memory};
-
-    fn poke(addr: u64, value: u8) {
-        // SAFETY: the tests map what they touch.
-        unsafe { *(addr as *mut u8) = value };
-    }
-
-    fn peek(addr: u64) -> u8 {
-        // SAFETY: as in poke.
-        unsafe { *(addr as *const u8) }
-    }
+    use crate::memory::space::tests::{anonymous, memory, peek, poke};
 
     #[test]
     fn grows_in_place_moves_and_shrinks() {

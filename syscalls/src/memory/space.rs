@@ -594,6 +594,18 @@ pub(super) mod tests {
         assert_eq!(highest(&mut ranges.into_iter()), highest(&mut parse_maps(&text)));
     }
 
+    /// Writes a byte where the test has mapped memory.
+    pub fn poke(addr: u64, value: u8) {
+        // SAFETY: the tests map what they touch.
+        unsafe { *(addr as *mut u8) = value };
+    }
+
+    /// Reads one.
+    pub fn peek(addr: u64) -> u8 {
+        // SAFETY: as in poke.
+        unsafe { *(addr as *const u8) }
+    }
+
     /// A memory of its own for each test: they all run in one process.
     pub fn memory(host_page: u64) -> Memory {
         static NEXT: AtomicU64 = AtomicU64::new(0x1000_0000_0000);
