@@ -87,8 +87,8 @@ pub fn run(
     Ok(if unexplained.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Puts the programs of a processor to a place in the machine, where nothing is left of another run: in one file, for
-/// many small ones take minutes. Process numbers come round soon there, for which a test of pidfd waits.
+/// Puts the programs of a processor to a place in the machine, where nothing is left of another run: in one file, read in
+/// large pieces, for each access to the share takes long. Process numbers come round soon there, for which a test of pidfd waits.
 fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
     let archive = machine.share().join("kernel-tests.tar");
     let from = built.join(processor.name);
@@ -101,7 +101,8 @@ fn put(machine: &Machine, built: &Path, processor: &Processor) -> Result<()> {
         mkdir -p mnt
         rm -rf tmp/kernel-tests
         mkdir tmp/kernel-tests
-        tar -xf /host/kernel-tests.tar -C tmp/kernel-tests
+        cp /host/kernel-tests.tar tmp
+        tar -xf tmp/kernel-tests.tar -C tmp/kernel-tests
     "#;
     let words = ["sh", "-euc", script, "put", processor.root].map(Into::into);
     request::output(machine, &request::script(request::Place::Own, &words), COPY_LIMIT)?;

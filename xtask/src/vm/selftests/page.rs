@@ -199,6 +199,22 @@ mod tests {
     }
 
     #[test]
+    fn reasons_on_the_page_are_those_that_are_known() {
+        let place = crate::root().join("docs/selftests.md");
+        let known = std::fs::read_to_string(crate::root().join("xtask/selftests.toml")).unwrap();
+        let known: Known = toml::from_str(&known).unwrap();
+        let page = std::fs::read_to_string(&place).unwrap();
+        let results = read(&page);
+        assert!(!results.is_empty());
+        let head = &page[..page.find("| test |").unwrap()];
+        let wanted = format!("{head}{}", text(&results, &known));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(place, &wanted).unwrap();
+        }
+        assert!(page == wanted, "docs/selftests.md is stale: UPDATE_DOCS=1 cargo test -p xtask");
+    }
+
+    #[test]
     fn what_is_left_out() {
         let known = known();
         let out = |name| known.leaves_out(name);
