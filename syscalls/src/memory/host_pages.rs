@@ -346,7 +346,7 @@ mod tests {
 
         /// Contents; and the kernel's protection, which must be no less than what the guest's pages have.
         fn check(&self) {
-            let protections = protections();
+            let read = protections();
             for (number, page) in (0..).zip(&self.pages) {
                 let at = self.at(number);
                 assert_eq!(self.memory.lock().map.is_mapped(at..at + PAGE), page.is_some());
@@ -361,8 +361,14 @@ mod tests {
                 let beside = |i: &u64| host.contains(&self.at(*i));
                 let all = (0..PAGES).filter(beside).filter_map(|i| self.pages[i as usize]);
                 let wanted = host_prot(all.map(|page| page.prot).fold(0, |all, prot| all | prot));
-                let found = protections.iter().find(|(range, _)| range.contains(&at));
-                assert_eq!(found.map(|(_, prot)| *prot), Some(wanted), "page {number}");
+                let of = |all: &[(Range<u64>, u32)]| {
+                    let found = all.iter().find(|(range, _)| range.contains(&at));
+                    found.map(|(_, prot)| *prot)
+                };
+                // Read in pieces, while other tests change what is there: what is wrong stays wrong.
+                let right = of(&read) == Some(wanted)
+                    || (0..20).any(|_| of(&protections()) == Some(wanted));
+                assert!(right, "page {number}: {:?}, not {wanted}", of(&read));
             }
         }
     }

@@ -123,8 +123,11 @@ fn parse_maps(text: &str) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// Where the guest's addresses end when the translator's are below 2^47 too, from `lowest` on so far. More of its own
-/// will come below that.
+/// Where the kernel puts a position-independent program (ELF_ET_DYN_BASE) lies below this, and what it maps above.
+const MAPPINGS: u64 = 3 << 45;
+
+/// Where the guest's addresses end when the translator's are below 2^47 too, its mappings from `lowest` on so far. More
+/// of them will come below that.
 fn below(lowest: u64) -> u64 {
     const ROOM: u64 = 1 << 40;
     (lowest / ROOM * ROOM).saturating_sub(ROOM).clamp(1 << 46, (1 << 47) - 2 * ROOM)
@@ -185,7 +188,10 @@ impl Memory {
         let mut map = IntervalMap::default();
         let (mut lowest, mut highest) = (ADDRESS_LIMIT, 0);
         for range in own {
-            (lowest, highest) = (lowest.min(range.start), highest.max(range.end));
+            highest = highest.max(range.end);
+            if range.start >= MAPPINGS {
+                lowest = lowest.min(range.start);
+            }
             if range.start < ADDRESS_LIMIT {
                 map.insert(range.start..range.end.min(ADDRESS_LIMIT), Mapping::RESERVED);
             }
@@ -644,9 +650,9 @@ pub(super) mod tests {
             [0x7fff_f000_0000, 0x7e80_0000_0000].map(below),
             [0x7e00_0000_0000, 0x7d00_0000_0000]
         );
-        assert_eq!(below(0x5555_5555_0000), 0x5400_0000_0000);
-        let own = std::iter::once(0x7f12_3456_0000..0x7f12_3457_0000);
-        let memory = Memory::with_host(own, 16384).unwrap();
+        let program = 0x5555_5555_0000..0x5555_5600_0000;
+        let own = [program, 0x7f12_3456_0000..0x7f12_3457_0000];
+        let memory = Memory::with_host(own.into_iter(), 16384).unwrap();
         assert_eq!(memory.stack_top(), 0x7e00_0000_0000);
         let top = memory.stack_top();
         assert_eq!(memory.map(&anonymous(top, 4, READ, MAP_FIXED)), Err(ENOMEM));
