@@ -166,7 +166,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::super::host_page_size;
-    use super::super::space::tests::{FILE_PAGES, anonymous, memory, numbered_file};
+    use super::super::space::tests::{FILE_PAGES, ROOM, anonymous, memory, numbered_file};
     use super::*;
     use crate::memmap::{EXEC, PAGE};
     use proptest::prelude::*;
@@ -383,6 +383,7 @@ mod tests {
             if host_page < host_page_size() {
                 return Ok(());
             }
+            let _beside_others = ROOM.read();
             let mut model = Model::new(host_page, skew);
             for action in &actions {
                 model.act(action);
@@ -406,6 +407,7 @@ mod tests {
             vec![map(3, 4), Action::Write(6, 9), Action::Unmap(6, 1), Action::Resize(3, 3, 8)],
             vec![file(3, 4, 3), map(3, 2), Action::Unmap(5, 2), Action::Resize(3, 2, 6)],
         ] {
+            let _beside_others = ROOM.read();
             let mut model = Model::new(host_page_size().max(16384), 1);
             for action in &actions {
                 model.act(action);

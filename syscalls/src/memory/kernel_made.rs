@@ -146,11 +146,12 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::super::space::Map;
-    use super::super::space::tests::memory;
+    use super::super::space::tests::{ROOM, memory};
     use super::*;
 
     #[test]
     fn the_kernel_is_left_no_other_room() {
+        let _alone = ROOM.write();
         let memory = memory(4096);
         let state = memory.lock();
         let end = memory.window(&state).end;
@@ -166,6 +167,7 @@ mod tests {
     /// Where the kernel has no io_uring, or an emulator does not know it, there is nothing to see.
     #[test]
     fn a_ring_is_mapped_in_a_place_of_the_guests() {
+        let _alone = ROOM.write();
         let mut params = [0u8; 120];
         // SAFETY: the structure is as large as the kernel's; a new descriptor.
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) } as i32;

@@ -575,6 +575,7 @@ fn source(request: &Map) -> Result<Source, Errno> {
 pub(super) mod tests {
     use super::*;
     use std::io::Write;
+    use std::sync::RwLock;
     use std::sync::atomic::Ordering;
 
     /// What is known without /proc is true, and says where the translator is.
@@ -599,6 +600,9 @@ pub(super) mod tests {
         };
         assert_eq!(highest(&mut ranges.into_iter()), highest(&mut parse_maps(&text)));
     }
+
+    /// Whoever takes all room there is for a moment has it alone; whoever must find some at any time has it with others.
+    pub static ROOM: RwLock<()> = RwLock::new(());
 
     /// Writes a byte where the test has mapped memory.
     pub fn poke(addr: u64, value: u8) {
