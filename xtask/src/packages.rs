@@ -53,7 +53,9 @@ impl Store {
         let mut names = BTreeSet::from_iter(packages.names.clone());
         if packages.with_dependencies {
             for name in &packages.names {
-                names.extend(suite.dependencies(name)?);
+                // Those with a processor behind their names are the same for another one.
+                let needed = suite.dependencies(name)?;
+                names.extend(needed.into_iter().filter(|name| !name.contains(':')));
             }
         }
         suite.unpack(&Vec::from_iter(names), &root)?;
