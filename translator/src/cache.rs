@@ -53,6 +53,8 @@ pub struct RegionMeta {
     pub guest_end: u64,
     /// Guest instruction by host offset, ascending.
     pub map: &'static [MapEntry],
+    /// So many entries of it are of the region's own code, in guest order; those of cold code follow.
+    body: u32,
     /// Offsets of the exit records.
     pub records: &'static [u32],
     /// The words of the code that depend on where something is.
@@ -89,6 +91,15 @@ impl RegionMeta {
         self.dead.load(Ordering::Acquire)
     }
 
+    /// The exits of the region: where the records of their stubs are, and where they go in the guest.
+    pub fn exits(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.records.iter().map(|&record| {
+            let at = self.host + u64::from(record);
+            // SAFETY: a region's records are in its code, which is there as long as this is.
+            (at, unsafe { (at as *const u64).read_unaligned() })
+        })
+    }
+
     /// Whether guest code in `start..end` is among what the translation was made from.
     pub fn depends_on(&self, start: u64, end: u64) -> bool {
         self.guest < end && self.guest_end > start
@@ -100,7 +111,7 @@ impl RegionMeta {
     pub fn enterable(&self, guest: u64) -> Option<u32> {
         let offset = u32::try_from(guest.checked_sub(self.guest)?).ok()?;
         // Behind the region's own code, cold code belongs to earlier instructions again.
-        let body = &self.map[..self.body()];
+        let body = &self.map[..self.body as usize];
         let first = body.partition_point(|e| e.guest < offset);
         let of_this = body[first..].iter().take_while(|e| e.guest == offset);
         of_this.into_iter().find(|e| e.enterable).map(|e| e.host)
@@ -118,12 +129,6 @@ impl RegionMeta {
         std::iter::once(self.guest).chain(self.later_entries().map(|later| later.guest))
     }
 
-    /// How many entries of the map belong to the region's own code, in guest order.
-    fn body(&self) -> usize {
-        let in_order = |pair: &[MapEntry]| pair[0].guest <= pair[1].guest;
-        self.map.windows(2).take_while(|pair| in_order(pair)).count() + 1
-    }
-
     /// The region's guest instructions, some of them twice.
     pub fn instructions(&self) -> impl Iterator<Item = u64> {
         self.map.iter().map(|e| self.guest + u64::from(e.guest))
@@ -139,6 +144,12 @@ impl RegionMeta {
         let at = (pc - self.host) as u32;
         self.map[self.map.partition_point(|e| e.host <= at).saturating_sub(1)]
     }
+}
+
+/// How many entries from the first on are in guest order.
+fn in_guest_order(map: &[MapEntry]) -> u32 {
+    let in_order = |pair: &[MapEntry]| pair[0].guest <= pair[1].guest;
+    map.windows(2).take_while(|pair| in_order(pair)).count() as u32 + 1
 }
 
 /// The memory that translations live in.
@@ -281,6 +292,7 @@ impl CodeCache {
             guest: region.entry,
             guest_end: region.insns.last()?.ins.next_ip(),
             map: self.arena.slice(emitted.map.iter().copied())?,
+            body: in_guest_order(&emitted.map),
             records: self.arena.slice(emitted.records.iter().copied())?,
             relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
             looked_at: self.arena.slice(region.looked_at.iter().copied())?,

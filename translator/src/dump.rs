@@ -6,7 +6,7 @@ use crate::engine::{Config, GuestMemory};
 use crate::facts;
 use crate::lower::{Emitted, Lower};
 use crate::profile;
-use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
 use yaxpeax_arch::{Decoder, U8Reader};
@@ -117,13 +117,14 @@ pub struct Translation {
 pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<Translation> {
     let mut region = Region::default();
     let code = CodeReader::new(memory);
-    if !region.build(&code, entry, MAX_INSTRUCTIONS, |_| false, |_| true) {
+    if !region.build(&code, entry, MAX_INSTRUCTIONS, &NoneTranslated, |_| true) {
         return None;
     }
     let outside = facts::Outside {
         code: &code,
         flags_live_at_return: config.flags_live_at_return,
         flags_live_at_fault: false,
+        found: None,
     };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();

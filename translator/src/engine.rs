@@ -11,7 +11,7 @@ use crate::lower::exits::{UNIMPLEMENTED, table_entry};
 use crate::lower::{Emitted, Lower};
 use crate::mxcsr;
 use crate::profile::{Profile, Report};
-use crate::region::{CodeReader, MAX_INSTRUCTIONS, Region};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
 use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
 use std::collections::{HashMap, HashSet};
@@ -24,9 +24,11 @@ mod config;
 mod faults;
 #[cfg(all(test, target_arch = "aarch64"))]
 mod moving;
+mod pages;
 
 pub use config::{Config, HostFeatures, INTERPRET, MemoryOrder};
 pub use faults::HostContext;
+use pages::{Around, Page, Pages};
 
 /// What the translator must know about the guest's memory. Implemented by the owner of the memory map.
 pub trait GuestMemory: Send + Sync {
@@ -122,59 +124,14 @@ struct Inner {
     /// Host address of the translation of a guest address.
     entries: HashMap<u64, u64, AddressHash>,
     /// What has been translated of each guest page (4096 bytes).
-    pages: HashMap<u64, Box<Page>, AddressHash>,
+    pages: Pages,
+    found_flags: facts::FoundFlags,
     region: Region,
     asm: Asm,
     emitted: Emitted,
     attached: Vec<*mut CpuState>,
     stats: Stats,
     profile: Option<Profile>,
-}
-
-/// The translations that depend on a guest page. As long as there are any the page is watched.
-struct Page {
-    /// Those of its code.
-    regions: Vec<&'static RegionMeta>,
-    /// Those for which code in it was looked at.
-    lookers: Vec<&'static RegionMeta>,
-    /// One bit for each byte of the page: control may come in there, in one of the regions.
-    enterable: [u64; (PAGE / 64) as usize],
-}
-
-impl Page {
-    fn new() -> Box<Self> {
-        Box::new(Page {
-            regions: Vec::new(),
-            lookers: Vec::new(),
-            enterable: [0; (PAGE / 64) as usize],
-        })
-    }
-
-    fn is_watched(&self) -> bool {
-        !self.regions.is_empty() || !self.lookers.is_empty()
-    }
-
-    fn is_enterable(&self, addr: u64) -> bool {
-        self.enterable[(addr % PAGE / 64) as usize] >> (addr % 64) & 1 != 0
-    }
-
-    fn add(&mut self, page: u64, meta: &'static RegionMeta) {
-        self.regions.push(meta);
-        for addr in meta.enterables().filter(|addr| addr / PAGE == page) {
-            self.enterable[(addr % PAGE / 64) as usize] |= 1 << (addr % 64);
-        }
-    }
-
-    /// Forgets the regions that are dead.
-    fn sweep(&mut self, page: u64) {
-        let regions = std::mem::take(&mut self.regions);
-        let mut lookers = std::mem::take(&mut self.lookers);
-        lookers.retain(|meta| !meta.is_dead());
-        *self = Page { lookers, ..*Self::new() };
-        for meta in regions.into_iter().filter(|meta| !meta.is_dead()) {
-            self.add(page, meta);
-        }
-    }
 }
 
 // SAFETY: the pointers in `attached` are only followed under the lock, while their threads are
@@ -210,6 +167,7 @@ impl Engine {
                 trap_floats: false,
                 entries: HashMap::default(),
                 pages: HashMap::default(),
+                found_flags: facts::FoundFlags::default(),
                 region: Region::default(),
                 asm: Asm::default(),
                 emitted: Emitted::default(),
@@ -530,6 +488,7 @@ impl Engine {
             stats,
             flags_live_at_return,
             profile,
+            found_flags,
             ..
         } = inner;
         let (flags_live_at_fault, trap_floats) = (inner.flags_live_at_fault, inner.trap_floats);
@@ -541,14 +500,13 @@ impl Engine {
             CodeReader::new(&*self.memory)
         };
         region.flags_live_at_fault = flags_live_at_fault;
-        let mut looked_up = (rip / PAGE, pages.get(&(rip / PAGE)));
-        let known = |addr| {
-            if looked_up.0 != addr / PAGE {
-                looked_up = (addr / PAGE, pages.get(&(addr / PAGE)));
-            }
-            publish && looked_up.1.is_some_and(|page| page.is_enterable(addr))
+        let visited = |addr| self.visits.saw(addr);
+        let built = if publish {
+            region.build(&code, rip, max, &Around::new(pages, rip), visited)
+        } else {
+            region.build(&code, rip, max, &NoneTranslated, visited)
         };
-        if !region.build(&code, rip, max, known, |addr| self.visits.saw(addr)) {
+        if !built {
             return None;
         }
         if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
@@ -561,6 +519,7 @@ impl Engine {
             code: &code,
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
+            found: publish.then_some(found_flags),
         };
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
@@ -607,10 +566,7 @@ impl Engine {
                 }
             }
         }
-        for &record in meta.records {
-            let at = meta.host + u64::from(record);
-            // SAFETY: the record of a stub in the region appended just now.
-            let target = unsafe { (at as *const u64).read_unaligned() };
+        for (at, target) in meta.exits() {
             if target != meta.guest
                 && let Some(&host) = inner.entries.get(&target)
             {
@@ -694,6 +650,7 @@ impl Engine {
         self.generation.fetch_add(1, Ordering::Relaxed);
         inner.entries.clear();
         inner.pages.clear();
+        inner.found_flags.forget();
         self.cache.reset();
     }
 

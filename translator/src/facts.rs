@@ -6,6 +6,7 @@ use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
+use std::cell::Cell;
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
 const LOOK_AHEAD: usize = 16;
@@ -21,6 +22,57 @@ pub struct Outside<'a> {
     /// Whether the guest can see the flags at a fault: then what may fault reads them, but for
     /// those that [`crate::fault_flags`] derives.
     pub flags_live_at_fault: bool,
+    /// What earlier regions have found; none if nothing is to rest on this one.
+    pub found: Option<&'a FoundFlags>,
+}
+
+/// The flags that are live at exits of regions, as far as code has been looked at there: many lead to the same places.
+/// It holds as long as no translation is thrown away: until then the code is watched.
+pub struct FoundFlags {
+    /// By address; the newest of those that share a place.
+    places: Box<[Cell<Found>]>,
+    generation: u32,
+}
+
+/// Flags that are live at `start`, and how many bytes of code there this rests on.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    start: u64,
+    generation: u32,
+    length: u16,
+    live: Flags,
+}
+
+impl Default for FoundFlags {
+    fn default() -> Self {
+        let places = vec![Cell::new(Found::default()); Self::PLACES];
+        FoundFlags { places: places.into(), generation: 1 }
+    }
+}
+
+impl FoundFlags {
+    const PLACES: usize = 1024;
+
+    /// What has been found no longer holds.
+    pub fn forget(&mut self) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+    }
+
+    fn place(&self, addr: u64) -> &Cell<Found> {
+        &self.places[(addr ^ addr >> 10) as usize % Self::PLACES]
+    }
+
+    fn get(&self, addr: u64) -> Option<(Flags, Looked)> {
+        let Found { start, generation, length, live } = self.place(addr).get();
+        let looked = Looked { start, end: start + u64::from(length) };
+        (start == addr && generation == self.generation).then_some((live, looked))
+    }
+
+    fn put(&self, live: Flags, Looked { start, end }: Looked) {
+        let found =
+            Found { start, generation: self.generation, length: (end - start) as u16, live };
+        self.place(start).set(found);
+    }
 }
 
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction, and notes in `looked_at` what code
@@ -87,6 +139,14 @@ fn live_outside(insn: &Insn, outside: Outside, looked_at: &mut Vec<Looked>) -> (
 
 /// Flags that may be read at `addr` before they are written, from a short look at the code there.
 fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
+    if let Some((live, looked)) = outside.found.and_then(|found| found.get(addr)) {
+        looked_at.extend((live != Flags::ALL).then_some(looked));
+        return live;
+    }
+    look_ahead(outside, addr, looked_at)
+}
+
+fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
     let mut unknown = Flags::ALL;
     let mut live = Flags::NONE;
     let mut pos = addr;
@@ -122,11 +182,18 @@ fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
             _ => break,
         }
     }
+    let (live, looked) = (live.or(unknown), Looked { start, end: pos });
     // Nothing rests on code that leaves all flags live.
-    if live.or(unknown) != Flags::ALL && pos > start {
-        looked_at.push(Looked { start, end: pos });
+    if live != Flags::ALL && pos > start {
+        looked_at.push(looked);
     }
-    live.or(unknown)
+    // Code in several pieces is too rare to be kept.
+    if let Some(found) = outside.found
+        && start == addr
+    {
+        found.put(live, looked);
+    }
+    live
 }
 
 /// Whether the region reads flags that it did not set behind one of its calls: then a callee's

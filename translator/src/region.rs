@@ -131,6 +131,28 @@ pub struct Region {
     open: Vec<u64>,
 }
 
+/// What a region being found is told of the others.
+pub trait Translated {
+    /// Whether there is a translation that can be entered at the instruction at an address.
+    fn at(&self, addr: u64) -> bool;
+
+    /// Whether one that can be entered at `addr` leads back to the code from `entry` on before it.
+    fn goes_back(&self, addr: u64, entry: u64) -> bool;
+}
+
+/// Of no others.
+pub struct NoneTranslated;
+
+impl Translated for NoneTranslated {
+    fn at(&self, _: u64) -> bool {
+        false
+    }
+
+    fn goes_back(&self, _: u64, _: u64) -> bool {
+        false
+    }
+}
+
 /// A stretch of guest code: its first byte, and behind its last one.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -256,14 +278,14 @@ pub fn direct_target(ins: &Instruction) -> Option<u64> {
 
 impl Region {
     /// Decodes the region at `entry`, at most `max` instructions. It ends where it runs into an instruction
-    /// that is `known`, translated already, unless a loop goes round there. Returns false if there is no
+    /// that is translated already, unless a loop goes round there. Returns false if there is no
     /// executable memory at `entry`. Where control has a choice only what has been `visited` is taken in.
     pub fn build(
         &mut self,
         code: &CodeReader,
         entry: u64,
         max: usize,
-        mut known: impl FnMut(u64) -> bool,
+        translated: &impl Translated,
         visited: impl Fn(u64) -> bool,
     ) -> bool {
         self.entry = entry;
@@ -275,7 +297,10 @@ impl Region {
         let mut runs_into = false;
         loop {
             let count = self.insns.len();
-            if !runs_into && count > 0 && known(pos) {
+            if !runs_into && count > 0 && translated.at(pos) {
+                if !translated.goes_back(pos, entry) {
+                    break;
+                }
                 runs_into = true;
                 max = max.min(count + MAX_LOOP);
             }
@@ -317,17 +342,17 @@ impl Region {
         }
         self.resolve();
         if runs_into {
-            self.end_where(known);
+            self.end_where(translated);
         }
         !self.insns.is_empty()
     }
 
-    /// Cuts the region short where it runs into an instruction that is `known`, unless a loop goes from there
+    /// Cuts the region short where it runs into an instruction that is translated, unless a loop goes from there
     /// back into the part before: a loop stays whole.
-    fn end_where(&mut self, mut known: impl FnMut(u64) -> bool) {
+    fn end_where(&mut self, translated: &impl Translated) {
         let mut cut = 1;
         while cut < self.insns.len() {
-            if !known(self.insns[cut].ins.ip()) {
+            if !translated.at(self.insns[cut].ins.ip()) {
                 cut += 1;
                 continue;
             }

@@ -117,39 +117,79 @@ pub mod string_form {
     pub const MASK: u64 = 1 << 18;
 }
 
-/// One operand of a string comparison: its elements and how many are valid.
-struct Elements {
-    values: Vec16,
-    valid: usize,
+/// The elements of a string comparison: sixteen bytes or eight words, from the lowest.
+#[derive(Clone, Copy)]
+struct Format {
+    /// Bits of an element.
+    width: u32,
+    signed: bool,
 }
 
-type Vec16 = [i32; 16];
+impl Format {
+    /// imm[1:0] (bit 0: words, bit 1: signed).
+    fn new(imm: u8) -> Self {
+        Format { width: if imm & 1 != 0 { 16 } else { 8 }, signed: imm & 2 != 0 }
+    }
 
-impl Elements {
-    /// Elements in the format of imm[1:0] (bit 0: words, bit 1: signed).
-    fn new(v: u128, format: u8, length: Option<i64>) -> Self {
-        let count = count(format);
-        let mut values = [0; 16];
-        for (i, value) in values.iter_mut().take(count).enumerate() {
-            *value = match format & 3 {
-                0 => i32::from((v >> (8 * i)) as u8),
-                1 => i32::from((v >> (16 * i)) as u16),
-                2 => i32::from((v >> (8 * i)) as i8),
-                _ => i32::from((v >> (16 * i)) as i16),
-            };
+    fn count(self) -> u32 {
+        128 / self.width
+    }
+
+    /// The lowest bit of each element.
+    fn ones(self) -> u128 {
+        if self.width == 8 { u128::MAX / 0xff } else { u128::MAX / 0xffff }
+    }
+
+    fn element(self, v: u128, i: u32) -> i32 {
+        let element = (v >> (i * self.width)) as u32;
+        match (self.width, self.signed) {
+            (8, false) => i32::from(element as u8),
+            (8, true) => i32::from(element as i8),
+            (_, false) => i32::from(element as u16),
+            (_, true) => i32::from(element as i16),
         }
-        let valid = match length {
-            // The absolute value, at most all.
-            Some(n) => n.unsigned_abs().min(count as u64) as usize,
-            None => values[..count].iter().position(|&v| v == 0).unwrap_or(count),
-        };
-        Self { values, valid }
+    }
+
+    /// One bit for each element: those of both that are equal.
+    fn equal(self, a: u128, b: u128) -> u32 {
+        let high = self.ones() << (self.width - 1);
+        let different = a ^ b;
+        // The high bit of each element is set unless the element is 0; no sum carries into the next.
+        let not_zero = (((different & !high) + !high) | different) & high;
+        self.gather(!not_zero & high)
+    }
+
+    /// The high bits of the elements, one beside the other.
+    fn gather(self, high: u128) -> u32 {
+        let half = |half: u64| match self.width {
+            // The product has each of the bits at its place in the highest element, and nothing else comes there.
+            8 => (half >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56,
+            _ => (half >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48 & 0xf,
+        } as u32;
+        half(high as u64) | half((high >> 64) as u64) << (self.count() / 2)
+    }
+
+    /// How many elements are valid: to the first that is 0, or the absolute value of the length that is given.
+    fn valid(self, v: u128, length: Option<i64>) -> u32 {
+        match length {
+            Some(n) => n.unsigned_abs().min(self.count().into()) as u32,
+            None => self.equal(v, 0).trailing_zeros().min(self.count()),
+        }
     }
 }
 
-/// Number of elements in a register.
-fn count(format: u8) -> usize {
-    if format & 1 != 0 { 8 } else { 16 }
+/// One operand of a string comparison, and how many of its elements are valid.
+#[derive(Clone, Copy)]
+struct Elements {
+    vector: u128,
+    valid: u32,
+}
+
+impl Elements {
+    /// One bit for each element: the valid ones.
+    fn mask(self) -> u32 {
+        (1 << self.valid) - 1
+    }
 }
 
 /// PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM (Intel SDM vol. 2, 4.1): the result goes to ecx or xmm0,
@@ -163,14 +203,15 @@ pub extern "C" fn compare_strings(cpu: &mut CpuState, low: u64, high: u64, third
             if third & WIDE != 0 { v as i64 } else { i64::from(v as i32) }
         })
     };
-    let first = Elements::new(cpu.xmm[third as usize & 15], imm, length(reg::RAX));
-    let second = Elements::new(operand(low, high), imm, length(reg::RDX));
-    let n = count(imm);
-    let all = (1u32 << n) - 1;
-    let intermediate = aggregate(&first, &second, imm, n);
+    let format = Format::new(imm);
+    let elements = |vector, length| Elements { vector, valid: format.valid(vector, length) };
+    let first = elements(cpu.xmm[third as usize & 15], length(reg::RAX));
+    let second = elements(operand(low, high), length(reg::RDX));
+    let n = format.count();
+    let intermediate = aggregate(first, second, imm >> 2 & 3, format);
     let result = match imm >> 4 & 3 {
-        1 => !intermediate & all,
-        3 => intermediate ^ ((1u32 << second.valid) - 1),
+        1 => !intermediate & ((1 << n) - 1),
+        3 => intermediate ^ second.mask(),
         _ => intermediate,
     };
     let flag = |condition: bool, flag: u64| if condition { flag } else { 0 };
@@ -199,23 +240,37 @@ pub extern "C" fn compare_strings(cpu: &mut CpuState, low: u64, high: u64, third
 }
 
 /// IntRes1: what the aggregation in imm[3:2] says of each element of the second operand.
-fn aggregate(first: &Elements, second: &Elements, imm: u8, n: usize) -> u32 {
-    let (a, b) = (&first.values, &second.values);
-    let (la, lb) = (first.valid, second.valid);
-    let one = |j: usize| match imm >> 2 & 3 {
+fn aggregate(first: Elements, second: Elements, aggregation: u8, format: Format) -> u32 {
+    let (a, b) = (first.vector, second.vector);
+    let all = (1 << format.count()) - 1;
+    // Where the second operand has the element `i` of the first.
+    let places = |i| format.equal(format.ones() * u128::from(element_bits(a, i, format)), b);
+    match aggregation {
         // Equal any.
-        0 => j < lb && a[..la].contains(&b[j]),
+        0 => (0..first.valid).fold(0, |any, i| any | places(i)) & second.mask(),
         // Ranges: pairs of bounds.
-        1 => j < lb && a[..la].chunks_exact(2).any(|r| (r[0]..=r[1]).contains(&b[j])),
+        1 => {
+            let bounds = |i| format.element(a, i)..=format.element(a, i + 1);
+            let within = |j: &u32| {
+                let element = format.element(b, *j);
+                (0..first.valid / 2).any(|pair| bounds(2 * pair).contains(&element))
+            };
+            (0..second.valid).filter(within).fold(0, |m, j| m | 1 << j)
+        }
         // Equal each: both invalid counts as equal, one invalid as different.
-        2 => match (j < la, j < lb) {
-            (true, true) => a[j] == b[j],
-            (x, y) => x == y,
-        },
-        // Equal ordered: the first operand as a substring from here on.
-        _ => (0..la.min(n - j)).all(|i| j + i < lb && a[i] == b[j + i]),
-    };
-    (0..n).filter(|&j| one(j)).fold(0, |m, j| m | 1 << j)
+        2 => {
+            let (x, y) = (first.mask(), second.mask());
+            (format.equal(a, b) & x & y | !(x | y)) & all
+        }
+        // Equal ordered: the first operand as a substring from here on, as far as the second goes.
+        _ => (0..first.valid)
+            .fold(all, |from_here, i| from_here & ((places(i) & second.mask()) >> i | !(all >> i))),
+    }
+}
+
+/// The bits of an element.
+fn element_bits(v: u128, i: u32, format: Format) -> u16 {
+    (v >> (i * format.width)) as u16 & (u16::MAX >> (16 - format.width))
 }
 
 #[cfg(test)]

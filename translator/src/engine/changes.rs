@@ -25,7 +25,7 @@ impl Engine {
     }
 
     fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
-        let Inner { pages, entries, stats, .. } = inner;
+        let Inner { pages, entries, stats, found_flags, .. } = inner;
         for number in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
             let Some(page) = pages.get_mut(&number) else {
                 continue;
@@ -36,6 +36,7 @@ impl Engine {
                     entries.remove(&guest);
                 }
                 self.cache.kill(meta);
+                found_flags.forget();
                 stats.invalidations += 1;
             }
             page.sweep(number);

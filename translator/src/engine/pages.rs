@@ -1,0 +1,97 @@
+//! What has been translated of each page of guest code.
+
+use super::{AddressHash, PAGE};
+use crate::cache::RegionMeta;
+use crate::region::Translated;
+use std::cell::Cell;
+use std::collections::HashMap;
+
+/// The translations that depend on a guest page. As long as there are any the page is watched.
+pub(super) struct Page {
+    /// Those of its code.
+    pub(super) regions: Vec<&'static RegionMeta>,
+    /// Those for which code in it was looked at.
+    pub(super) lookers: Vec<&'static RegionMeta>,
+    /// One bit for each byte of the page: control may come in there, in one of the regions.
+    enterable: [u64; (PAGE / 64) as usize],
+}
+
+impl Page {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Page {
+            regions: Vec::new(),
+            lookers: Vec::new(),
+            enterable: [0; (PAGE / 64) as usize],
+        })
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        !self.regions.is_empty() || !self.lookers.is_empty()
+    }
+
+    pub(super) fn is_enterable(&self, addr: u64) -> bool {
+        self.enterable[(addr % PAGE / 64) as usize] >> (addr % 64) & 1 != 0
+    }
+
+    pub(super) fn add(&mut self, page: u64, meta: &'static RegionMeta) {
+        self.regions.push(meta);
+        for addr in meta.enterables().filter(|addr| addr / PAGE == page) {
+            self.enterable[(addr % PAGE / 64) as usize] |= 1 << (addr % 64);
+        }
+    }
+
+    /// Forgets the regions that are dead.
+    pub(super) fn sweep(&mut self, page: u64) {
+        let regions = std::mem::take(&mut self.regions);
+        let mut lookers = std::mem::take(&mut self.lookers);
+        lookers.retain(|meta| !meta.is_dead());
+        *self = Page { lookers, ..*Self::new() };
+        for meta in regions.into_iter().filter(|meta| !meta.is_dead()) {
+            self.add(page, meta);
+        }
+    }
+}
+
+/// Those of all pages, by number.
+pub(super) type Pages = HashMap<u64, Box<Page>, AddressHash>;
+
+/// The translations in the neighbourhood of a new one.
+pub(super) struct Around<'a> {
+    pages: &'a Pages,
+    /// The page that was asked for last.
+    last: Cell<(u64, Option<&'a Page>)>,
+}
+
+impl<'a> Around<'a> {
+    pub(super) fn new(pages: &'a Pages, addr: u64) -> Self {
+        let around = Around { pages, last: Cell::new((0, None)) };
+        around.look_up(addr / PAGE);
+        around
+    }
+
+    fn page(&self, addr: u64) -> Option<&'a Page> {
+        let (number, page) = self.last.get();
+        if number == addr / PAGE { page } else { self.look_up(addr / PAGE) }
+    }
+
+    fn look_up(&self, number: u64) -> Option<&'a Page> {
+        let page = self.pages.get(&number).map(|page| &**page);
+        self.last.set((number, page));
+        page
+    }
+}
+
+impl Translated for Around<'_> {
+    fn at(&self, addr: u64) -> bool {
+        self.page(addr).is_some_and(|page| page.is_enterable(addr))
+    }
+
+    fn goes_back(&self, addr: u64, entry: u64) -> bool {
+        let mut regions = self.page(addr).into_iter().flat_map(|page| &page.regions);
+        let back = |meta: &RegionMeta| {
+            (meta.guest..meta.guest_end).contains(&addr)
+                && meta.exits().any(|(_, target)| (entry..addr).contains(&target))
+        };
+        regions.any(|meta| back(meta) && !meta.is_dead() && meta.enterable(addr).is_some())
+    }
+}
