@@ -150,21 +150,33 @@ impl Format {
         }
     }
 
+    /// The element at `i` in all places.
+    fn splat(self, v: u128, i: u32) -> u128 {
+        let element = (v >> (i * self.width)) as u64 & u64::MAX >> (64 - self.width);
+        let half = element * self.ones() as u64;
+        u128::from(half) << 64 | u128::from(half)
+    }
+
+    /// The high bits of the elements that are not 0; other bits mean nothing.
+    fn not_zero(self, v: u128) -> u128 {
+        let low = !(self.ones() << (self.width - 1)) as u64;
+        // No sum carries into the next element.
+        let half = |half: u64| ((half & low) + low) | half;
+        u128::from(half((v >> 64) as u64)) << 64 | u128::from(half(v as u64))
+    }
+
     /// One bit for each element: those of both that are equal.
     fn equal(self, a: u128, b: u128) -> u32 {
-        let high = self.ones() << (self.width - 1);
-        let different = a ^ b;
-        // The high bit of each element is set unless the element is 0; no sum carries into the next.
-        let not_zero = (((different & !high) + !high) | different) & high;
-        self.gather(!not_zero & high)
+        self.gather(!self.not_zero(a ^ b))
     }
 
     /// The high bits of the elements, one beside the other.
-    fn gather(self, high: u128) -> u32 {
+    fn gather(self, v: u128) -> u32 {
+        let high = v >> (self.width - 1) & self.ones();
         let half = |half: u64| match self.width {
             // The product has each of the bits at its place in the highest element, and nothing else comes there.
-            8 => (half >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56,
-            _ => (half >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48 & 0xf,
+            8 => half.wrapping_mul(0x0102_0408_1020_4080) >> 56,
+            _ => half.wrapping_mul(0x0001_0002_0004_0008) >> 48 & 0xf,
         } as u32;
         half(high as u64) | half((high >> 64) as u64) << (self.count() / 2)
     }
@@ -244,10 +256,13 @@ fn aggregate(first: Elements, second: Elements, aggregation: u8, format: Format)
     let (a, b) = (first.vector, second.vector);
     let all = (1 << format.count()) - 1;
     // Where the second operand has the element `i` of the first.
-    let places = |i| format.equal(format.ones() * u128::from(element_bits(a, i, format)), b);
+    let places = |i| format.equal(format.splat(a, i), b);
     match aggregation {
         // Equal any.
-        0 => (0..first.valid).fold(0, |any, i| any | places(i)) & second.mask(),
+        0 => {
+            let different = |all, i| all & format.not_zero(format.splat(a, i) ^ b);
+            format.gather(!(0..first.valid).fold(u128::MAX, different)) & second.mask()
+        }
         // Ranges: pairs of bounds.
         1 => {
             let bounds = |i| format.element(a, i)..=format.element(a, i + 1);
@@ -266,11 +281,6 @@ fn aggregate(first: Elements, second: Elements, aggregation: u8, format: Format)
         _ => (0..first.valid)
             .fold(all, |from_here, i| from_here & ((places(i) & second.mask()) >> i | !(all >> i))),
     }
-}
-
-/// The bits of an element.
-fn element_bits(v: u128, i: u32, format: Format) -> u16 {
-    (v >> (i * format.width)) as u16 & (u16::MAX >> (16 - format.width))
 }
 
 #[cfg(test)]
