@@ -215,7 +215,7 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
     // Nobody may be in the middle of a change to what the child inherits.
     let actions = task.actions.clone();
     let table = actions.lock();
-    let mut engine = runtime.engine.lock_for_fork();
+    let mut engine = runtime.engine.lock_for_fork(&mut task.cpu);
     let memory = runtime.memory.lock();
     let threads = threads::hold();
     let heap = alloc::lock();

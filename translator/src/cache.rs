@@ -146,6 +146,12 @@ impl RegionMeta {
     }
 }
 
+/// The region in a slot that holds one.
+fn region(slot: &AtomicPtr<RegionMeta>) -> &'static RegionMeta {
+    // SAFETY: published slots point to records in the arena.
+    unsafe { &*slot.load(Ordering::Acquire) }
+}
+
 /// How many entries from the first on are in guest order.
 fn in_guest_order(map: &[MapEntry]) -> u32 {
     let in_order = |pair: &[MapEntry]| pair[0].guest <= pair[1].guest;
@@ -332,13 +338,21 @@ impl CodeCache {
         Some(host)
     }
 
+    /// The slots that hold a region.
+    fn published(&self) -> &[AtomicPtr<RegionMeta>] {
+        &self.slots()[..self.count.load(Ordering::Acquire)]
+    }
+
+    /// All regions, dead ones too, in the order in which they were made.
+    pub fn regions(&self) -> impl ExactSizeIterator<Item = &'static RegionMeta> {
+        self.published().iter().map(region)
+    }
+
     /// The region that contains a host address. Async-signal-safe.
     pub fn region_at(&self, pc: u64) -> Option<&'static RegionMeta> {
-        let slots = &self.slots()[..self.count.load(Ordering::Acquire)];
-        // SAFETY: published slots point to leaked records.
-        let get = |s: &AtomicPtr<RegionMeta>| unsafe { &*s.load(Ordering::Acquire) };
-        let i = slots.partition_point(|s| get(s).host <= pc);
-        let meta = get(slots.get(i.checked_sub(1)?)?);
+        let slots = self.published();
+        let i = slots.partition_point(|slot| region(slot).host <= pc);
+        let meta = region(slots.get(i.checked_sub(1)?)?);
         (pc - meta.host < u64::from(meta.len)).then_some(meta)
     }
 
@@ -430,10 +444,7 @@ impl CodeCache {
 
     /// Stops every region, before the cache is thrown away.
     pub fn arm_all(&self) {
-        for slot in &self.slots()[..self.count.load(Ordering::Acquire)] {
-            // SAFETY: as in `region_at`.
-            self.arm(unsafe { &*slot.load(Ordering::Acquire) });
-        }
+        self.regions().for_each(|meta| self.arm(meta));
     }
 
     /// Invalidates a region: whoever comes in, or goes round in it, goes to the dispatcher.

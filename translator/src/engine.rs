@@ -468,11 +468,7 @@ impl Engine {
         let mut inner = self.lock();
         inner.stats.indirect_misses += 1;
         if let Some(host) = self.find_or_translate(&mut inner, cpu.rip) {
-            let entry = table_entry(cpu.branch_table, cpu.rip);
-            // SAFETY: inside the table that `attach` mapped; only this thread uses it now.
-            unsafe {
-                *(entry as *mut BranchTableEntry) = BranchTableEntry { guest: cpu.rip, host }
-            };
+            set_table_entry(cpu, cpu.rip, host);
         }
     }
 
@@ -566,6 +562,11 @@ impl Engine {
                 }
             }
         }
+        self.link_exits(inner, meta);
+    }
+
+    /// Links a region with what is there of its targets.
+    fn link_exits(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         for (at, target) in meta.exits() {
             if target != meta.guest
                 && let Some(&host) = inner.entries.get(&target)
@@ -662,11 +663,18 @@ impl Engine {
 
     /// Takes every lock of the translator so that the process can be forked;
     /// dropping the guard, in the parent and in the child, releases them.
-    /// What earlier children would have liked to inherit is translated.
-    pub fn lock_for_fork(&self) -> ForkGuard<'_> {
+    /// What earlier children would have liked to inherit from this thread is translated.
+    pub fn lock_for_fork(&self, cpu: &mut CpuState) -> ForkGuard<'_> {
         let mut inner = self.lock();
+        let before = self.cache.regions().len();
         for addr in self.visits.wished() {
-            self.find_or_translate(&mut inner, addr);
+            if let Some(host) = self.find_or_translate(&mut inner, addr) {
+                set_table_entry(cpu, addr, host);
+            }
+        }
+        // Some lead to what was translated after them: else each child would link them for itself.
+        for meta in self.cache.regions().skip(before) {
+            self.link_exits(&mut inner, meta);
         }
         ForkGuard { engine: self, inner, _split: crate::split::lock() }
     }
@@ -689,6 +697,13 @@ impl Engine {
 
 const RAISED: u64 = ExitCode::Exception as u64;
 const FAULTED: u64 = ExitCode::MemoryFault as u64;
+
+/// Lets the thread's indirect branches find a translation; it is not in translated code.
+fn set_table_entry(cpu: &mut CpuState, guest: u64, host: u64) {
+    let entry = table_entry(cpu.branch_table, guest);
+    // SAFETY: inside the table that `attach` mapped; only this thread uses it.
+    unsafe { *(entry as *mut BranchTableEntry) = BranchTableEntry { guest, host } };
+}
 
 /// Says that the thread is out of translated code, and has read and written what it had to there.
 fn leave(cpu: &mut CpuState) {

@@ -61,7 +61,7 @@ fn what_children_have_come_to_is_translated_for_the_next() {
     let (mut cpu, _) = prepare(&engine, |a| a.mov(eax, 7).unwrap());
     let mut regions = Vec::new();
     for _ in 0..4 {
-        let mut guard = engine.lock_for_fork();
+        let mut guard = engine.lock_for_fork(&mut cpu);
         // SAFETY: the child runs guest code, which touches nothing of the other threads', and ends.
         let child = unsafe { libc::fork() };
         if child == 0 {
