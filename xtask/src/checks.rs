@@ -7,15 +7,16 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::{
-    root, say,
+    done_since, root, say,
     setup::{self, For},
-    target,
+    target, timed,
     toolchain::{self, Toolchain, cargo},
 };
 
@@ -68,6 +69,7 @@ struct Check {
 
 /// Runs every test, or the part asked for.
 pub fn test(options: &Options) -> Result<ExitCode> {
+    let start = Instant::now();
     setup::ensure(For::Test);
     toolchain::ensure_components();
     let toolchain = Toolchain::find(true);
@@ -91,6 +93,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
             checks.into_iter().for_each(|check| tally.add(check.run()));
         }
     }
+    say(&done_since(start, "all"));
     Ok(tally.report())
 }
 
@@ -108,10 +111,11 @@ fn prepare_machine(options: &Options) -> Option<Child> {
 impl Check {
     /// Says what is checked, and returns that with the numbers of tests that passed and failed.
     fn run(self) -> (String, (u64, u64)) {
-        say(&self.name);
-        let counts = self.command.and_then(run).unwrap_or_else(|error| {
-            eprintln!("{error:#}");
-            (0, 1)
+        let counts = timed(&self.name, || {
+            self.command.and_then(run).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                (0, 1)
+            })
         });
         (self.name, counts)
     }
