@@ -130,7 +130,13 @@ impl Setting {
         if let Some(name) = program.trace.as_ref().filter(|_| self.record_traces) {
             self.record_trace(program, name, sandbox)?;
         }
-        let line = program.command_line();
+        if self.builds_apart() {
+            self.build(program, sandbox, verdict)?;
+            if !verdict.problems.is_empty() {
+                return Ok(None);
+            }
+        }
+        let line = program.command_line(self.builds_apart());
         let once = self.run(sandbox, NATIVE, program, command(&line))?;
         verdict.reference = once.took;
         expect("natively it", &once, program, verdict)?;
@@ -149,6 +155,18 @@ impl Setting {
             fs::remove_file(&once.kept.stdout)?;
         }
         Ok(Some(once.kept))
+    }
+
+    /// Builds what a program's script finds built.
+    fn build(&self, program: &Program, sandbox: &Sandbox, verdict: &mut Verdict) -> Result<()> {
+        let Some(line) = program.build_line() else { return Ok(()) };
+        let limit = program.limit(self.size) * self.patience;
+        let built = sandbox.run(BUILT, command(&line), &self.folder(program), &[], limit)?;
+        if let Some(problem) = unlike(&built, 0) {
+            verdict.problems.push(format!("its build {problem}"));
+            verdict.problems.push(complaints(&built.kept)?);
+        }
+        Ok(())
     }
 
     /// The translated run, judged.
@@ -225,7 +243,7 @@ impl Setting {
     fn record_trace(&self, program: &Program, name: &str, sandbox: &Sandbox) -> Result<()> {
         let file = sandbox.file("strace.trace");
         let mut strace = Command::new("strace");
-        strace.arg("-f").arg("-o").arg(&file).args(program.command_line());
+        strace.arg("-f").arg("-o").arg(&file).args(program.command_line(false));
         self.run(sandbox, "strace", program, strace)?;
         let text = fs::read_to_string(&file).context("what strace wrote")?;
         let lines: String =
@@ -233,9 +251,26 @@ impl Setting {
         Ok(fs::write(self.folder(program).join(name), lines)?)
     }
 
-    /// Where the files are that a program finds in its own folder.
+    /// Where the files are of which a program is built, or which it finds in its own folder.
     fn folder(&self, program: &Program) -> PathBuf {
         self.files.join(program.files.as_ref().unwrap_or(&program.name))
+    }
+
+    /// Whether programs are built before they are run, and natively: in the virtual machine that takes longer than they do,
+    /// and shows what is shown without it.
+    fn builds_apart(&self) -> bool {
+        !matches!(self.translation, Translation::Call { .. })
+    }
+
+    /// Where the files are that a run finds in its folder.
+    fn files(&self, program: &Program, sandbox: &Sandbox) -> PathBuf {
+        match (&program.build, &self.reference) {
+            (Some(_), Reference::Recorded(folder)) => {
+                Kept::of(&folder.join(&program.name), BUILT).files
+            }
+            (Some(_), _) if self.builds_apart() => sandbox.file(BUILT),
+            _ => self.folder(program),
+        }
     }
 
     fn run(
@@ -246,13 +281,14 @@ impl Setting {
         command: Command,
     ) -> Result<Outcome> {
         let limit = program.limit(self.size) * self.patience;
-        sandbox.run(name, command, &self.folder(program), &program.sizes(self.size), limit)
+        let files = self.files(program, sandbox);
+        sandbox.run(name, command, &files, &program.sizes(self.size), limit)
     }
 
     /// The command line, with `{own}` and `{other}` the folders of a control's builds, and `{native}` the folder of what
     /// x86_64 builds said on a real processor.
     fn command_line(&self, program: &Program, own: &str, other: &str) -> Vec<String> {
-        let mut line = program.command_line();
+        let mut line = program.command_line(self.builds_apart());
         if let Reference::Control(builds) = &self.reference {
             let folder = |name| builds.join(name).display().to_string();
             for word in &mut line {
@@ -278,6 +314,9 @@ fn trace_option(file: &Path) -> OsString {
 
 /// What a native run is kept under.
 const NATIVE: &str = "native";
+
+/// What programs are kept under that are built before they are run.
+const BUILT: &str = "built";
 
 fn command(line: &[String]) -> Command {
     let mut command = Command::new(&line[0]);
@@ -306,7 +345,7 @@ fn not_translated(program: &Program, record: &Path, sysroot: &Path) -> Option<St
     let paths =
         record.lines().filter_map(|line| line.split_once(' ')).map(|(_pid, path)| Path::new(path));
     let seen: HashSet<_> = paths.filter_map(Path::file_name).collect();
-    let line = program.command_line();
+    let line = program.command_line(false);
     let expected = std::iter::once(&line[0]).chain(&program.children);
     let missing: Vec<_> = expected
         .filter(|expected| {

@@ -27,6 +27,8 @@ pub struct Program {
     pub command: Vec<String>,
     /// What a shell runs, in place of a command line.
     pub script: Option<String>,
+    /// What it runs before that: how programs are built. The virtual machine finds them built natively.
+    pub build: Option<String>,
     /// The folder of files it finds in its own, when that is not called like the test.
     pub files: Option<String>,
     /// The limit of one run in seconds, at the normal size.
@@ -71,17 +73,24 @@ pub fn read(path: &Path) -> Result<Vec<Program>> {
         if program.command.is_empty() == program.script.is_none() {
             bail!("{}: a program has either a command or a script", program.name);
         }
+        if program.build.is_some() && program.script.is_none() {
+            bail!("{}: what is built is for a script", program.name);
+        }
     }
     Ok(list.program)
 }
 
 impl Program {
-    /// The command line.
-    pub fn command_line(&self) -> Vec<String> {
-        match &self.script {
-            Some(script) => vec!["/bin/sh".into(), "-euc".into(), script.clone()],
-            None => self.command.clone(),
-        }
+    /// The command line; with `built`, where what is to be built is there.
+    pub fn command_line(&self, built: bool) -> Vec<String> {
+        let Some(script) = &self.script else { return self.command.clone() };
+        let build = self.build.as_ref().filter(|_| !built);
+        shell(build.into_iter().chain([script]).cloned().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The command line that builds.
+    pub fn build_line(&self) -> Option<Vec<String>> {
+        self.build.clone().map(shell)
     }
 
     /// Whether its system calls are looked at.
@@ -99,6 +108,10 @@ impl Program {
         let pick = |&(normal, full): &(u64, u64)| if size == Size::Full { full } else { normal };
         self.size.iter().map(|(name, values)| (name.as_str(), pick(values).to_string())).collect()
     }
+}
+
+fn shell(script: String) -> Vec<String> {
+    vec!["/bin/sh".into(), "-euc".into(), script]
 }
 
 #[cfg(test)]

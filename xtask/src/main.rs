@@ -15,6 +15,7 @@ mod vm;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use clap::{Parser, Subcommand};
@@ -68,4 +69,22 @@ fn target() -> PathBuf {
 /// Says what is being done.
 fn say(what: &str) {
     eprintln!("── {what}");
+}
+
+/// Says what is being done, does it, and says how long it took.
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    say(what);
+    let start = Instant::now();
+    let done = work();
+    say(&done_since(start, what));
+    done
+}
+
+/// That something is done, and how long it took.
+fn done_since(start: Instant, what: &str) -> String {
+    let took = start.elapsed();
+    match took.as_secs() {
+        seconds @ 60.. => format!("{what}: done in {} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{what}: done in {:.1} s", took.as_secs_f64()),
+    }
 }

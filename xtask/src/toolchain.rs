@@ -16,7 +16,7 @@ use crate::{
     apt::output,
     root, say,
     setup::{self, RustPart},
-    target,
+    target, timed,
 };
 
 /// The target the translator is built for.
@@ -124,12 +124,17 @@ impl Toolchain {
         clippy
     }
 
+    /// The command that builds a program of one of the packages for arm64, to be used.
+    pub fn release(&self, package: &str, program: &str) -> Command {
+        let mut build = self.cargo("build");
+        build.args(["--quiet", "--release", "--package", package, "--bin", program]);
+        build
+    }
+
     /// Builds Demotic for arm64 and returns its path.
     pub fn build(&self) -> Result<PathBuf> {
-        say("building Demotic for arm64");
-        let status =
-            self.cargo("build").args(["--quiet", "--release", "--package", "demotic"]).status()?;
-        if !status.success() {
+        let mut build = self.release("demotic", "demotic");
+        if !timed("building Demotic for arm64", || build.status())?.success() {
             bail!("Demotic could not be built for arm64");
         }
         let built = target().join(TARGET).join("release/demotic");

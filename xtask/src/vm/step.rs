@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
-use crate::say;
+use crate::{done_since, say};
 
 /// How often a step says that it still runs, where there is no terminal to draw on.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -146,7 +146,7 @@ impl Progress {
 
     /// It is done.
     pub fn done(&self) {
-        let message = format!("{}: done in {:.1} s", self.what, self.start.elapsed().as_secs_f64());
+        let message = done_since(self.start, &self.what);
         match &self.bar {
             Some(bar) => bar.finish_with_message(message),
             None => say(&message),

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     checks::counted,
-    root, say, target,
+    root, target, timed,
     toolchain::{TARGET, Toolchain, cargo},
 };
 
@@ -49,10 +49,8 @@ impl Builds {
     /// Builds the translator, and the runner of lists of programs.
     pub fn new(toolchain: &Toolchain) -> Result<Self> {
         let demotic = toolchain.build()?;
-        say("building the runner of programs for arm64");
-        let mut build = toolchain.cargo("build");
-        build.args(["--quiet", "--release", "--package", "demotic-tests", "--bin", "programs"]);
-        if !build.status()?.success() {
+        let mut build = toolchain.release("demotic-tests", "programs");
+        if !timed("building the runner of programs for arm64", || build.status())?.success() {
             bail!("the runner of programs could not be built for arm64");
         }
         Ok(Self { demotic, runner: target().join(TARGET).join("release/programs") })
