@@ -102,10 +102,14 @@ impl Suite {
 
     /// The packages that `package` needs, and those need, with itself.
     pub fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        self.dependencies_of(&[package.into()])
+    }
+
+    fn dependencies_of(&self, packages: &[String]) -> Result<Vec<String>> {
         let mut depends = self.command("apt-cache");
-        depends.args(["depends", "--recurse", "--important", package]);
+        depends.args(["depends", "--recurse", "--important"]).args(packages);
         let listing = apt::output(&mut depends)
-            .with_context(|| format!("{} has no package {package}", self.name))?;
+            .with_context(|| format!("{} lacks one of {}", self.name, packages.join(", ")))?;
         // A package stands at the start of a line, what it needs is indented, a virtual one is in <>.
         let names = listing.lines().filter(|line| line.starts_with(|c: char| c.is_alphanumeric()));
         Ok(names.map(String::from).collect())
@@ -115,11 +119,9 @@ impl Suite {
     fn complete(&self, packages: &Packages) -> Result<Vec<String>> {
         let mut names = BTreeSet::from_iter(packages.names.clone());
         if packages.with_dependencies {
-            for name in &packages.names {
-                // Those with a processor behind their names are the same for another one.
-                let needed = self.dependencies(name)?;
-                names.extend(needed.into_iter().filter(|name| !name.contains(':')));
-            }
+            // Those with a processor behind their names are the same for another one.
+            let needed = self.dependencies_of(&packages.names)?;
+            names.extend(needed.into_iter().filter(|name| !name.contains(':')));
         }
         Ok(Vec::from_iter(names))
     }
