@@ -135,7 +135,7 @@ impl Inbox {
     }
 
     /// Called by the handler; a signal that is pending already is not queued again.
-    fn put(&self, info: &SigInfo) {
+    pub(crate) fn put(&self, info: &SigInfo) {
         let free =
             slots_of(info.signo()).find(|&slot| self.full[slot].load(Ordering::Acquire) == 0);
         if let Some(slot) = free {

@@ -11,7 +11,8 @@ use crate::abi::sem::GuestSemidDs;
 use crate::abi::stat::GuestStat;
 use crate::abi::time::{Timespec, Timeval};
 use crate::abi::{AT_FDCWD, errno};
-use crate::host::SysResult;
+use crate::host::{Errno, SysResult};
+use crate::interrupt::SigInfo;
 use crate::table::guest as nr;
 use crate::task::Task;
 use crate::{fds, guest, paths, table};
@@ -294,6 +295,28 @@ fn time_and_the_machine() {
     guest.call(nr::sysfs, &[2, count - 1, buf]).unwrap();
     assert_eq!(guest.call(nr::sysfs, &[1, buf]), Ok(count - 1));
     assert_eq!(guest.call(nr::sysfs, &[2, count, buf]), Err(errno::EINVAL));
+}
+
+#[test]
+fn the_hosts_vdso_tells_the_time() {
+    // SAFETY: reads the auxiliary vector.
+    if unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } == 0 {
+        eprintln!("the host has no vDSO: its kernel must be asked, and nothing is tried");
+        return;
+    }
+    let mut guest = Guest::new();
+    let buf = guest.memory;
+    // The kernel is asked nothing while a signal waits.
+    guest.task.inbox.put(&SigInfo::new(libc::SIGUSR1, 0));
+    assert_eq!(guest.call(nr::getppid, &[]), Err(Errno::RESTART));
+    for clock in [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME] {
+        guest::write(buf, &Timespec::default()).unwrap();
+        assert_eq!(guest.call(nr::clock_gettime, &[clock as u64, buf]), Ok(0));
+        assert_ne!(guest::read::<Timespec>(buf).unwrap(), Timespec::default());
+    }
+    assert_eq!(guest.call(nr::gettimeofday, &[buf, 0]), Ok(0));
+    assert!(guest::read::<Timeval>(buf).unwrap().sec > 1_600_000_000);
+    assert!(guest.call(nr::time, &[0]).unwrap() > 1_600_000_000);
 }
 
 #[test]

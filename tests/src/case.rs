@@ -190,7 +190,7 @@ impl Setting {
             if program.is_traced() {
                 translated.arg(trace_option(&trace));
             }
-            translated.args(line);
+            translated.arg(below(sysroot, &line[0])).args(&line[1..]);
         } else if program.is_traced() {
             // The kernel starts the translator, which looks here for options, in the program's root directory.
             translated.env("DEMOTIC_OPTIONS", trace_option(&sandbox.inside(&trace)?));
@@ -356,6 +356,11 @@ fn not_translated(program: &Program, record: &Path, sysroot: &Path) -> Option<St
     (!missing.is_empty()).then(|| format!("never seen translated: {}", missing.join(", ")))
 }
 
+/// A program by its name outside of the root that it comes from: the translator takes the first one by that.
+fn below(sysroot: &Path, program: &str) -> PathBuf {
+    sysroot.join(program.trim_start_matches('/'))
+}
+
 /// What the file of a program may be called: as the program, or as what links of that name lead to (`sh`, `dash`).
 fn names(program: &str, sysroot: &Path) -> Vec<OsString> {
     let own = Path::new(program).file_name().unwrap_or_default().to_owned();
@@ -392,5 +397,11 @@ mod tests {
         symlink("dash", root.path().join("usr/bin/sh")).unwrap();
         assert_eq!(names("/bin/sh", root.path()), ["dash", "sh"]);
         assert_eq!(names("cc1", root.path()), ["cc1"]);
+    }
+
+    #[test]
+    fn a_program_comes_from_its_root_and_not_from_the_machine() {
+        assert_eq!(below(Path::new("/srv/x86_64"), "/bin/true"), Path::new("/srv/x86_64/bin/true"));
+        assert_eq!(below(Path::new("/"), "/bin/true"), Path::new("/bin/true"));
     }
 }

@@ -32,7 +32,8 @@ use crate::{
 const PATIENCE: &str = "4";
 
 const SCRIPT_LIMIT: Duration = Duration::from_secs(120);
-const PROGRAMS_LIMIT: Duration = Duration::from_secs(2400);
+/// For a runner that hangs: its programs have time limits of their own, and at this one what they did is not counted.
+const PROGRAMS_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 const NATIVE_LIMIT: Duration = Duration::from_secs(900);
 const BUILD_LIMIT: Duration = Duration::from_secs(120);
 
