@@ -163,9 +163,31 @@ fn keyring() -> Option<&'static str> {
     Path::new(keyring).exists().then_some(keyring)
 }
 
-/// The line of sources.list(5) for any suite, from where this machine's release comes.
-pub fn source(suite: &str, architectures: &[&str]) -> Result<String> {
+/// Whether this machine is Debian's: has its backports, and its other suites at the same address.
+pub fn is_debian() -> bool {
+    os_release("ID").as_deref() == Some("debian")
+}
+
+/// Names an address of Debian's packages, for machines of other distributions.
+const DEBIAN: &str = "DEMOTIC_DEBIAN";
+
+/// Where any suite of Debian comes from.
+fn debian() -> Result<String> {
+    if let Ok(address) = std::env::var(DEBIAN) {
+        return Ok(address);
+    }
+    if !is_debian() {
+        bail!(
+            "this machine's packages are not Debian's: set {DEBIAN} to the address of a mirror of Debian"
+        );
+    }
     let (address, _) = mirror().context("apt knows no source for this release")?;
+    Ok(address)
+}
+
+/// The line of sources.list(5) for any suite of Debian.
+pub fn source(suite: &str, architectures: &[&str]) -> Result<String> {
+    let address = debian()?;
     let signed = keyring().map_or(String::new(), |keyring| format!(" signed-by={keyring}"));
     Ok(format!("deb [arch={}{signed}] {address} {suite} main", architectures.join(",")))
 }
@@ -180,9 +202,6 @@ pub fn configuration() -> Vec<String> {
 
 /// Adds Debian's backports for this release, from where the release itself comes.
 pub fn add_backports() -> Result<()> {
-    if os_release("ID").as_deref() != Some("debian") {
-        bail!("only Debian has backports");
-    }
     let (address, codename) = mirror().context("apt has no source for this release")?;
     let signed = keyring().map_or(String::new(), |keyring| format!("Signed-By: {keyring}\n"));
     let source = format!(

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     root,
@@ -36,7 +36,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         [] => command.arg(root().join("tests/demo/demo")),
         [program, arguments @ ..] => command.arg(find(program)).args(arguments),
     };
-    Err(command.exec().into())
+    let error = command.exec();
+    Err(error).with_context(|| format!("{} could not be started", command.get_program().display()))
 }
 
 /// Where a program is, when it is named without a path.

@@ -72,7 +72,12 @@ fn table() -> Table {
 }
 
 impl Package {
+    /// The oldest version that is installed. A distribution without backports has no newer one than it has.
     fn oldest(&self) -> Vec<u32> {
+        if apt::is_debian() { self.tested() } else { Vec::new() }
+    }
+
+    fn tested(&self) -> Vec<u32> {
         self.at_least.as_deref().map(apt::upstream).unwrap_or_default()
     }
 
@@ -115,9 +120,9 @@ pub fn ensure(command: For) {
         return;
     };
     let missing: Vec<_> =
-        packages.into_iter().filter(|package| package.missing(&installed)).collect();
+        packages.iter().filter(|package| package.missing(&installed)).cloned().collect();
     if missing.is_empty() {
-        return;
+        return say_what_is_old(&packages, &installed);
     }
     say("these packages are missing");
     for package in &missing {
@@ -131,6 +136,18 @@ pub fn ensure(command: For) {
     };
     for package in missing.iter().filter(|package| package.missing(&installed)) {
         say(&format!("still missing: {} ({})", package.name, package.why));
+    }
+    say_what_is_old(&packages, &installed);
+}
+
+/// Names what is there, and older than what is tested.
+fn say_what_is_old(packages: &[Package], installed: &Installed) {
+    let old = |package: &&Package| {
+        installed.has(&package.name, &[]) && !installed.has(&package.name, &package.tested())
+    };
+    for Package { name, at_least, why } in packages.iter().filter(old) {
+        let tested = at_least.as_deref().unwrap_or_default();
+        say(&format!("{name} is older here than {tested}, the oldest that is tested ({why})"));
     }
 }
 
