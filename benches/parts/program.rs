@@ -4,7 +4,7 @@ use goblin::elf::{Elf, program_header::PF_X};
 use translator::decode::WINDOW;
 use translator::engine::{Config, GuestMemory, HostFeatures, PAGE};
 use translator::facts::{self, Outside};
-use translator::region::{CodeReader, MAX_INSTRUCTIONS, Region};
+use translator::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
 
 const FILE: &[u8] = include_bytes!("../gate/parts");
 
@@ -46,14 +46,15 @@ impl Program {
     /// The region at an entry.
     pub fn region(&self, entry: u64) -> Region {
         let mut region = Region::default();
-        region.build(&CodeReader::new(self), entry, MAX_INSTRUCTIONS, |_| false, |_| true);
+        region.build(&CodeReader::new(self), entry, MAX_INSTRUCTIONS, &NoneTranslated, |_| true);
         region
     }
 
     /// What later code needs of a region's flags.
     pub fn facts(&self, region: &mut Region) {
         let code = &CodeReader::new(self);
-        let outside = Outside { code, flags_live_at_return: false, flags_live_at_fault: false };
+        let outside =
+            Outside { code, flags_live_at_return: false, flags_live_at_fault: false, found: None };
         facts::flag_liveness(region, outside);
     }
 

@@ -115,6 +115,38 @@ fn code_behind_a_jump_begins_to_read_flags() {
     assert_eq!(guest.cpu.gpr[3], 1);
 }
 
+/// The same for a region that did not look there itself, because one before it had.
+#[test]
+fn code_that_another_region_has_looked_at_begins_to_read_flags() {
+    const TARGET: u64 = 5 * PAGE;
+    const REGIONS: [u64; 2] = [0, PAGE];
+    let mut guest = Guest::new();
+    let target = guest.base + TARGET;
+    for offset in REGIONS {
+        guest.put(offset, |a| {
+            a.mov(eax, 1u32).unwrap();
+            a.cmp(eax, 2).unwrap(); // CF = 1
+            a.mov(esi, 0x7fff_ffffu32).unwrap();
+            a.jmp(target).unwrap();
+        });
+    }
+    guest.put(TARGET, |a| {
+        a.xor(ebx, ebx).unwrap();
+        a.syscall().unwrap();
+    });
+    REGIONS.map(|offset| guest.run(offset));
+    guest.put(TARGET, |a| {
+        a.setb(bl).unwrap();
+        a.syscall().unwrap();
+    });
+    guest.engine.invalidate(target, target + 1);
+    for offset in REGIONS {
+        guest.cpu.gpr[3] = 0;
+        guest.run(offset);
+        assert_eq!(guest.cpu.gpr[3], 1, "from {offset:x}");
+    }
+}
+
 /// The same where the jump's target is reached by way of another page.
 #[test]
 fn code_behind_two_jumps_begins_to_read_flags() {

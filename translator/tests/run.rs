@@ -54,20 +54,17 @@ fn prepare(engine: &Engine, build: impl FnOnce(&mut CodeAssembler)) -> (Box<CpuS
     (cpu, base + bytes.len() as u64)
 }
 
-#[test]
-fn what_children_have_come_to_is_translated_for_the_next() {
-    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
-    let engine = Engine::new(config, Box::new(Open)).expect("address space");
-    let (mut cpu, _) = prepare(&engine, |a| a.mov(eax, 7).unwrap());
-    let mut regions = Vec::new();
-    for _ in 0..4 {
-        let mut guard = engine.lock_for_fork(&mut cpu);
+/// Forks children that run from `cpu.rip` on to a system call, one after the other; what the parent has translated, and
+/// what it has linked, as each is forked.
+fn fork_children<const N: usize>(engine: &Engine, cpu: &mut CpuState) -> [(u64, u64); N] {
+    [(); N].map(|()| {
+        let mut guard = engine.lock_for_fork(cpu);
         // SAFETY: the child runs guest code, which touches nothing of the other threads', and ends.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            guard.in_child(&mut cpu);
+            guard.in_child(cpu);
             drop(guard);
-            let done = engine.run(&mut cpu) == Exit::Syscall && cpu.gpr[0] == 7;
+            let done = engine.run(cpu) == Exit::Syscall && cpu.gpr[0] == 7;
             // SAFETY: ends the child.
             unsafe { libc::_exit((!done).into()) }
         }
@@ -76,9 +73,37 @@ fn what_children_have_come_to_is_translated_for_the_next() {
         // SAFETY: waits for the child forked just now.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0);
-        regions.push(engine.stats().regions);
-    }
-    assert_eq!(regions, [0, 0, 1, 1]);
+        let stats = engine.stats();
+        (stats.regions, stats.links)
+    })
+}
+
+#[test]
+fn what_children_have_come_to_is_translated_for_the_next() {
+    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let (mut cpu, _) = prepare(&engine, |a| a.mov(eax, 7).unwrap());
+    assert_eq!(fork_children(&engine, &mut cpu), [(0, 0), (0, 0), (1, 0), (1, 0)]);
+    engine.detach(&mut cpu);
+}
+
+/// The caller is translated before what it calls.
+#[test]
+fn what_is_translated_for_children_is_linked() {
+    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let (mut cpu, _) = prepare(&engine, |a| {
+        let (mut function, mut over) = (a.create_label(), a.create_label());
+        a.call(function).unwrap();
+        a.jmp(over).unwrap();
+        (0..1000).for_each(|_| a.nop().unwrap());
+        a.set_label(&mut function).unwrap();
+        a.mov(eax, 7).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut over).unwrap();
+    });
+    let [.., (regions, links)] = fork_children::<3>(&engine, &mut cpu);
+    assert!(regions >= 2 && links >= 1, "{regions} regions, {links} links");
     engine.detach(&mut cpu);
 }
 
