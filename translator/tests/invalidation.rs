@@ -124,9 +124,7 @@ fn code_that_another_region_has_looked_at_begins_to_read_flags() {
     let target = guest.base + TARGET;
     for offset in REGIONS {
         guest.put(offset, |a| {
-            a.mov(eax, 1u32).unwrap();
-            a.cmp(eax, 2).unwrap(); // CF = 1
-            a.mov(esi, 0x7fff_ffffu32).unwrap();
+            a.stc().unwrap();
             a.jmp(target).unwrap();
         });
     }
@@ -134,7 +132,9 @@ fn code_that_another_region_has_looked_at_begins_to_read_flags() {
         a.xor(ebx, ebx).unwrap();
         a.syscall().unwrap();
     });
-    REGIONS.map(|offset| guest.run(offset));
+    for offset in REGIONS {
+        guest.run(offset);
+    }
     guest.put(TARGET, |a| {
         a.setb(bl).unwrap();
         a.syscall().unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Engine, Inner, PAGE};
 use crate::cache::RegionMeta;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 impl Engine {
@@ -26,8 +27,9 @@ impl Engine {
 
     fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
         let Inner { pages, entries, stats, found_flags, .. } = inner;
+        let mut changed = BTreeSet::new();
         for number in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
-            let Some(page) = pages.get_mut(&number) else {
+            let Some(page) = pages.get(&number) else {
                 continue;
             };
             let stale = |meta: &&&RegionMeta| meta.depends_on(start, end) && !meta.is_dead();
@@ -38,8 +40,15 @@ impl Engine {
                 self.cache.kill(meta);
                 found_flags.forget();
                 stats.invalidations += 1;
+                // Their places are no entries any more, and no region need end there.
+                changed.extend(meta.guest / PAGE..=(meta.guest_end - 1) / PAGE);
             }
-            page.sweep(number);
+            changed.insert(number);
+        }
+        for number in changed {
+            if let Some(page) = pages.get_mut(&number) {
+                page.sweep(number);
+            }
         }
     }
 }
