@@ -1,6 +1,9 @@
 //! Integer arithmetic and logic: ADD SUB CMP ADC SBB AND OR XOR TEST INC DEC NEG NOT.
 
 use super::atomics::Rmw;
+use super::narrow::{
+    narrow_carry_flags, narrow_carry_result, narrow_carry_sum, narrow_flags, narrow_sum,
+};
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
 use super::{AF, BitTest, Carry, Lower, Lowered, PF, Test};
@@ -160,7 +163,7 @@ impl Lower<'_> {
     }
 
     /// Emits d = a op b in 32 or 64 bits, setting NZCV on request.
-    fn emit_sum(&mut self, op: Sum, w: Width, d: R, a: R, rhs: Rhs, flags: bool) {
+    pub(super) fn emit_sum(&mut self, op: Sum, w: Width, d: R, a: R, rhs: Rhs, flags: bool) {
         if let Rhs::Imm(v) = rhs {
             // The same sum with the operation turned round takes a negative immediate; its carry
             // differs, so that is only for sums whose flags do not matter.
@@ -288,106 +291,8 @@ fn locked_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
     Ok(())
 }
 
-fn sum_carry(l: &mut Lower, op: Sum) {
+pub(super) fn sum_carry(l: &mut Lower, op: Sum) {
     l.flags_are(if op == Sum::Add { Carry::Direct } else { Carry::Inverted });
-}
-
-/// 8- and 16-bit sums: in the top of a W register for all flags, or extended when less is wanted.
-fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
-    let size = l.size_of(ins, 0);
-    let (a, destination) = l.read_destination(ins);
-    let rhs = l.rhs(ins, size);
-    let extended = destination.memory.is_some() || is_high_byte(ins.op_register(0));
-    if compare
-        && extended
-        && op == Sum::Sub
-        && l.need.within(Flags::Z.or(Flags::C))
-        && let Rhs::Imm(v) = rhs
-    {
-        // Zero-extended, both.
-        if !(l.need.is_empty() || v == 0 && l.leave_to_branch(a, 4, None)) {
-            l.emit_sum(op, Width::W, R::ZR, a, rhs, true);
-            sum_carry(l, op);
-        }
-        return Ok(());
-    }
-    if compare && l.compare_extending(ins, size, a, rhs) {
-        return Ok(());
-    }
-    if compare {
-        narrow_flags(l, op, size, a, rhs);
-        return Ok(());
-    }
-    let d = l.tmp();
-    l.emit_sum(op, Width::W, d, a, rhs, false);
-    if destination.memory.is_some() || l.need.is_empty() || is_high_byte(ins.op_register(0)) {
-        // For memory the store comes first, as it may fault; AH and the like were copied.
-        l.write_destination(ins, &destination, d);
-        narrow_flags(l, op, size, a, rhs);
-    } else {
-        // The flags come first, as the destination may be an operand.
-        narrow_flags(l, op, size, a, rhs);
-        l.write_destination(ins, &destination, d);
-    }
-    Ok(())
-}
-
-impl Lower<'_> {
-    /// An 8- or 16-bit CMP of memory and a register: what was loaded is extended already, and the host's comparison
-    /// extends its second operand.
-    fn compare_extending(&mut self, ins: &Instruction, size: u32, a: R, rhs: Rhs) -> bool {
-        let Rhs::Reg(b) = rhs else { return false };
-        let (first, second) = match (ins.op0_kind(), ins.op1_kind()) {
-            (OpKind::Memory, _) if self.need.within(Flags::Z.or(Flags::C)) => (a, b),
-            // Turned round, only equality stays.
-            (_, OpKind::Memory) if self.need.within(Flags::Z) => (b, a),
-            _ => return false,
-        };
-        if !self.need.is_empty() {
-            self.a.cmp_extending(size, first, second);
-            self.flags_are(Carry::Inverted);
-        }
-        true
-    }
-}
-
-/// The needed flags of an 8- or 16-bit a op b.
-fn narrow_flags(l: &mut Lower, op: Sum, size: u32, a: R, rhs: Rhs) {
-    if l.need.is_empty() {
-        return;
-    }
-    let bits = size * 8;
-    l.keep_for_af(a, rhs);
-    if op == Sum::Sub
-        && l.need.within(Flags::Z.or(Flags::C))
-        && let Rhs::Imm(_) = rhs
-    {
-        // Unsigned comparison of the zero-extended operand: its constant fits better than one at the top.
-        if matches!(rhs, Rhs::Imm(0)) {
-            return l.emit_ands(Width::W, R::ZR, a, Rhs::Imm((1 << bits) - 1));
-        }
-        let x = l.tmp();
-        l.a.ubfx(Width::W, x, a, 0, bits);
-        l.emit_sum(op, Width::W, R::ZR, x, rhs, true);
-        l.flags_are(Carry::Inverted);
-        return;
-    }
-    let x = if a == R::ZR { a } else { l.tmp() };
-    if a != R::ZR {
-        l.a.lsl(Width::W, x, a, 32 - bits);
-    }
-    let t = if l.wants_pf() { l.tmp() } else { R::ZR };
-    match rhs {
-        Rhs::Imm(v) => {
-            l.emit_sum(op, Width::W, t, x, Rhs::Imm((v << (32 - bits)) & 0xffff_ffff), true);
-        }
-        Rhs::Reg(b) if op == Sum::Add => l.a.adds_lsl(Width::W, t, x, b, 32 - bits),
-        Rhs::Reg(b) => l.a.subs_lsl(Width::W, t, x, b, 32 - bits),
-    }
-    if l.wants_pf() {
-        l.a.lsr(Width::W, PF, t, 32 - bits);
-    }
-    sum_carry(l, op);
 }
 
 fn adc(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -399,7 +304,7 @@ fn sbb(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 /// Makes PSTATE.C what the host's ADC or SBC wants.
-fn carry_in(l: &mut Lower, op: Sum) {
+pub(super) fn carry_in(l: &mut Lower, op: Sum) {
     if op == Sum::Add { l.carry_direct() } else { l.carry_inverted() }
 }
 
@@ -498,72 +403,6 @@ fn locked_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
 
 fn same_register(ins: &Instruction) -> bool {
     ins.op1_kind() == OpKind::Register && ins.op0_register() == ins.op1_register()
-}
-
-/// 8- and 16-bit ADC and SBB.
-fn narrow_carry_sum(l: &mut Lower, ins: &Instruction, op: Sum) -> Lowered {
-    let size = l.size_of(ins, 0);
-    let (a, destination) = l.read_destination(ins);
-    let rhs = l.rhs(ins, size);
-    let b = l.rhs_register(Width::W, rhs);
-    carry_in(l, op);
-    l.mark();
-    let r = narrow_carry_result(l, op, size, a, b);
-    if destination.memory.is_some() {
-        l.write_destination(ins, &destination, r.d);
-        narrow_carry_flags(l, op, size, r);
-    } else {
-        narrow_carry_flags(l, op, size, r);
-        l.write_destination(ins, &destination, r.d);
-    }
-    Ok(())
-}
-
-/// Zero-extended operands and their sum.
-#[derive(Clone, Copy)]
-struct NarrowSum {
-    x: R,
-    y: R,
-    d: R,
-}
-
-fn narrow_carry_result(l: &mut Lower, op: Sum, size: u32, a: R, b: R) -> NarrowSum {
-    let (x, y, d) = (l.tmp(), l.tmp(), l.tmp());
-    l.a.ubfx(Width::W, x, a, 0, size * 8);
-    l.a.ubfx(Width::W, y, b, 0, size * 8);
-    match op {
-        Sum::Add => l.a.adc(Width::W, d, x, y),
-        Sum::Sub => l.a.sbc(Width::W, d, x, y),
-    }
-    NarrowSum { x, y, d }
-}
-
-fn narrow_carry_flags(l: &mut Lower, op: Sum, size: u32, r: NarrowSum) {
-    let bits = size * 8;
-    let NarrowSum { x, y, d } = r;
-    if l.need.is_empty() {
-        return;
-    }
-    l.keep_for_af(x, Rhs::Reg(y));
-    if l.wants_pf() {
-        l.a.mov(Width::W, PF, d);
-    }
-    if !l.need.any(Flags::NZCV) {
-        return;
-    }
-    // V = operands agree in sign (differ, for SBB) and the result does not.
-    let v = R(29);
-    match op {
-        Sum::Add => l.a.eor(Width::W, v, y, d),
-        Sum::Sub => l.a.eor(Width::W, v, x, y),
-    }
-    l.a.eor(Width::W, x, x, d);
-    l.a.and(Width::W, x, x, v);
-    l.a.lsl(Width::W, y, d, 32 - bits);
-    l.a.tst(Width::W, y, y);
-    l.set_carry_from_bit(d, bits);
-    l.set_overflow_from_bit(x, bits - 1);
-    l.flags_are(Carry::Direct);
 }
 
 fn and(l: &mut Lower, ins: &Instruction) -> Lowered {
@@ -729,7 +568,7 @@ impl Lower<'_> {
         self.emit_ands(width_of(size), d, a, rhs);
     }
 
-    fn emit_ands(&mut self, w: Width, d: R, a: R, rhs: Rhs) {
+    pub(super) fn emit_ands(&mut self, w: Width, d: R, a: R, rhs: Rhs) {
         match rhs {
             Rhs::Imm(v) if fits_logical_imm(w, v) => self.a.ands_imm(w, d, a, v),
             _ => {
@@ -775,7 +614,7 @@ impl Lower<'_> {
 
     /// If nobody but the conditional branch that follows reads the flags of `r & mask` (no mask:
     /// `r` itself), and CBZ or TBZ can do it, leaves the test to that branch.
-    fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
+    pub(super) fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
         if !self.region.falls_into_next(self.index) {
             return false;
         }

@@ -36,6 +36,7 @@ pub mod flagstate;
 pub mod mmx;
 pub mod moves;
 pub mod muldiv;
+pub mod narrow;
 pub mod operands;
 pub mod segments;
 pub mod sha256;
