@@ -7,12 +7,18 @@ use std::process::{Command, Output};
 const RUNNER: &str = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER";
 
 fn demotic(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("demotic starts")
+}
+
+fn command(arguments: &[&str]) -> Command {
     let program = env!("CARGO_BIN_EXE_demotic");
     let runner = if cfg!(target_arch = "aarch64") { std::env::var(RUNNER).ok() } else { None };
     let mut words: Vec<&str> = runner.iter().flat_map(|r| r.split_whitespace()).collect();
     words.push(program);
     words.extend(arguments);
-    Command::new(words[0]).args(&words[1..]).output().expect("demotic starts")
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 /// Runs something that is no program; gives the exit status and the one line of the message.
@@ -54,25 +60,39 @@ fn what_cannot_be_executed() {
     }
 }
 
-/// An x86_64 program of nothing but headers that asks for an interpreter.
-fn program_with_interpreter(path: &str) -> Vec<u8> {
-    let segment = |kind: u32, offset: usize, size: usize| {
-        let words = [offset, 0x40_0000, 0, size, size, 0x1000].map(|w| (w as u64).to_le_bytes());
+/// Bytes of the headers of a program of so many segments.
+const fn headers(segments: usize) -> usize {
+    64 + 56 * segments
+}
+
+/// An x86_64 program: segments of a type, an offset in the file and a length, then what stands behind the headers, where
+/// it begins to be executed.
+fn program(segments: &[(u32, usize, usize)], content: &[u8]) -> Vec<u8> {
+    const BASE: usize = 0x40_0000;
+    let segment = |&(kind, offset, size): &(u32, usize, usize)| {
+        let words = [offset, BASE, 0, size, size, 0x1000].map(|w| (w as u64).to_le_bytes());
         [&kind.to_le_bytes()[..], &5u32.to_le_bytes(), words.as_flattened()].concat()
     };
-    const HEADERS: usize = 64 + 2 * 56;
     let halves = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let entry = (BASE + headers(segments.len())) as u64;
     [
         b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0",
         &halves(&[2, 62, 1, 0])[..], // e_type, e_machine, e_version
-        &[0x40_0000u64, 64, 0].map(u64::to_le_bytes).concat(), // e_entry, e_phoff, e_shoff
-        &halves(&[0, 0, 64, 56, 2, 0, 0, 0]),
-        &segment(1, 0, HEADERS),              // PT_LOAD
-        &segment(3, HEADERS, path.len() + 1), // PT_INTERP
-        path.as_bytes(),
-        b"\0",
+        &[entry, 64, 0].map(u64::to_le_bytes).concat(), // e_entry, e_phoff, e_shoff
+        &halves(&[0, 0, 64, 56, segments.len() as u16, 0, 0, 0]),
+        &segments.iter().flat_map(segment).collect::<Vec<_>>(),
+        content,
     ]
     .concat()
+}
+
+const PT_LOAD: u32 = 1;
+const PT_INTERP: u32 = 3;
+
+/// A program of nothing but headers that asks for an interpreter.
+fn program_with_interpreter(path: &str) -> Vec<u8> {
+    let segments = [(PT_LOAD, 0, headers(2)), (PT_INTERP, headers(2), path.len() + 1)];
+    program(&segments, format!("{path}\0").as_bytes())
 }
 
 #[test]
@@ -122,6 +142,28 @@ fn is_a_static_position_independent_executable() {
     assert_eq!(elf.header.e_type, goblin::elf::header::ET_DYN);
     assert_eq!(elf.interpreter, None);
     assert!(elf.libraries.is_empty(), "needs {:?}", elf.libraries);
+}
+
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn perf_is_told_of_translated_code() {
+    // mov eax, exit_group; xor edi, edi; syscall
+    let code = [0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("program");
+    fs::write(&path, program(&[(PT_LOAD, 0, headers(1) + code.len())], &code)).unwrap();
+    let arguments = ["--perf-map", "--interpret", "0", path.to_str().unwrap()];
+    let mut child = command(&arguments).spawn().unwrap();
+    assert!(child.wait().unwrap().success());
+    let map = format!("/tmp/perf-{}.map", child.id());
+    let text = fs::read_to_string(&map).unwrap();
+    fs::remove_file(map).unwrap();
+    let [start, length, name] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+        panic!("one region: {text}");
+    };
+    assert!(u64::from_str_radix(start, 16).unwrap() > 0);
+    assert!(u64::from_str_radix(length, 16).unwrap() >= 4 * 3);
+    assert_eq!(name, "program+0x78");
 }
 
 /// Where translated code runs, the test program does, and doctor says so.
