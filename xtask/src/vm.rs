@@ -11,7 +11,7 @@ mod roots;
 mod selftests;
 mod shell;
 mod startup;
-mod step;
+pub mod step;
 mod suite;
 mod translator;
 mod twin;

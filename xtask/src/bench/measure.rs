@@ -7,14 +7,20 @@ use std::{
     ffi::OsString,
     fs::File,
     io::Read,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::vm::step::end_with_parent;
 
 pub use self::{counter::Counter, hardware::Hardware};
 
@@ -97,6 +103,28 @@ pub fn library_path(root: &Path, triple: &str) -> OsString {
     folders.join(":").into()
 }
 
+/// The longest any run may take: an emulator in which processes wait for each other waits for ever.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Ends a process group that is still there after a time; dropped, it no longer waits.
+struct Watchdog {
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    fn new(group: u32, limit: Duration) -> Self {
+        let (alive, gone) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if gone.recv_timeout(limit) == Err(RecvTimeoutError::Timeout)
+                && let Some(group) = Pid::from_raw(group as i32)
+            {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        });
+        Self { _alive: alive }
+    }
+}
+
 /// Runs a command in the environment of all runs; gives what it printed and how long it took.
 fn finish(command: &mut Command, home: &Path, launch: &Launch) -> Result<(Vec<u8>, f64)> {
     command.env_clear().envs(ENVIRONMENT).env("HOME", home);
@@ -105,9 +133,12 @@ fn finish(command: &mut Command, home: &Path, launch: &Launch) -> Result<(Vec<u8
         command.stderr(File::create(file)?);
     }
     let started = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    end_with_parent(command);
+    let mut child = command.spawn();
     let child = child.as_mut().map_err(|error| anyhow::anyhow!("{error}"));
     let child = child.with_context(|| command.get_program().display().to_string())?;
+    let _watchdog = Watchdog::new(child.id(), LIMIT);
     let mut printed = Vec::new();
     child.stdout.take().context("standard output")?.read_to_end(&mut printed)?;
     let status = child.wait()?;
@@ -115,4 +146,20 @@ fn finish(command: &mut Command, home: &Path, launch: &Launch) -> Result<(Vec<u8
         bail!("ended with {status}");
     }
     Ok((printed, started.elapsed().as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_takes_too_long_is_ended_with_its_children() {
+        let mut waiting = Command::new("sh");
+        waiting.args(["-c", "sleep 600 & wait"]).process_group(0).stdout(Stdio::piped());
+        let mut child = waiting.spawn().unwrap();
+        let _watchdog = Watchdog::new(child.id(), Duration::from_millis(100));
+        // At the end of the last that holds it open.
+        child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal},
+    io::IsTerminal,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -58,8 +58,7 @@ impl Steps {
         let log = self.logs.join(what.replace([' ', '/'], "-")).with_extension("log");
         let file = File::create(&log).with_context(|| log.display().to_string())?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
-        // SAFETY: between fork and exec the child makes one system call.
-        unsafe { command.pre_exec(end_with_parent) };
+        end_with_parent(command);
         let mut child = command
             .spawn()
             .with_context(|| format!("{} could not be started", command.get_program().display()))?;
@@ -71,9 +70,10 @@ impl Steps {
     }
 }
 
-/// A step does not outlive this program, which may be killed.
-fn end_with_parent() -> io::Result<()> {
-    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+/// A command does not outlive this program, which may be killed.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec the child makes one system call.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
 /// Waits for a child; at the time limit, ends its process group.
@@ -178,8 +178,7 @@ mod tests {
     fn a_step_ends_with_what_made_it() {
         let mut command = Command::new("sleep");
         command.arg("600");
-        // SAFETY: as in `execute`.
-        unsafe { command.pre_exec(end_with_parent) };
+        end_with_parent(&mut command);
         let child = thread::spawn(move || command.spawn().unwrap()).join().unwrap();
         let (start, mut child) = (Instant::now(), child);
         assert!(!child.wait().unwrap().success());
