@@ -12,7 +12,7 @@ pub fn fork(criterion: &mut Criterion) {
     guest.run();
     criterion.benchmark_group("process").bench_function("fork", |bencher| {
         bencher.iter(|| {
-            let mut lock = guest.engine.lock_for_fork();
+            let mut lock = guest.engine.lock_for_fork(&mut guest.cpu);
             // SAFETY: the only thread; the child does nothing but what is here.
             let child = unsafe { libc::fork() };
             if child == 0 {

@@ -91,6 +91,7 @@ impl CodeCache {
             guest: old.guest,
             guest_end: old.guest_end,
             map: old.map,
+            body: old.body,
             records: old.records,
             relocations: old.relocations,
             looked_at: old.looked_at,
