@@ -148,6 +148,8 @@ pub struct Asm {
     labels: Vec<u32>,
     fixups: Vec<Fixup>,
     literals: Vec<Literal>,
+    /// Where a label was bound last.
+    bound_at: u32,
     /// Offsets of the words that need relocation, filled until [`Asm::finish`].
     pub relocations: Vec<(u32, Reloc)>,
 }
@@ -531,6 +533,11 @@ impl Asm {
         self.code.push(w);
     }
 
+    /// The last instruction word, if no branch goes behind it: what is changed of it holds for all that comes here.
+    pub fn last_word(&mut self) -> Option<&mut u32> {
+        if self.bound_at == self.pos() { None } else { self.code.last_mut() }
+    }
+
     /// Bytes emitted so far.
     pub fn pos(&self) -> u32 {
         4 * self.code.len() as u32
@@ -546,6 +553,7 @@ impl Asm {
     pub fn bind(&mut self, l: Label) {
         debug_assert_eq!(self.labels[l.0 as usize], UNBOUND, "a label is bound once");
         self.labels[l.0 as usize] = self.pos();
+        self.bound_at = self.pos();
     }
 
     /// Makes a label here.
@@ -659,6 +667,7 @@ impl Asm {
         self.fixups.clear();
         self.literals.clear();
         self.relocations.clear();
+        self.bound_at = 0;
     }
 }
 

@@ -11,6 +11,7 @@ use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
 use crate::detours::Detours;
 use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
+use crate::lower::late::Recovery;
 use crate::lower::operands::relaxed;
 use crate::lower::{Emitted, MapEntry};
 use crate::region::{Looked, Region};
@@ -55,6 +56,8 @@ pub struct RegionMeta {
     pub map: &'static [MapEntry],
     /// So many entries of it are of the region's own code, in guest order; those of cold code follow.
     body: u32,
+    /// Where a fault leads before it is the guest's, see [`crate::lower::late`].
+    recoveries: &'static [Recovery],
     /// Offsets of the exit records.
     pub records: &'static [u32],
     /// The words of the code that depend on where something is.
@@ -115,6 +118,13 @@ impl RegionMeta {
         let first = body.partition_point(|e| e.guest < offset);
         let of_this = body[first..].iter().take_while(|e| e.guest == offset);
         of_this.into_iter().find(|e| e.enterable).map(|e| e.host)
+    }
+
+    /// Where control goes after a fault at a host address in the region. Async-signal-safe.
+    pub fn recovery(&self, pc: u64) -> Option<u64> {
+        let at = (pc - self.host) as u32;
+        let recovery = self.recoveries.iter().find(|r| (r.start..r.end).contains(&at))?;
+        Some(self.host + u64::from(recovery.to))
     }
 
     fn later_entries(&self) -> impl Iterator<Item = &LaterEntry> {
@@ -299,6 +309,7 @@ impl CodeCache {
             guest_end: region.insns.last()?.ins.next_ip(),
             map: self.arena.slice(emitted.map.iter().copied())?,
             body: in_guest_order(&emitted.map),
+            recoveries: self.arena.slice(emitted.recoveries.iter().map(|r| r.recovery))?,
             records: self.arena.slice(emitted.records.iter().copied())?,
             relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
             looked_at: self.arena.slice(region.looked_at.iter().copied())?,

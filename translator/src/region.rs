@@ -15,7 +15,7 @@ use std::cell::Cell;
 use iced_x86::{FlowControl, Instruction};
 
 /// Most instructions in a region, but for those that read the flags of the last one.
-pub const MAX_INSTRUCTIONS: usize = 128;
+pub const MAX_INSTRUCTIONS: usize = 256;
 /// Most of them that are perhaps not executed: behind a conditional branch, or behind where control ends.
 const MAX_UNCERTAIN: usize = 24;
 /// So many more may be taken in where the region else would end between flags and their reader.

@@ -92,6 +92,7 @@ impl CodeCache {
             guest_end: old.guest_end,
             map: old.map,
             body: old.body,
+            recoveries: old.recoveries,
             records: old.records,
             relocations: old.relocations,
             looked_at: old.looked_at,

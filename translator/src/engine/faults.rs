@@ -61,6 +61,10 @@ impl Engine {
                 context.pc = at;
                 return true;
             }
+            if let Some(at) = meta.recovery(pc) {
+                context.pc = at;
+                return true;
+            }
             save_context(cpu, context, meta, pc);
             cpu.fault_pc = pc;
         } else if cpu.helper_return != 0 {

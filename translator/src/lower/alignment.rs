@@ -71,6 +71,7 @@ impl Lower<'_> {
             if let Some((known, since)) = self.known_low_bits(base, alignment) {
                 self.needs_what_ran_before(since);
                 if known.wrapping_add(displacement) & mask != 0 {
+                    self.put_late(self.late);
                     self.raise(GP, ins.ip());
                 }
                 return;
@@ -107,7 +108,7 @@ impl Lower<'_> {
 
     /// Control must not come in between an instruction, by its index, and the current one: they rely
     /// on it.
-    fn needs_what_ran_before(&mut self, since: usize) {
+    pub fn needs_what_ran_before(&mut self, since: usize) {
         let start = (self.region.insns[since].ins.ip() - self.region.entry) as u32;
         for entry in self.out.map.iter_mut().rev().take_while(|entry| entry.guest > start) {
             entry.enterable = false;

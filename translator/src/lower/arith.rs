@@ -169,6 +169,12 @@ impl Lower<'_> {
             // differs, so that is only for sums whose flags do not matter.
             let negated =
                 if w == Width::W { (v as u32).wrapping_neg() as u64 } else { v.wrapping_neg() };
+            if !flags && d == a && w == Width::X {
+                let by = if op == Sum::Add { v as i64 } else { (v as i64).wrapping_neg() };
+                if self.post_index(d, by) {
+                    return;
+                }
+            }
             if fits_add_imm(v) && a != R::ZR {
                 return match (op, flags) {
                     (Sum::Add, false) => self.a.add_imm(w, d, a, v),

@@ -7,6 +7,7 @@
 //! their stop branch, which leads to the dispatcher.
 
 use super::arith::EdgeFlags;
+use super::late::Late;
 use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Label, R, Reloc, Width};
 use crate::flags::Flags;
@@ -56,6 +57,7 @@ pub struct Raise {
     index: usize,
     vector: u32,
     flags: FlagState,
+    late: Late,
 }
 
 /// `exit_arg` of an exception exit for an instruction that is not implemented.
@@ -308,6 +310,7 @@ impl Lower<'_> {
             index: self.index,
             vector: u32::from(vector),
             flags: self.flags,
+            late: self.late,
         });
         label
     }
@@ -356,12 +359,21 @@ impl Lower<'_> {
             self.flags = r.flags;
             self.a.bind(r.label);
             self.mark();
+            self.put_late(r.late);
             let ip = self.current().ip();
             self.raise(r.vector as u8, ip);
         }
+        // Within reach of TBZ: what follows may be long.
+        self.exit_stubs(0);
+        let emitted = self.out.stubs.len();
         self.emit_nan_fixes();
         self.emit_indefinites();
-        for i in 0..self.out.stubs.len() {
+        self.emit_recoveries();
+        self.exit_stubs(emitted);
+    }
+
+    fn exit_stubs(&mut self, first: usize) {
+        for i in first..self.out.stubs.len() {
             let stub = self.out.stubs[i];
             self.exit_stub(&stub);
         }

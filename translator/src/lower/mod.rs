@@ -33,11 +33,13 @@ pub mod control;
 pub mod crypto;
 pub mod exits;
 pub mod flagstate;
+pub mod late;
 pub mod mmx;
 pub mod moves;
 pub mod muldiv;
 pub mod narrow;
 pub mod operands;
+pub mod post_index;
 pub mod segments;
 pub mod sha256;
 pub mod shifts;
@@ -80,7 +82,7 @@ pub const AF: R = R(26);
 pub const SHADOW: R = R(27);
 /// Pointer to the `CpuState`.
 pub const STATE: R = R(28);
-/// Zero. v26 and v27 are [`sha256`]'s.
+/// Zero. v26 and v27 are [`sha256`]'s, v25 is PSHUFB's.
 pub const VZERO: V = V(28);
 /// Link register.
 pub const LR: R = R(30);
@@ -90,8 +92,8 @@ const TEMPS: [R; 7] = [R(16), R(17), R(18), R(19), R(22), R(21), R(20)];
 
 /// Vector temporaries in the order they are handed out. The last ones are scratch of whole-register operations, which
 /// need few others.
-const VTEMPS: [V; 13] =
-    [V(16), V(17), V(18), V(19), V(20), V(21), V(22), V(23), V(24), V(25), V(29), V(30), V(31)];
+const VTEMPS: [V; 12] =
+    [V(16), V(17), V(18), V(19), V(20), V(21), V(22), V(23), V(24), V(29), V(30), V(31)];
 
 /// The instruction (form) is not implemented.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +164,8 @@ pub struct Lower<'a> {
     pub vector_copied: Option<V>,
     /// What is kept in temporaries from one SHA256RNDS2 to the next.
     pub sha256: Option<sha256::Kept>,
+    /// What is not in the guest's registers yet.
+    pub late: late::Late,
     temps_used: usize,
     vtemps_used: usize,
     /// What goes with the code.
@@ -196,6 +200,7 @@ impl<'a> Lower<'a> {
             copied: None,
             vector_copied: None,
             sha256: None,
+            late: late::Late::default(),
             temps_used: 0,
             vtemps_used: 0,
             out: emitted,
@@ -232,6 +237,10 @@ impl<'a> Lower<'a> {
         self.need = insn.live_out.and(insn.entry.writes);
         self.live_out = insn.live_out;
         self.free_temps();
+        if self.is_left_out(i) {
+            return self.fall_through(i);
+        }
+        let (start, late, flags) = (self.a.pos(), self.late, self.flags);
         let lowered = match insn.entry.lower {
             Some(f) if insn.entry.vector => {
                 self.check_alignment(&insn.ins);
@@ -247,6 +256,7 @@ impl<'a> Lower<'a> {
         if self.between_barriers {
             self.a.dmb_ish();
         }
+        self.recovers(i, start, late, flags);
         self.fall_through(i);
     }
 
@@ -328,6 +338,7 @@ impl<'a> Lower<'a> {
             && self.copied.is_none()
             && self.vector_copied.is_none()
             && self.sha256.is_none()
+            && self.late.is_nothing()
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault && self.profile.is_none()
                 || insn.join
@@ -432,6 +443,8 @@ pub struct Emitted {
     raises: Vec<Raise>,
     nan_fixes: Vec<sse_nan::NanFix>,
     indefinites: Vec<sse_convert::Indefinite>,
+    /// Where control goes at a fault, see [`late`].
+    pub recoveries: Vec<late::Recovering>,
     /// Patchable branches.
     pub sites: Vec<Site>,
     /// Offsets of the exit records.
@@ -455,6 +468,7 @@ impl Emitted {
         self.raises.clear();
         self.nan_fixes.clear();
         self.indefinites.clear();
+        self.recoveries.clear();
         self.sites.clear();
         self.records.clear();
         self.entries.clear();

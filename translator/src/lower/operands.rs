@@ -296,6 +296,9 @@ impl Lower<'_> {
     /// d = n + value for any constant, without flags.
     pub fn add_constant(&mut self, w: Width, d: R, n: R, value: i64) {
         let magnitude = value.unsigned_abs();
+        if d == n && w == Width::X && self.post_index(d, value) {
+            return;
+        }
         if value == 0 {
             if d != n || w == Width::W {
                 self.a.mov(w, d, n);

@@ -3,9 +3,12 @@
 //! x86 does two rounds at a time on the words A B E F and C D G H, Arm four on A B C D and E F G H. Programs come in
 //! pairs of SHA256RNDS2, the second with the other half of the same message words: then the first does all four rounds,
 //! in temporaries, and the second puts the words where x86 wants them. What it leaves in Arm's order is taken up by the
-//! next pair.
+//! next pair; if nothing looks at the words before, they are put into their places [late](super::late), which is never.
+//! So is the other half of the message words. And Arm has one instruction for the last two steps of the message
+//! schedule, PADDD and SHA256MSG2.
 
 use super::crypto::call_sha;
+use super::late::{LeftOut, Schedule, accesses_memory};
 use super::operands::vec_of;
 use super::table::{Rows, plain};
 use super::{Lower, Lowered, VZERO};
@@ -41,35 +44,31 @@ fn registers(ins: &Instruction) -> Option<(Register, Register)> {
     applies.then(|| (ins.op0_register(), ins.op1_register()))
 }
 
-/// Instructions between that leave [`ABCD`], [`EFGH`] and control alone.
-fn is_harmless(insn: &Insn) -> bool {
+/// Instructions between that leave [`ABCD`], [`EFGH`], [`super::sse_shuffle::INDICES`] and control alone, and call no helper.
+pub(super) fn is_harmless(insn: &Insn) -> bool {
     use M::*;
+    let ins = &insn.ins;
+    let integer = match ins.mnemonic() {
+        Mov => (0..2).all(|i| ins.op_kind(i) != OpKind::Register || ins.op_register(i).is_gpr()),
+        Add | Sub | Dec | Inc | Cmp | Lea | Nop => true,
+        _ => false,
+    };
     insn.next == Next::Inside
-        && matches!(
-            insn.ins.mnemonic(),
-            Mov | Lea
-                | Add
-                | Sub
-                | Dec
-                | Inc
-                | Cmp
-                | Nop
-                | Movdqa
-                | Movdqu
-                | Movaps
-                | Movups
-                | Paddd
-                | Palignr
-                | Pshufb
-                | Pshufd
-                | Pxor
-                | Sha256msg1
-                | Sha256msg2
-        )
-}
-
-fn has_memory_operand(ins: &Instruction) -> bool {
-    ins.op_kinds().any(|kind| kind == OpKind::Memory)
+        && (integer && !accesses_memory(ins)
+            || matches!(
+                ins.mnemonic(),
+                Movdqa
+                    | Movdqu
+                    | Movaps
+                    | Movups
+                    | Paddd
+                    | Palignr
+                    | Pshufb
+                    | Pshufd
+                    | Pxor
+                    | Sha256msg1
+                    | Sha256msg2
+            ))
 }
 
 fn writes(ins: &Instruction, register: Register) -> bool {
@@ -90,42 +89,145 @@ fn takes_other_half(ins: &Instruction) -> bool {
 }
 
 impl Lower<'_> {
-    /// The next SHA256RNDS2 behind the current instruction, straight on; all between satisfy the condition.
-    fn next_rounds(&self, between: impl Fn(&Instruction) -> bool) -> Option<usize> {
-        for (i, insn) in self.region.insns.iter().enumerate().skip(self.index + 1) {
+    /// The first instruction behind `index` that satisfies the condition, straight on, with harmless ones between.
+    fn straight_on(
+        &self,
+        index: usize,
+        condition: impl Fn(&Instruction) -> bool,
+    ) -> Option<(usize, &[Insn])> {
+        for (i, insn) in self.region.insns.iter().enumerate().skip(index + 1) {
             if insn.join {
                 return None;
             }
-            if registers(&insn.ins).is_some() {
-                return Some(i);
+            if condition(&insn.ins) {
+                return Some((i, &self.region.insns[index + 1..i]));
             }
-            if !is_harmless(insn) || !between(&insn.ins) {
+            if !is_harmless(insn) && registers(&insn.ins).is_none() {
                 return None;
             }
         }
         None
     }
 
-    /// The second of the pair that the current SHA256RNDS2 is the first of: nothing between can fault or look at C D G H.
-    fn second_of_pair(&self, cdgh: Register, abef: Register) -> Option<usize> {
+    /// The next SHA256RNDS2 of two registers behind `index`; all between satisfy the condition.
+    fn next_rounds(
+        &self,
+        index: usize,
+        of: (Register, Register),
+        between: impl Fn(&Instruction) -> bool,
+    ) -> Option<usize> {
+        let (next, others) = self.straight_on(index, |ins| registers(ins).is_some())?;
+        let same = registers(&self.region.insns[next].ins) == Some(of);
+        (same && others.iter().all(|insn| between(&insn.ins))).then_some(next)
+    }
+
+    /// The second of the pair whose first is at `first`, and the instruction between that takes the other half of the
+    /// message words: nothing between can fault or look at C D G H.
+    fn second_of_pair(
+        &self,
+        first: usize,
+        cdgh: Register,
+        abef: Register,
+    ) -> Option<(usize, usize)> {
         let quiet = |ins: &Instruction| {
-            !has_memory_operand(ins)
+            !accesses_memory(ins)
                 && !mentions(ins, cdgh)
                 && !writes(ins, abef)
                 && (!writes(ins, Register::XMM0) || takes_other_half(ins))
         };
-        let second = self.next_rounds(quiet)?;
-        let between = &self.region.insns[self.index + 1..second];
-        let halves = between.iter().filter(|insn| takes_other_half(&insn.ins)).count();
-        let swapped = registers(&self.region.insns[second].ins) == Some((abef, cdgh));
-        (halves == 1 && swapped && cdgh != Register::XMM0 && abef != Register::XMM0)
-            .then_some(second)
+        let second = self.next_rounds(first, (abef, cdgh), quiet)?;
+        let mut halves =
+            (first + 1..second).filter(|&i| takes_other_half(&self.region.insns[i].ins));
+        let (half, one) = (halves.next()?, halves.next().is_none());
+        (one && cdgh != Register::XMM0 && abef != Register::XMM0).then_some((second, half))
     }
 
-    /// The first of a next pair, that has the words of the current one as it leaves them.
+    /// The first SHA256RNDS2 of a next pair, that has the words of the current one as it leaves them.
     fn next_pair(&self, cdgh: Register, abef: Register) -> Option<usize> {
-        let next = self.next_rounds(|ins| !writes(ins, cdgh) && !writes(ins, abef))?;
-        (registers(&self.region.insns[next].ins) == Some((cdgh, abef))).then_some(next)
+        let unchanged = |ins: &Instruction| !writes(ins, cdgh) && !writes(ins, abef);
+        self.next_rounds(self.index, (cdgh, abef), unchanged)
+    }
+
+    /// Whether the words need not be in their registers until that one, which takes them from [`ABCD`] and [`EFGH`].
+    fn are_words_unseen(&self, next: usize, cdgh: Register, abef: Register) -> bool {
+        let unseen = |insn: &Insn| !mentions(&insn.ins, cdgh) && !mentions(&insn.ins, abef);
+        self.may_be_late()
+            && self.region.insns[self.index + 1..next].iter().all(unseen)
+            && self.second_of_pair(next, cdgh, abef).is_some()
+    }
+
+    /// The instruction behind the second of a pair that overwrites xmm0, at which nothing looks before.
+    fn words_overwritten(&self, second: usize) -> Option<usize> {
+        let mentions_xmm0 =
+            |ins: &Instruction| mentions(ins, Register::XMM0) || registers(ins).is_some();
+        let (index, _) = self.straight_on(second, mentions_xmm0)?;
+        let ins = &self.region.insns[index].ins;
+        let moves = matches!(ins.mnemonic(), M::Movdqa | M::Movdqu | M::Movaps | M::Movups);
+        let from_xmm0 = ins.op1_kind() == OpKind::Register && ins.op1_register() == Register::XMM0;
+        (moves && writes(ins, Register::XMM0) && !from_xmm0).then_some(index)
+    }
+
+    /// The SHA256MSG2 whose work can be done, with the current PADDD's, by one instruction of Arm's; and the register with
+    /// the words before those of its second operand: the PADDD adds w\[t-7\], which PALIGNR has put together from both.
+    fn early_schedule(&self, words: Register, added: Register) -> Option<(Schedule, Register)> {
+        let insns = &self.region.insns;
+        let earlier = |index: usize, mnemonic| {
+            let i = insns[..index].iter().rposition(|insn| insn.ins.mnemonic() != M::Nop)?;
+            let straight = (i..index).all(|i| insns[i].next == Next::Inside && !insns[i + 1].join);
+            let ins = &insns[i].ins;
+            let fits = ins.mnemonic() == mnemonic
+                && ins.op1_kind() == OpKind::Register
+                && writes(ins, added);
+            (straight && fits).then(|| (i, ins.op1_register()))
+        };
+        let (aligned, before) = earlier(self.index, M::Palignr)?;
+        let (_, newest) = earlier(aligned, M::Movdqa)?;
+        let is_last_step = |ins: &Instruction| {
+            ins.mnemonic() == M::Sha256msg2
+                && ins.op1_kind() == OpKind::Register
+                && (ins.op0_register(), ins.op1_register()) == (words, newest)
+        };
+        let (index, between) = self.straight_on(self.index, is_last_step)?;
+        let unseen = |insn: &Insn| !mentions(&insn.ins, words) && !writes(&insn.ins, newest);
+        let mut others = [words, newest, added, before, Register::XMM0];
+        others.sort();
+        let different = others.windows(2).all(|pair| pair[0] != pair[1]);
+        (insns[aligned].ins.immediate8() == 4
+            && different
+            && self.may_be_late()
+            && self.late.schedule.is_none()
+            && between.iter().all(unseen))
+        .then_some((Schedule { index, words, newest }, before))
+    }
+
+    /// A PADDD that stands in the message schedule, together with what follows.
+    pub fn message_schedule(&mut self, ins: &Instruction) -> bool {
+        let registers = ins.mnemonic() == M::Paddd && ins.op1_kind() == OpKind::Register;
+        if !registers || !self.config.host.sha2 || self.vector_copied.is_some() {
+            return false;
+        }
+        let (words, added) = (ins.op0_register(), ins.op1_register());
+        let Some((early, before)) = self.early_schedule(words, added) else { return false };
+        let (d, n, m) = (vec_of(words), vec_of(before), vec_of(early.newest));
+        dynasm!(self.a; .arch aarch64; sha256su1 V(d.0).s4, V(n.0).s4, V(m.0).s4);
+        self.late.schedule = Some(early);
+        true
+    }
+
+    /// What [`Self::message_schedule`] leaves, as it was before SHA256MSG2: without σ1(w\[t-2\]). Of the last two words that is
+    /// of the first two.
+    pub(super) fn undo_schedule(&mut self, early: Schedule) {
+        let (d, m) = (vec_of(early.words), vec_of(early.newest));
+        let (words, first, last) = (self.vtmp(), self.vtmp(), self.vtmp());
+        dynasm!(self.a; .arch aarch64
+            ; zip2 V(words.0).d2, V(VZERO.0).d2, V(m.0).d2
+            ; movi V(first.0).d2, 0
+            ; sha256su1 V(first.0).s4, V(VZERO.0).s4, V(words.0).s4
+            ; zip1 V(words.0).d2, V(VZERO.0).d2, V(d.0).d2
+            ; movi V(last.0).d2, 0
+            ; sha256su1 V(last.0).s4, V(VZERO.0).s4, V(words.0).s4
+            ; zip1 V(first.0).d2, V(first.0).d2, V(last.0).d2
+            ; sub V(d.0).s4, V(d.0).s4, V(first.0).s4);
     }
 
     /// Puts words into Arm's order.
@@ -144,6 +246,12 @@ impl Lower<'_> {
         dynasm!(self.a; .arch aarch64
             ; sha256h Q(abcd.0), Q(efgh.0), v0.s4
             ; sha256h2 Q(efgh.0), Q(before.0), v0.s4);
+    }
+
+    /// Puts the words into the guest's registers.
+    pub(super) fn put_words(&mut self, cdgh: Register, abef: Register) {
+        self.words_to_x86(vec_of(abef), ABCD, EFGH, false);
+        self.words_to_x86(vec_of(cdgh), ABCD, EFGH, true);
     }
 
     /// The words A B E F after the rounds of a pair, or (of the upper halves) after the first two of them.
@@ -167,17 +275,21 @@ fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
     let cdgh = vec_of(ins.op0_register());
     if let Some((c, a)) = registers(ins) {
         if kept == Some(Kept::Rounds(l.index)) {
-            l.words_to_x86(cdgh, ABCD, EFGH, false);
-            l.words_to_x86(abef, ABCD, EFGH, true);
-            l.sha256 = l.next_pair(a, c).map(Kept::Words);
+            end_pair(l, a, c); // the other way round than in the first
             return Ok(());
         }
-        if let Some(second) = l.second_of_pair(c, a) {
+        if let Some((second, half)) = l.second_of_pair(l.index, c, a) {
             if kept != Some(Kept::Words(l.index)) {
                 l.words_to_arm(ABCD, EFGH, abef, cdgh);
             }
+            l.late.words = None;
             l.four_rounds(ABCD, EFGH);
             l.sha256 = Some(Kept::Rounds(second));
+            if l.may_be_late()
+                && let Some(overwritten) = l.words_overwritten(second)
+            {
+                l.late.left_out = Some(LeftOut { index: half, overwritten });
+            }
             return Ok(());
         }
     }
@@ -188,6 +300,17 @@ fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
     l.four_rounds(abcd, efgh);
     l.words_to_x86(cdgh, abcd, efgh, true);
     Ok(())
+}
+
+/// The second of a pair, whose first one has these operands.
+fn end_pair(l: &mut Lower, cdgh: Register, abef: Register) {
+    let next = l.next_pair(cdgh, abef);
+    l.sha256 = next.map(Kept::Words);
+    if next.is_some_and(|next| l.are_words_unseen(next, cdgh, abef)) {
+        l.late.words = Some((cdgh, abef));
+    } else {
+        l.put_words(cdgh, abef);
+    }
 }
 
 fn sha256msg1(l: &mut Lower, ins: &Instruction) -> Lowered {

@@ -155,6 +155,9 @@ pub(super) const SHIFT_ROWS: Rows = &[
 
 fn binary(l: &mut Lower, ins: &Instruction) -> Lowered {
     let emit = operation(ins.mnemonic()).ok_or(Unimplemented)?;
+    if l.message_schedule(ins) {
+        return Ok(());
+    }
     let d = vec_of(ins.op0_register());
     if ins.op_kind(1) == OpKind::Register && ins.op1_register() == ins.op0_register() {
         match constant_result(ins.mnemonic()) {

@@ -1,12 +1,16 @@
 //! SSE shuffles: lanes moved, interleaved, packed, widened and blended.
 
 use super::operands::vec_of;
+use super::sha256::is_harmless;
 use super::sse_int::Emit;
 use super::table::{Rows, plain};
 use super::{Lower, Lowered, Unimplemented, VZERO};
 use crate::asm::{R, V};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
+
+/// The indices of PSHUFB as TBL wants them: for the next one with the same mask.
+pub const INDICES: V = V(25);
 
 /// Rows of two-operand shuffles that are one instruction `op d, d, m`, and of packs.
 macro_rules! pairs {
@@ -208,14 +212,41 @@ fn shufpd(l: &mut Lower, ins: &Instruction) -> Lowered {
 /// An index with bit 7 set gives zero, any other counts modulo 16.
 fn pshufb(l: &mut Lower, ins: &Instruction) -> Lowered {
     let d = vec_of(ins.op0_register());
-    let m = l.vread(ins, 1, 16);
-    let t = l.vtmp();
-    dynasm!(l.a; .arch aarch64
-        ; movi V(t.0).b16, 0x8f
-        ; and V(t.0).b16, V(t.0).b16, V(m.0).b16
-        ; tbl V(d.0).b16, {V(d.0).b16 * 1}, V(t.0).b16
-    );
+    let t = INDICES;
+    match l.same_shuffle_before(ins) {
+        Some(since) => l.needs_what_ran_before(since),
+        None => {
+            let m = l.vread(ins, 1, 16);
+            dynasm!(l.a; .arch aarch64
+                ; movi V(t.0).b16, 0x8f
+                ; and V(t.0).b16, V(t.0).b16, V(m.0).b16);
+        }
+    }
+    dynasm!(l.a; .arch aarch64; tbl V(d.0).b16, {V(d.0).b16 * 1}, V(t.0).b16);
     Ok(())
+}
+
+impl Lower<'_> {
+    /// The PSHUFB, by its index, that has left in [`INDICES`] what this one needs there.
+    fn same_shuffle_before(&self, ins: &Instruction) -> Option<usize> {
+        let mask = ins.op1_register();
+        let insns = &self.region.insns;
+        let mut i = self.index;
+        while !insns[i].join && i > 0 {
+            i -= 1;
+            let before = &insns[i].ins;
+            let sha = matches!(before.mnemonic(), M::Sha256rnds2 | M::Sha256msg1 | M::Sha256msg2);
+            let leaves = if sha { self.config.host.sha2 } else { is_harmless(&insns[i]) };
+            if !leaves || before.op0_register() == mask {
+                return None;
+            }
+            if before.mnemonic() == M::Pshufb {
+                let same = before.op1_kind() == OpKind::Register && before.op1_register() == mask;
+                return same.then_some(i);
+            }
+        }
+        None
+    }
 }
 
 /// Bytes from the concatenation of the first operand (above) and the second.
