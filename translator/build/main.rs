@@ -1,4 +1,5 @@
-//! Writes the decoder's tables, out of what iced-x86 says of each opcode and how it decodes it.
+//! Writes the decoder's tables, out of what iced-x86 says of each opcode and how it decodes it, and the mnemonic of each
+//! instruction form.
 
 mod form;
 #[path = "../src/decode/layout.rs"]
@@ -52,6 +53,28 @@ fn main() {
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out).join("decode_tables.rs"), source(&tree.nodes, &forms.forms))
         .expect("OUT_DIR is writable");
+    std::fs::write(Path::new(&out).join("entries.rs"), entries()).expect("OUT_DIR is writable");
+}
+
+/// For each instruction form its mnemonic's number; of those that have a row of their own in the instruction table, whose
+/// mnemonic has another, a number behind the mnemonics.
+fn entries() -> String {
+    use iced_x86::Code::*;
+    let mut text = String::from("static ENTRIES: &[u16] = &[");
+    for code in iced_x86::Code::values() {
+        let entry = match code {
+            Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popw_FS | Popq_FS | Popw_GS
+            | Popq_GS => "SEGMENT_LOAD as u16".into(),
+            // These string instructions share their mnemonics with SSE instructions.
+            Movsd_m32_m32 => "Mnemonic::Movsq as u16".into(),
+            Cmpsd_m32_m32 => "Mnemonic::Cmpsq as u16".into(),
+            // An operand in an mm register: iced-x86 names forms after their operands.
+            _ if format!("{code:?}").contains("_mm") => "MMX as u16".into(),
+            _ => (code.mnemonic() as u16).to_string(),
+        };
+        write!(text, "{entry},").expect("a string");
+    }
+    text + "];\n"
 }
 
 /// The tables as Rust source.

@@ -20,21 +20,39 @@ impl Arena {
         Ok(Arena { base, end: base + size as u64, next: AtomicU64::new(base) })
     }
 
-    /// Puts the values into the arena, where they stay until [`reset`](Self::reset); None if there is no room.
-    /// Only one thread at a time may call this (the holder of the engine's lock).
-    pub fn slice<T>(&self, values: impl ExactSizeIterator<Item = T>) -> Option<&'static [T]> {
+    /// Room for so many values, handed out to nobody else.
+    fn room<T>(&self, count: usize) -> Option<*mut T> {
         const { assert!(!needs_drop::<T>()) };
-        let count = values.len();
         let start = self.next.load(Ordering::Relaxed).next_multiple_of(align_of::<T>() as u64);
         let end = start + (count * size_of::<T>()) as u64;
         if end > self.end {
             return None;
         }
         self.next.store(end, Ordering::Relaxed);
-        let first = start as *mut T;
+        Some(start as *mut T)
+    }
+
+    /// Copies the values into the arena, as [`slice`](Self::slice).
+    pub fn copy<T: Copy>(&self, values: &[T]) -> Option<&'static [T]> {
+        let first = self.room(values.len())?;
+        // SAFETY: the room is as large, aligned, and nobody else's. Whoever calls `reset` vouches that nothing refers to it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(values.as_ptr(), first, values.len());
+            Some(std::slice::from_raw_parts(first, values.len()))
+        }
+    }
+
+    /// Puts the values into the arena, where they stay until [`reset`](Self::reset); None if there is no room.
+    /// Only one thread at a time may call this (the holder of the engine's lock).
+    pub fn slice<T>(&self, values: impl ExactSizeIterator<Item = T>) -> Option<&'static [T]> {
+        let count = values.len();
+        let first = self.room::<T>(count)?;
         let mut written = 0;
-        for value in values.take(count) {
-            // SAFETY: inside of the reservation, aligned, and handed out to nobody else.
+        for value in values {
+            if written == count {
+                break;
+            }
+            // SAFETY: inside of the room.
             unsafe { first.add(written).write(value) };
             written += 1;
         }

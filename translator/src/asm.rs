@@ -329,6 +329,25 @@ pub fn logical_imm_fields(w: Width, value: u64) -> Option<u32> {
     Some(n << 12 | immr << 6 | imms)
 }
 
+/// The 16-bit parts of a constant: how many there are, are 0, and are ffff.
+struct Halves {
+    count: u32,
+    zeros: usize,
+    ones: usize,
+}
+
+fn halves(w: Width, value: u64) -> Halves {
+    let count = if w == Width::W && value >> 32 == 0 { 2 } else { 4 };
+    let number = |h: u64| (0..count).filter(|&i| value >> (16 * i) & 0xffff == h).count();
+    Halves { count, zeros: number(0), ones: number(0xffff) }
+}
+
+/// Whether [`Asm::mov_imm`] takes more than one instruction.
+pub fn needs_movk(w: Width, value: u64) -> bool {
+    let Halves { count, zeros, ones } = halves(w, value);
+    count as usize - zeros.max(ones) > 1 && logical_imm_fields(w, value).is_none()
+}
+
 /// Whether AND/ORR/EOR can take the value as immediate.
 pub fn fits_logical_imm(w: Width, v: u64) -> bool {
     logical_imm_fields(w, v).is_some()
@@ -501,10 +520,8 @@ impl Asm {
     /// Loads a constant in as few instructions as MOVZ/MOVN/MOVK and logical immediates allow.
     pub fn mov_imm(&mut self, w: Width, d: R, value: u64) {
         let value = if w == Width::W { value & 0xffff_ffff } else { value };
-        let halves = if w == Width::W && value >> 32 == 0 { 2 } else { 4 };
         let half = |i: u32| (value >> (16 * i)) as u32 & 0xffff;
-        let zeros = (0..halves).filter(|&i| half(i) == 0).count();
-        let ones = (0..halves).filter(|&i| half(i) == 0xffff).count();
+        let Halves { count: halves, zeros, ones } = halves(w, value);
         let best = halves as usize - zeros.max(ones);
         if best > 1 && logical_imm_fields(w, value).is_some() {
             return self.orr_imm(w, d, R::ZR, value);

@@ -162,12 +162,6 @@ fn region(slot: &AtomicPtr<RegionMeta>) -> &'static RegionMeta {
     unsafe { &*slot.load(Ordering::Acquire) }
 }
 
-/// How many entries from the first on are in guest order.
-fn in_guest_order(map: &[MapEntry]) -> u32 {
-    let in_order = |pair: &[MapEntry]| pair[0].guest <= pair[1].guest;
-    map.windows(2).take_while(|pair| in_order(pair)).count() as u32 + 1
-}
-
 /// The memory that translations live in.
 #[derive(Debug)]
 pub struct CodeCache {
@@ -307,12 +301,12 @@ impl CodeCache {
             len: len as u32,
             guest: region.entry,
             guest_end: region.insns.last()?.ins.next_ip(),
-            map: self.arena.slice(emitted.map.iter().copied())?,
-            body: in_guest_order(&emitted.map),
+            map: self.arena.copy(&emitted.map)?,
+            body: emitted.body,
             recoveries: self.arena.slice(emitted.recoveries.iter().map(|r| r.recovery))?,
-            records: self.arena.slice(emitted.records.iter().copied())?,
+            records: self.arena.copy(&emitted.records)?,
             relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
-            looked_at: self.arena.slice(region.looked_at.iter().copied())?,
+            looked_at: self.arena.copy(&region.looked_at)?,
             sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
             entries: self.arena.slice(emitted.entries.iter().map(entry))?,
             more_entries: AtomicPtr::default(),

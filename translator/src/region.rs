@@ -385,6 +385,11 @@ impl Region {
         for i in 0..self.insns.len() {
             let following = self.insns.get(i + 1).map(|next| next.ins.ip());
             let insn = &mut self.insns[i];
+            if insn.flow == FlowControl::Next {
+                let inside = following == Some(insn.ins.next_ip());
+                insn.next = if inside { Next::Inside } else { Next::Outside };
+                continue;
+            }
             insn.next = if insn.ends_block() {
                 Next::Never
             } else if following == Some(insn.ins.next_ip()) && !insn.leaves_for_good() {

@@ -139,7 +139,7 @@ impl Lower<'_> {
             Rhs::Reg(r) => r,
             Rhs::Imm(0) => R::ZR,
             Rhs::Imm(v) => {
-                self.a.mov_imm(w, SCRATCH, v);
+                self.load_constant(w, SCRATCH, v);
                 SCRATCH
             }
         }
@@ -476,7 +476,9 @@ impl Lower<'_> {
         if !self.need.any(Flags::NZCV) {
             return;
         }
-        if size < 4 {
+        if size < 4 && !self.need.any(Flags::S) {
+            self.a.ands_imm(Width::W, R::ZR, r, (1 << (8 * size)) - 1);
+        } else if size < 4 {
             let t = self.tmp();
             self.a.lsl(Width::W, t, r, 32 - 8 * size);
             self.a.tst(Width::W, t, t);
@@ -521,8 +523,9 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
     }
     if size < 4
         && op != Logic::And
-        && ins.op1_kind() == OpKind::Memory
+        && destination.memory.is_none()
         && !is_high_byte(ins.op_register(0))
+        && (ins.op1_kind() == OpKind::Memory || l.is_zero_extended(ins, 1))
     {
         // A loaded operand is zero-extended: what lies above in the register stays.
         l.emit_logic(op, Width::X, a, a, rhs);
@@ -661,6 +664,12 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         l.leave_to_edge(false, size, a, rhs);
     }
     if (same || mask.is_some()) && l.leave_to_branch(a, size, mask) {
+        return Ok(());
+    }
+    if size < 4 && same && !l.need.any(Flags::S) && l.is_zero_extended(ins, 0) {
+        if !l.leave_to_branch(a, 4, None) {
+            l.test_flags(4, a, rhs);
+        }
         return Ok(());
     }
     if size < 4 {

@@ -350,14 +350,14 @@ fn bextr(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 impl Lower<'_> {
-    /// d = the low `n` bits of `a`, all if `n` is 64 or more. Clobbers NZCV: carry set if n >= 64.
+    /// d = the low `n` bits of `a`, where `n` is a register's low byte; all if there are not so many. Clobbers NZCV.
     fn low_bits(&mut self, w: Width, d: R, a: R, n: R) {
-        let mask = R(30);
-        self.a.mov_imm(Width::X, mask, u64::MAX);
-        self.a.lslv(Width::X, mask, mask, n);
-        self.a.subs_imm(Width::W, R::ZR, n, 64);
-        self.a.csel(Width::X, mask, mask, R::ZR, Cond::Cc);
-        self.a.bic(w, d, a, mask);
+        let low = R(30);
+        self.a.mov_imm(w, low, u64::MAX);
+        self.a.lslv(w, low, low, n); // by n modulo the width
+        self.a.bic(w, low, a, low);
+        self.a.ands_imm(Width::W, R::ZR, n, u64::from(0x100 - w.bits()));
+        self.a.csel(w, d, low, a, Cond::Eq);
     }
 }
 
@@ -365,8 +365,12 @@ impl Lower<'_> {
 fn bzhi(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let src = l.read(ins, 1);
-    let n = l.tmp();
-    l.a.ubfx(Width::W, n, host_of(ins.op2_register()), 0, 8);
+    let mut n = host_of(ins.op2_register());
+    if l.need.any(Flags::C) {
+        let low = l.tmp();
+        l.a.ubfx(Width::W, low, n, 0, 8);
+        n = low;
+    }
     let d = host_of(ins.op0_register());
     l.low_bits(width_of(size), d, src, n);
     l.flags_are(Carry::Direct);

@@ -70,8 +70,9 @@ pub fn accesses_memory(ins: &Instruction) -> bool {
 
 impl Late {
     /// Whether all registers have what they should.
+    #[inline]
     pub fn is_nothing(&self) -> bool {
-        *self == Late::default()
+        self.words.is_none() && self.left_out.is_none() && self.schedule.is_none()
     }
 }
 
@@ -81,7 +82,8 @@ impl Lower<'_> {
         !self.region.flags_live_at_fault
     }
 
-    /// Whether nothing is to be emitted for an instruction: its result is not looked at, or there already.
+    /// Whether nothing is to be emitted for an instruction, while something is late: its result is not looked at, or
+    /// there already.
     pub fn is_left_out(&mut self, index: usize) -> bool {
         if self.late.schedule.is_some_and(|early| early.index == index) {
             self.late.schedule = None;
@@ -90,15 +92,24 @@ impl Lower<'_> {
         self.late.left_out.is_some_and(|left_out| left_out.index == index)
     }
 
-    /// Behind an instruction, whose code began at `start` when `late` was late: if it may have faulted, that has a recovery.
-    pub fn recovers(&mut self, index: usize, start: u32, late: Late, flags: FlagState) {
+    /// Before an instruction while something is late: what a fault in its code, which begins here, needs.
+    pub fn begin_recovery(&mut self, index: usize) {
+        if accesses_memory(&self.region.insns[index].ins) {
+            let start = self.a.pos();
+            let recovery = Recovery { start, end: start, to: 0 };
+            let (late, flags) = (self.late, self.flags);
+            self.out.recoveries.push(Recovering { recovery, index, late, flags });
+        }
+    }
+
+    /// Behind the instruction.
+    pub fn end_recovery(&mut self, index: usize) {
         if self.late.left_out.is_some_and(|left_out| left_out.overwritten == index) {
             self.late.left_out = None;
         }
-        let faults = accesses_memory(&self.region.insns[index].ins);
-        if faults && !late.is_nothing() {
-            let recovery = Recovery { start, end: self.a.pos(), to: 0 };
-            self.out.recoveries.push(Recovering { recovery, index, late, flags });
+        let end = self.a.pos();
+        if let Some(last) = self.out.recoveries.last_mut().filter(|last| last.index == index) {
+            last.recovery.end = end;
         }
     }
 

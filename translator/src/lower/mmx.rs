@@ -23,14 +23,9 @@ const D: V = V(16);
 /// Source operand.
 const S: V = V(17);
 
-/// Rows of the instructions that [`has_mm_operand`] does not know: those without such an operand.
+/// Rows of the instructions without an operand in an mm register; the [table](super::table) knows the others by their forms.
 pub(super) const ROWS: Rows =
     &[plain(M::Emms, lower), plain(M::Cvtpi2ps, lower), plain(M::Cvtpi2pd, lower)];
-
-/// Whether an instruction works on an mm register.
-pub(super) fn has_mm_operand(ins: &Instruction) -> bool {
-    ins.op0_register().is_mm() || ins.op1_register().is_mm()
-}
 
 /// Emits an operation of v16 and v17 (v18 and v19 are free) with its result in v16.
 type Emit = fn(&mut Asm);

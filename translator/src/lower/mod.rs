@@ -33,6 +33,7 @@ pub mod control;
 pub mod crypto;
 pub mod exits;
 pub mod flagstate;
+pub mod known;
 pub mod late;
 pub mod mmx;
 pub mod moves;
@@ -56,7 +57,7 @@ pub mod table;
 pub mod traps;
 pub mod x87;
 
-use crate::asm::{Asm, Label, R, Reloc, V, Width};
+use crate::asm::{Asm, Label, R, Reloc, V, Width, needs_movk};
 use crate::engine::{Config, MemoryOrder};
 use crate::flags::Flags;
 use crate::helpers::Helper;
@@ -217,6 +218,7 @@ impl<'a> Lower<'a> {
         }
         self.end_block();
         self.out.hot_end = self.a.pos();
+        self.out.body = self.out.map.len() as u32;
         self.cold_code();
         self.a.finish();
     }
@@ -237,10 +239,13 @@ impl<'a> Lower<'a> {
         self.need = insn.live_out.and(insn.entry.writes);
         self.live_out = insn.live_out;
         self.free_temps();
-        if self.is_left_out(i) {
-            return self.fall_through(i);
+        let late = !self.late.is_nothing();
+        if late {
+            if self.is_left_out(i) {
+                return self.fall_through(i);
+            }
+            self.begin_recovery(i);
         }
-        let (start, late, flags) = (self.a.pos(), self.late, self.flags);
         let lowered = match insn.entry.lower {
             Some(f) if insn.entry.vector => {
                 self.check_alignment(&insn.ins);
@@ -256,7 +261,9 @@ impl<'a> Lower<'a> {
         if self.between_barriers {
             self.a.dmb_ish();
         }
-        self.recovers(i, start, late, flags);
+        if late {
+            self.end_recovery(i);
+        }
         self.fall_through(i);
     }
 
@@ -385,11 +392,21 @@ impl<'a> Lower<'a> {
         self.config.order == MemoryOrder::Ordered && !self.between_barriers
     }
 
-    /// Loads a 64-bit constant that is not an address.
+    /// Loads a constant that is not an address.
     pub fn constant(&mut self, w: Width, value: u64) -> R {
         let t = self.tmp();
-        self.a.mov_imm(w, t, value);
+        self.load_constant(w, t, value);
         t
+    }
+
+    /// The same into any register: one instruction, from the literal pool if need be.
+    pub fn load_constant(&mut self, w: Width, d: R, value: u64) {
+        let value = if w == Width::W { value & 0xffff_ffff } else { value };
+        if needs_movk(w, value) {
+            self.a.ldr_literal(d, value, Reloc::None);
+        } else {
+            self.a.mov_imm(w, d, value);
+        }
     }
 
     /// Loads a guest address.
@@ -453,6 +470,8 @@ pub struct Emitted {
     pub entries: Vec<(u32, Label)>,
     /// Guest instruction of each piece of host code, ascending in `host`.
     pub map: Vec<MapEntry>,
+    /// So many of them, the first ones, are in guest order: those of the region's own code.
+    pub body: u32,
     /// Where the code ends that is executed as a rule; what is emitted for exits and exceptions is behind it.
     pub hot_end: u32,
     /// With a profile: the blocks that are counted.

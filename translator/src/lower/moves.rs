@@ -97,8 +97,8 @@ fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
             let value = ins.immediate(1);
             let d = host_of(ins.op0_register());
             match size {
-                8 => l.a.mov_imm(Width::X, d, value),
-                4 => l.a.mov_imm(Width::W, d, value),
+                8 => l.load_constant(Width::X, d, value),
+                4 => l.load_constant(Width::W, d, value),
                 _ => {
                     let mask = if size == 1 { 0xff } else { 0xffff };
                     let t =
@@ -125,6 +125,8 @@ fn movzx(l: &mut Lower, ins: &Instruction) -> Lowered {
         l.load(from, d, m);
     } else if is_high_byte(ins.op1_register()) {
         l.a.ubfx(Width::W, d, host_of(ins.op1_register()), 8, 8);
+    } else if d == host_of(ins.op1_register()) && l.is_extended_already(ins) {
+        // SETcc has done it.
     } else {
         l.a.ubfx(Width::W, d, host_of(ins.op1_register()), 0, from * 8);
     }
@@ -346,6 +348,10 @@ fn enter(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn conditional(l: &mut Lower, ins: &Instruction) -> Lowered {
     let test = l.test(ins.condition_code());
     if ins.op_count() == 1 {
+        if l.is_zero_extended(ins, 0) || l.is_extended_next(ins) {
+            l.set_if(host_of(ins.op0_register()), test);
+            return Ok(());
+        }
         let t = l.tmp();
         l.set_if(t, test);
         l.write(ins, 0, t);

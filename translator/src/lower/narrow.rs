@@ -14,13 +14,15 @@ pub(super) fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: boo
     let rhs = l.rhs(ins, size);
     let extended = destination.memory.is_some() || is_high_byte(ins.op_register(0));
     if compare
-        && extended
         && op == Sum::Sub
         && l.need.within(Flags::Z.or(Flags::C))
-        && let Rhs::Imm(v) = rhs
+        && (extended || l.is_zero_extended(ins, 0))
+        && (matches!(rhs, Rhs::Imm(_))
+            || ins.op1_kind() == OpKind::Register && l.is_zero_extended(ins, 1))
     {
         // Zero-extended, both.
-        if !(l.need.is_empty() || v == 0 && l.leave_to_branch(a, 4, None)) {
+        let zero = matches!(rhs, Rhs::Imm(0));
+        if !(l.need.is_empty() || zero && l.leave_to_branch(a, 4, None)) {
             l.emit_sum(op, Width::W, R::ZR, a, rhs, true);
             sum_carry(l, op);
         }

@@ -310,7 +310,7 @@ impl Lower<'_> {
                 self.a.sub_imm(w, d, n, magnitude);
             }
         } else {
-            self.a.mov_imm(w, SCRATCH, value as u64);
+            self.load_constant(w, SCRATCH, value as u64);
             self.a.add(w, d, n, SCRATCH);
         }
     }

@@ -19,7 +19,7 @@ const SECOND: R = R(21);
 const THIRD: R = R(22);
 
 /// MOV and POP into segment registers, which differ from their namesakes: they may raise #GP.
-pub(super) static LOADS: Entry = row(M::Mov, load_segment, Flags::ALL, Flags::NONE).1;
+pub(super) const LOADS: Entry = row(M::Mov, load_segment, Flags::ALL, Flags::NONE).1;
 
 pub(super) const ROWS: Rows = &[
     row(M::Lss, load_pointer, Flags::ALL, Flags::NONE),

@@ -93,7 +93,7 @@ const VECTOR_FAMILIES: &[Rows] = &[
     sse_strings::ROWS,
 ];
 
-/// At least the number of mnemonics iced knows.
+/// More than the number of mnemonics iced knows.
 const COUNT: usize = 2048;
 
 const fn build() -> [Entry; COUNT] {
@@ -106,7 +106,10 @@ const fn build() -> [Entry; COUNT] {
         vector: false,
     }; COUNT];
     t = put(t, FAMILIES, false);
-    put(t, VECTOR_FAMILIES, true)
+    t = put(t, VECTOR_FAMILIES, true);
+    t[SEGMENT_LOAD] = segments::LOADS;
+    t[MMX] = Entry { vector: true, ..plain(Mnemonic::Paddb, mmx::lower).1 };
+    t
 }
 
 const fn put(mut t: [Entry; COUNT], families: &[Rows], vector: bool) -> [Entry; COUNT] {
@@ -126,8 +129,12 @@ const fn put(mut t: [Entry; COUNT], families: &[Rows], vector: bool) -> [Entry; 
 
 static TABLE: [Entry; COUNT] = build();
 
-/// The entry of the MMX forms of mnemonics that SSE has too.
-static MMX: Entry = Entry { vector: true, ..plain(Mnemonic::Paddb, mmx::lower).1 };
+/// The place of instructions that load a segment register.
+const SEGMENT_LOAD: usize = COUNT - 1;
+/// The place of the MMX forms of mnemonics that SSE has too.
+const MMX: usize = COUNT - 2;
+
+include!(concat!(env!("OUT_DIR"), "/entries.rs"));
 
 /// The entry of undefined encodings.
 pub fn invalid() -> &'static Entry {
@@ -135,24 +142,14 @@ pub fn invalid() -> &'static Entry {
 }
 
 /// The table's entry for an instruction.
+#[inline]
 pub fn entry(ins: &Instruction) -> &'static Entry {
-    if mmx::has_mm_operand(ins) {
-        return &MMX;
-    }
     entry_of(ins.code())
 }
 
+#[inline]
 fn entry_of(code: Code) -> &'static Entry {
-    use Code::*;
-    let m = match code {
-        Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popw_FS | Popq_FS | Popw_GS
-        | Popq_GS => return &segments::LOADS,
-        // These string instructions share their mnemonics with SSE instructions.
-        Code::Movsd_m32_m32 => Mnemonic::Movsq,
-        Code::Cmpsd_m32_m32 => Mnemonic::Cmpsq,
-        _ => code.mnemonic(),
-    };
-    &TABLE[m as usize]
+    &TABLE[usize::from(ENTRIES[code as usize]) % COUNT]
 }
 
 /// Whether the translator implements an instruction form.
@@ -166,7 +163,8 @@ mod tests {
 
     #[test]
     fn every_mnemonic_has_a_place() {
-        assert!(Mnemonic::values().len() <= COUNT);
+        assert!(Mnemonic::values().len() <= MMX);
+        assert_eq!(ENTRIES.len(), Code::values().len());
     }
 
     /// The flags in the table against iced's own, for each form that the table implements.
