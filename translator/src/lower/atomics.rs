@@ -104,7 +104,7 @@ impl Lower<'_> {
     fn exclusive_loop(&mut self, op: Rmw, size: u32, p: R, operand: R) {
         let log2 = size.trailing_zeros() << 30;
         let w = width_of(size);
-        let (new, failed) = (R(29), R(30));
+        let (new, failed) = (self.scratch(), R(30));
         let expected = if op == Rmw::CompareSwap {
             let t = self.tmp();
             self.a.mov(Width::X, t, OLD);

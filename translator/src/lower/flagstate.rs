@@ -215,7 +215,7 @@ impl Lower<'_> {
             self.a.cfinv();
             return;
         }
-        let (zero, carry) = (R(29), R(30));
+        let (zero, carry) = (self.scratch(), R(30));
         self.a.cset(zero, Cond::Eq);
         self.a.csinc(Width::W, zero, zero, R::ZR, Cond::Vc);
         self.a.cset(carry, Cond::Lt);
@@ -276,7 +276,7 @@ impl Lower<'_> {
         if self.config.host.flagm {
             self.a.rmif(r, bit.wrapping_sub(which) & 63, 1 << which);
         } else {
-            let (t, b) = (R(30), R(29));
+            let (t, b) = (R(30), self.scratch());
             self.a.ubfx(Width::X, b, r, bit, 1);
             self.a.mrs_nzcv(t);
             self.a.bfi(Width::X, t, b, 28 + which, 1);

@@ -13,7 +13,7 @@
 //! | x27 | return-address shadow stack |
 //! | x28 | the [`CpuState`](crate::state::CpuState) |
 //! | x16..x22, v16..v31 | temporaries inside one guest instruction, but for v28, which is zero |
-//! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls |
+//! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls, x29 may hold an address ([`far`]) |
 //!
 //! # Rules for a lowering
 //! - A guest memory access comes before any change of guest-visible registers or flags that
@@ -32,6 +32,7 @@ pub mod bits;
 pub mod control;
 pub mod crypto;
 pub mod exits;
+pub mod far;
 pub mod flagstate;
 pub mod known;
 pub mod late;
@@ -167,6 +168,8 @@ pub struct Lower<'a> {
     pub sha256: Option<sha256::Kept>,
     /// What is not in the guest's registers yet.
     pub late: late::Late,
+    /// An address that is kept from an earlier access.
+    pub far: Option<far::Far>,
     temps_used: usize,
     vtemps_used: usize,
     /// What goes with the code.
@@ -202,6 +205,7 @@ impl<'a> Lower<'a> {
             vector_copied: None,
             sha256: None,
             late: late::Late::default(),
+            far: None,
             temps_used: 0,
             vtemps_used: 0,
             out: emitted,
@@ -228,6 +232,7 @@ impl<'a> Lower<'a> {
         if let Some(l) = self.out.labels[i] {
             self.a.bind(l);
             self.flags = FlagState::CANONICAL;
+            self.far = None;
         }
         let enterable = self.is_enterable(i);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
@@ -263,6 +268,9 @@ impl<'a> Lower<'a> {
         }
         if late {
             self.end_recovery(i);
+        }
+        if self.far.is_some() {
+            self.keep_far(i);
         }
         self.fall_through(i);
     }
@@ -419,6 +427,7 @@ impl<'a> Lower<'a> {
     /// the helper through the state, whose `rip` is the current instruction. Flags are spilled and reloaded in canonical
     /// form, so the state's flags are exact for the helper if they are live.
     pub fn call_helper(&mut self, h: Helper) {
+        self.far = None;
         let changed = self.flags != FlagState::CANONICAL;
         self.canonical(Flags::ALL);
         // A helper's own accesses are plain ones.

@@ -159,7 +159,7 @@ pub(super) fn narrow_carry_flags(l: &mut Lower, op: Sum, size: u32, r: NarrowSum
         return;
     }
     // V = operands agree in sign (differ, for SBB) and the result does not.
-    let v = R(29);
+    let v = l.scratch();
     match op {
         Sum::Add => l.a.eor(Width::W, v, y, d),
         Sum::Sub => l.a.eor(Width::W, v, x, y),

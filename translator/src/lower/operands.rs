@@ -261,6 +261,11 @@ impl Lower<'_> {
         if fits {
             return Addr::Imm(base, displacement as i32);
         }
+        if self.ordered()
+            && let Some(far) = self.far_address(base, displacement)
+        {
+            return far;
+        }
         if fits_add_imm(displacement.unsigned_abs()) {
             let t = if base.0 < 16 { self.tmp() } else { base };
             self.add_constant(Width::X, t, base, displacement);

@@ -421,7 +421,7 @@ fn double_shift_wide(l: &mut Lower, left: bool, w: Width, d: R, a: R, b: R, coun
         Count::Fixed(n) => l.a.extr(w, d, b, a, n),
         Count::Register(n) => {
             // Two steps for the other register, as a shift by all bits is one by none.
-            let (t, inverse) = (R(30), R(29));
+            let (t, inverse) = (R(30), l.scratch());
             l.a.mvn(Width::W, inverse, n);
             if left {
                 l.a.lslv(w, d, a, n);
