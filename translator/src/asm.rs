@@ -550,6 +550,11 @@ impl Asm {
         self.code.push(w);
     }
 
+    /// Appends several words.
+    pub fn words(&mut self, words: &[u32]) {
+        self.code.extend_from_slice(words);
+    }
+
     /// The last instruction word, if no branch goes behind it: what is changed of it holds for all that comes here.
     pub fn last_word(&mut self) -> Option<&mut u32> {
         if self.bound_at == self.pos() { None } else { self.code.last_mut() }

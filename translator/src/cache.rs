@@ -2,7 +2,7 @@
 //!
 //! Emitted code never moves and is never reused until the whole cache is thrown away, so a thread
 //! may be anywhere in it while another one invalidates: the entries of a dead region become
-//! branches to its re-entry stubs, and its sites stop (see [`crate::lower::exits`]).
+//! calls of a trampoline, and its sites stop (see [`crate::lower::exits`]).
 //!
 //! What signal handlers read (the index of regions, a region's map and sites) is only
 //! appended, never changed in place, and needs no lock.
@@ -10,7 +10,7 @@
 use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
 use crate::detours::Detours;
-use crate::lower::exits::{self, RECORD_SITE, RECORD_STUB, Site, Stop};
+use crate::lower::exits::{RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::late::Recovery;
 use crate::lower::operands::relaxed;
 use crate::lower::{Emitted, MapEntry};
@@ -72,19 +72,18 @@ pub struct RegionMeta {
     armed: AtomicU32,
 }
 
-/// Where control comes in from outside.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Offset of the first instruction.
-    at: u32,
-    /// The branch that replaces it when the region dies.
-    instead: u32,
+/// Where control comes in from outside: its offset in the code, and that of the guest instruction from the region's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// In the code.
+    pub at: u32,
+    /// In the guest.
+    pub guest: u32,
 }
 
 #[derive(Debug)]
 struct LaterEntry {
     entry: Entry,
-    guest: u64,
     next: *mut LaterEntry,
 }
 
@@ -136,7 +135,19 @@ impl RegionMeta {
 
     /// Guest addresses of the region's entries: its own, and those made later.
     pub fn entry_addresses(&self) -> impl Iterator<Item = u64> {
-        std::iter::once(self.guest).chain(self.later_entries().map(|later| later.guest))
+        let later = self.later_entries().map(|later| self.guest + u64::from(later.entry.guest));
+        std::iter::once(self.guest).chain(later)
+    }
+
+    /// All places where control comes in.
+    fn all_entries(&self) -> impl Iterator<Item = Entry> {
+        self.entries.iter().copied().chain(self.later_entries().map(|later| later.entry))
+    }
+
+    /// The guest instruction of the entry at a host address.
+    pub fn entered_at(&self, host: u64) -> Option<u64> {
+        let entry = self.all_entries().find(|entry| self.host + u64::from(entry.at) == host)?;
+        Some(self.guest + u64::from(entry.guest))
     }
 
     /// The region's guest instructions, some of them twice.
@@ -292,10 +303,6 @@ impl CodeCache {
             return None;
         }
         self.write(host, asm);
-        let entry = |&(at, reentry)| {
-            let to = asm.position_of(reentry).expect("re-entry stubs are bound");
-            Entry { at, instead: branch(i64::from(to) - i64::from(at)).expect("a region is small") }
-        };
         let meta = self.arena.value(RegionMeta {
             host,
             len: len as u32,
@@ -308,7 +315,7 @@ impl CodeCache {
             relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
             looked_at: self.arena.copy(&region.looked_at)?,
             sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
-            entries: self.arena.slice(emitted.entries.iter().map(entry))?,
+            entries: self.arena.copy(&emitted.entries)?,
             more_entries: AtomicPtr::default(),
             dead: AtomicBool::new(false),
             armed: AtomicU32::new(0),
@@ -320,26 +327,15 @@ impl CodeCache {
     }
 
     /// Lets control come in at an instruction inside of a region (see [`RegionMeta::enterable`]). Returns its
-    /// address; None if there is no room. The stub that will lead to the dispatcher when the region dies has a
-    /// place of its own behind the last region.
+    /// address; None if there is no room.
     pub fn add_entry(&self, meta: &RegionMeta, offset: u32, guest: u64) -> Option<u64> {
         let host = meta.host + u64::from(offset);
-        if meta.later_entries().any(|later| later.entry.at == offset) {
-            return Some(host);
+        if meta.later_entries().all(|later| later.entry.at != offset) {
+            let entry = Entry { at: offset, guest: (guest - meta.guest) as u32 };
+            let next = meta.more_entries.load(Ordering::Acquire);
+            let later = self.arena.value(LaterEntry { entry, next })?;
+            meta.more_entries.store(ptr::from_ref(later).cast_mut(), Ordering::Release);
         }
-        let stub = self.next.load(Ordering::Relaxed);
-        let mut asm = Asm::default();
-        exits::reentry_stub(&mut asm, guest);
-        let end = stub + size_of_val(asm.code()) as u64;
-        if end > self.base + self.for_regions {
-            return None;
-        }
-        let entry = Entry { at: offset, instead: branch(stub.wrapping_sub(host) as i64)? };
-        let next = meta.more_entries.load(Ordering::Acquire);
-        let later = self.arena.value(LaterEntry { entry, guest, next })?;
-        self.write(stub, &asm);
-        self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
-        meta.more_entries.store(ptr::from_ref(later).cast_mut(), Ordering::Release);
         Some(host)
     }
 
@@ -459,11 +455,10 @@ impl CodeCache {
         for s in meta.sites {
             self.patch(meta.host + u64::from(s.at), s.stop);
         }
-        for entry in meta.entries {
-            self.patch(meta.host + u64::from(entry.at), entry.instead);
-        }
-        for later in meta.later_entries() {
-            self.patch(meta.host + u64::from(later.entry.at), later.entry.instead);
+        for entry in meta.all_entries() {
+            let at = meta.host + u64::from(entry.at);
+            let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
+            self.patch(at, retarget(CALL, dead as i64).expect("the cache is in reach of itself"));
         }
     }
 
@@ -489,6 +484,9 @@ fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
     };
     SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
 }
+
+/// BL.
+pub const CALL: u32 = 0x9400_0000;
 
 /// Whether the instruction is a B.
 fn is_branch(word: u32) -> bool {

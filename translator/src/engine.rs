@@ -389,14 +389,22 @@ impl Engine {
                 self.fill_branch_table(cpu);
                 None
             }
+            ExitCode::Dead => None,
             other => Some(self.finish_exit(cpu, other)),
         }
+    }
+
+    /// The guest address of the entry, now dead, that control came to. Its region's record is there while the thread
+    /// counts as inside.
+    fn entered_dead(&self, host: u64) -> u64 {
+        let entered = self.cache.region_at(host).and_then(|meta| meta.entered_at(host));
+        entered.expect("control comes in at entries")
     }
 
     /// The same for a translation that is used once: nothing is linked to or from it.
     fn enter_unlinked(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
         match self.enter_raw(cpu, host)?.0 {
-            ExitCode::Direct | ExitCode::Indirect => None,
+            ExitCode::Direct | ExitCode::Indirect | ExitCode::Dead => None,
             other => Some(self.finish_exit(cpu, other)),
         }
     }
@@ -424,6 +432,9 @@ impl Engine {
             // SAFETY: the exit trampoline stored the address of the stub's record, which is there while no flush can be.
             cpu.rip = unsafe { (cpu.exit_arg as *const u64).read_unaligned() };
         }
+        if cpu.exit == ExitCode::Dead as u64 {
+            cpu.rip = self.entered_dead(cpu.exit_arg - 4);
+        }
         let generation = self.generation.load(Ordering::Relaxed);
         leave(cpu);
         mxcsr::collect(cpu);
@@ -432,6 +443,7 @@ impl Engine {
             1 => ExitCode::Indirect,
             2 => ExitCode::Syscall,
             3 => ExitCode::Exception,
+            6 => ExitCode::Dead,
             _ => ExitCode::MemoryFault,
         };
         Some((code, generation))

@@ -382,23 +382,30 @@ impl Region {
 
     /// Finds out which instructions are joined by branches, and where control falls through.
     fn resolve(&mut self) {
-        for i in 0..self.insns.len() {
-            let following = self.insns.get(i + 1).map(|next| next.ins.ip());
-            let insn = &mut self.insns[i];
-            if insn.flow == FlowControl::Next {
-                let inside = following == Some(insn.ins.next_ip());
-                insn.next = if inside { Next::Inside } else { Next::Outside };
-                continue;
-            }
-            insn.next = if insn.ends_block() {
-                Next::Never
-            } else if following == Some(insn.ins.next_ip()) && !insn.leaves_for_good() {
-                Next::Inside
+        let (mut following, mut jumps) = (None, false);
+        for insn in self.insns.iter_mut().rev() {
+            let adjacent = following == Some(insn.ins.next_ip());
+            following = Some(insn.ins.ip());
+            insn.next = if insn.flow == FlowControl::Next {
+                if adjacent { Next::Inside } else { Next::Outside }
             } else {
-                Next::Outside
+                jumps |= insn.is_jump();
+                match insn.ends_block() {
+                    true => Next::Never,
+                    false if adjacent && !insn.leaves_for_good() => Next::Inside,
+                    false => Next::Outside,
+                }
             };
-            if insn.is_jump()
-                && let Some(t) = direct_target(&insn.ins).and_then(|t| self.index_of(t))
+        }
+        if !jumps {
+            return;
+        }
+        let last = self.insns.last().map_or(0, |insn| insn.ins.ip());
+        for i in 0..self.insns.len() {
+            if self.insns[i].is_jump()
+                && let Some(t) = direct_target(&self.insns[i].ins)
+                && (self.entry..=last).contains(&t)
+                && let Some(t) = self.index_of(t)
             {
                 self.insns[i].target = Some(t as u16);
                 self.insns[t].join = true;

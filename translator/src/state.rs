@@ -116,6 +116,8 @@ pub enum ExitCode {
     MemoryFault = 4,
     /// The thread was asked to come out, [`CpuState::interrupt`] is set.
     Interrupt = 5,
+    /// An entry of a region that is no more; `exit_arg` is the host address behind its first instruction.
+    Dead = 6,
 }
 
 /// An exception's vector and error code as [`CpuState::exit_arg`] has them.

@@ -28,10 +28,12 @@ pub enum Trampoline {
     /// `extern "C" fn(&mut CpuState, argument, function)`: calls a Rust function of the state and the argument such that
     /// `Leave` returns from it.
     Call,
+    /// An entry of a region that has been invalidated; x30 is behind its first instruction.
+    Dead,
 }
 
 /// Number of trampolines.
-pub const COUNT: usize = 8;
+pub const COUNT: usize = 9;
 
 impl Trampoline {
     /// All of them, in order.
@@ -44,6 +46,7 @@ impl Trampoline {
         Trampoline::CallHelper,
         Trampoline::Leave,
         Trampoline::Call,
+        Trampoline::Dead,
     ];
 }
 
@@ -65,8 +68,10 @@ pub fn emit(a: &mut Asm) -> [u32; COUNT] {
     emit_leave(a);
     let function = a.pos();
     emit_call(a);
+    let dead = a.pos();
+    emit_exit(a, ExitCode::Dead);
     a.finish();
-    [enter, exits[0], exits[1], exits[2], exits[3], call, leave, function]
+    [enter, exits[0], exits[1], exits[2], exits[3], call, leave, function, dead]
 }
 
 /// Size of the frame that `Enter` makes: x19..x30 and d8..d15.
@@ -98,7 +103,7 @@ fn emit_call(a: &mut Asm) {
 /// Leaves translated code: saves the guest's registers, notes why, and returns to Rust.
 fn emit_exit(a: &mut Asm, code: ExitCode) {
     match code {
-        ExitCode::Direct => a.str(LR, STATE, offset::EXIT_ARG),
+        ExitCode::Direct | ExitCode::Dead => a.str(LR, STATE, offset::EXIT_ARG),
         ExitCode::Exception => {
             a.str(R(16), STATE, offset::RIP);
             a.str(R(17), STATE, offset::EXIT_ARG);

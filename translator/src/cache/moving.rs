@@ -103,12 +103,14 @@ impl CodeCache {
             armed: AtomicU32::new(old.armed.load(Ordering::Relaxed)),
         };
         let meta = new.arena.value(meta).expect("room");
+        if old.is_dead() {
+            for entry in old.all_entries() {
+                self.relocate(old.host + u64::from(entry.at), Trampoline::Dead, new, moved);
+            }
+        }
         for later in old.later_entries() {
-            let at = old.host + u64::from(later.entry.at);
-            let stub = at.wrapping_add(distance(later.entry.instead));
-            self.relocate(stub, Trampoline::Direct, new, moved);
             let next = meta.more_entries.load(Ordering::Relaxed);
-            let later = LaterEntry { entry: later.entry, guest: later.guest, next };
+            let later = LaterEntry { entry: later.entry, next };
             let later = new.arena.value(later).expect("room");
             meta.more_entries.store(ptr::from_ref(later).cast_mut(), Ordering::Relaxed);
             moved.later_entries += 1;

@@ -10,6 +10,7 @@ use super::arith::EdgeFlags;
 use super::late::Late;
 use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Label, R, Reloc, Width};
+use crate::cache::{CALL, Entry};
 use crate::flags::Flags;
 use crate::state::BRANCH_TABLE_BITS;
 use crate::tramp::Trampoline;
@@ -253,8 +254,9 @@ impl Lower<'_> {
     /// The return point of a call: control comes in here from the callee's return.
     pub fn return_point(&mut self, back: Label, target: u64) {
         self.flags = FlagState::CANONICAL;
-        let reentry = self.stub_to(target, None, Flags::NONE);
-        self.out.entries.push((self.a.pos(), reentry));
+        let guest = (target - self.region.entry) as u32;
+        self.out.entries.push(Entry { at: self.a.pos(), guest });
+        self.far = None;
         self.a.bind(back);
     }
 
@@ -400,16 +402,13 @@ impl Lower<'_> {
 
 /// The call of the dispatcher with a record behind it (see [`RECORD_SITE`]); returns the record's offset.
 fn call_dispatcher(a: &mut Asm, target: u64, site: Option<u32>) -> u32 {
-    a.b_trampoline(Trampoline::Direct, true);
-    let record = a.pos();
-    a.quad(target, Reloc::Guest);
-    a.word(site.map_or(0, |s| record - s));
+    let call = a.pos();
+    let record = call + RECORD_STUB as u32;
+    a.relocations.push((call, Reloc::Trampoline(Trampoline::Direct)));
+    a.relocations.push((record, Reloc::Guest));
+    let site = site.map_or(0, |s| record - s);
+    a.words(&[CALL, target as u32, (target >> 32) as u32, site]);
     record
-}
-
-/// A stub outside of any region: goes to the dispatcher for a guest address.
-pub fn reentry_stub(a: &mut Asm, guest: u64) {
-    call_dispatcher(a, guest, None);
 }
 
 /// Where the entry for a guest address is in the branch table that begins at `table`.

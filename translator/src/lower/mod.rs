@@ -59,6 +59,7 @@ pub mod traps;
 pub mod x87;
 
 use crate::asm::{Asm, Label, R, Reloc, V, Width, needs_movk};
+use crate::cache::Entry;
 use crate::engine::{Config, MemoryOrder};
 use crate::flags::Flags;
 use crate::helpers::Helper;
@@ -214,8 +215,7 @@ impl<'a> Lower<'a> {
 
     /// Lowers the whole region.
     pub fn run(&mut self) {
-        let entry_stub = self.stub_to(self.region.entry, None, Flags::NONE);
-        self.out.entries.push((0, entry_stub));
+        self.out.entries.push(Entry { at: 0, guest: 0 });
         for i in 0..self.region.insns.len() {
             self.index = i;
             self.instruction(i);
@@ -475,8 +475,8 @@ pub struct Emitted {
     pub sites: Vec<Site>,
     /// Offsets of the exit records.
     pub records: Vec<u32>,
-    /// Places where control comes in, each with its re-entry stub.
-    pub entries: Vec<(u32, Label)>,
+    /// Places where control comes in.
+    pub entries: Vec<Entry>,
     /// Guest instruction of each piece of host code, ascending in `host`.
     pub map: Vec<MapEntry>,
     /// So many of them, the first ones, are in guest order: those of the region's own code.
