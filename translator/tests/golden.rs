@@ -58,6 +58,7 @@ fn emitted_code_is_as_pinned() {
             flagm: true,
             flagm2: true,
             lse: true,
+            sha2: true,
             lrcpc: true,
             lrcpc2: true,
             ..Default::default()
