@@ -265,6 +265,7 @@ fn share(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: b
     runtime.engine.attach(&mut child.cpu).map_err(|_| errno::ENOMEM)?;
     set_up_child(&mut child.cpu, args);
     child.mask = task.mask;
+    child.personality = task.personality;
     child.seccomp = task.seccomp.child();
     child.borrowed = args.is(CLONE_VFORK);
     child.alt_stack = if args.is(CLONE_VFORK) { task.alt_stack } else { AltStack::DISABLED };

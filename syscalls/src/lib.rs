@@ -23,6 +23,7 @@ pub mod memory;
 pub mod misc;
 pub mod paths;
 pub mod perf_map;
+pub mod personality;
 pub mod pointers;
 pub mod poll;
 pub mod prctl;

@@ -21,18 +21,20 @@ pub use watch::EVERYWHERE;
 use crate::abi::errno;
 use crate::guest;
 use crate::host::SysResult;
-use crate::log;
 use crate::memmap::PAGE;
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::vectors::Vectors;
+use crate::{log, personality};
 
 /// mmap(2).
 pub fn mmap(task: &mut Task, [addr, len, prot, flags, fd, offset]: [u64; 6]) -> SysResult {
+    const MAP_ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
+    let file = (flags & MAP_ANONYMOUS == 0).then_some(fd as i32);
     let request = Map {
         addr,
         len,
-        prot: prot as u32,
+        prot: personality::protection(task, prot as u32, file),
         flags: flags as u32,
         fd: fd as i32,
         offset,
@@ -48,7 +50,8 @@ pub fn munmap(task: &mut Task, [addr, len, ..]: [u64; 6]) -> SysResult {
 
 /// mprotect(2).
 pub fn mprotect(task: &mut Task, [addr, len, prot, ..]: [u64; 6]) -> SysResult {
-    task.runtime().memory.protect(addr, len, prot as u32).map(|()| 0)
+    let prot = personality::protection(task, prot as u32, None);
+    task.runtime().memory.protect(addr, len, prot).map(|()| 0)
 }
 
 /// pkey_mprotect(2): there are no protection keys, so only the key -1 is valid.

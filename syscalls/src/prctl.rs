@@ -5,11 +5,11 @@ use crate::abi::{errno, layout};
 use crate::guest;
 use crate::host::SysResult;
 use crate::memory::write_exec;
-use crate::process;
 use crate::seccomp;
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::user_dispatch;
+use crate::{personality, process};
 
 /// Options by the names of linux/prctl.h.
 mod option {
@@ -88,7 +88,7 @@ pub fn prctl(task: &mut Task, args: [u64; 6]) -> SysResult {
 /// PR_SET_TSC
 fn set_tsc(task: &mut Task, mode: u64) -> SysResult {
     let mode = TSC.iter().position(|&known| known == mode as u32).ok_or(errno::EINVAL)?;
-    task.cpu.no_tsc = mode as u64;
+    personality::set_tsc(task, mode != 0);
     Ok(0)
 }
 

@@ -18,7 +18,7 @@ use crate::files::OpenHow;
 use crate::host::{Errno, SysResult};
 use crate::table::host as nr;
 use crate::task::Task;
-use crate::{exec, fds, guest, paths};
+use crate::{exec, fds, guest, paths, personality};
 
 /// The files that are not the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ enum File {
     CommandLine,
     Environment,
     AuxiliaryVector,
+    Personality,
     CpuInfo,
     /// What the kernel says of a descriptor, of any process.
     DescriptorInfo,
@@ -63,6 +64,7 @@ impl File {
             b"cmdline" => Self::CommandLine,
             b"environ" => Self::Environment,
             b"auxv" => Self::AuxiliaryVector,
+            b"personality" => Self::Personality,
             _ => return None,
         })
     }
@@ -95,6 +97,7 @@ impl File {
             Self::CommandLine => Some(strings(&image.argv)),
             Self::Environment => Some(strings(&image.envp)),
             Self::AuxiliaryVector => Some(image.auxv.clone()),
+            Self::Personality => Some(personality::text(task).into_bytes()),
             Self::CpuInfo => Some(cpu_info().into_bytes()),
             Self::DescriptorInfo => Some(with_guest_flags(&contents(fd?)?).into_bytes()),
         }

@@ -20,8 +20,8 @@ use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::{
-    exe_file, exec, guest, log, paths, perf_map, process, seccomp, strace, table, thread,
-    user_dispatch, vsyscall,
+    exe_file, exec, guest, log, paths, perf_map, personality, process, seccomp, strace, table,
+    thread, user_dispatch, vsyscall,
 };
 
 /// Where `--strace` goes.
@@ -228,6 +228,7 @@ pub fn start(options: Options, mut config: Config, memory: &'static Memory, imag
         std::process::exit(126);
     }
     task.inbox.adopt(&mut task.cpu);
+    personality::start(&mut task);
     seccomp::start(&task, inherit::filters());
     signal::start(&mut task);
     if let Some(name) = &runtime.image.name {

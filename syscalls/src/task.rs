@@ -39,6 +39,8 @@ pub struct Task {
     pub(crate) rings: io_uring::Registered,
     /// The head of the list of robust futexes.
     pub(crate) robust_list: u64,
+    /// The word of personality(2), as the host's kernel has it.
+    pub(crate) personality: u32,
     /// The last trap.
     pub(crate) trap: Trap,
     /// System calls that the guest answers itself.
@@ -67,6 +69,7 @@ impl Task {
             alt_stack: AltStack::NONE,
             rings: io_uring::Registered::default(),
             robust_list: 0,
+            personality: 0,
             trap: Trap::default(),
             dispatch: None,
             seccomp: Membership::default(),

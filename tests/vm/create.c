@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sys/personality.h>
+#include <sys/utsname.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -283,9 +284,25 @@ static void executed(const char *program, const char *word)
     all_well(word, pid);
 }
 
+/* Reads the time stamp counter in a child: the signal that ended it. */
+static int counter_read(void)
+{
+    pid_t pid = start();
+    if (pid == 0) {
+#ifdef __x86_64__
+        __builtin_ia32_rdtsc();
+#endif
+        _exit(0);
+    }
+    int status;
+    need("waitpid", waitpid(pid, &status, 0));
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
 /* In programs that were executed. */
 static int child(const char *word)
 {
+    int number;
     if (strcmp(word, "environment") == 0) {
         same("its environment", environ[0], "ONLY=this");
         check(environ[1] == NULL, "nothing else");
@@ -293,8 +310,19 @@ static int child(const char *word)
         size_t size = read_file("/proc/self/environ", text, sizeof text);
         check(size == 10 && strcmp(text, "ONLY=this") == 0, "/proc/self/environ: %zu bytes", size);
         own_descriptors("its descriptors");
+    } else if (strcmp(word, "tsc") == 0) {
+        same_number("PR_GET_TSC", prctl(PR_GET_TSC, &number) == 0 ? number : -1, PR_TSC_SIGSEGV);
+        same_number("the counter read", counter_read(), SIGSEGV);
+        same_number("personality", personality(0xffffffff), PER_LINUX32 | ADDR_NO_RANDOMIZE);
+        struct utsname names;
+        uname(&names);
+        same("its machine", names.machine, "i686");
+        char text[16];
+        read_file("/proc/self/personality", text, sizeof text);
+        same("/proc/self/personality", text, "00040008\n");
+        same_number("PR_SET_TSC", prctl(PR_SET_TSC, PR_TSC_ENABLE), 0);
+        same_number("the counter read then", counter_read(), 0);
     } else if (strcmp(word, "state") == 0) {
-        int number;
         same_number("PR_GET_NO_NEW_PRIVS", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);
         same_number("PR_GET_PDEATHSIG", prctl(PR_GET_PDEATHSIG, &number) == 0 ? number : -1, SIGHUP);
         same_number("PR_GET_CHILD_SUBREAPER", prctl(PR_GET_CHILD_SUBREAPER, &number) == 0 ? number : -1, 0);
@@ -353,6 +381,42 @@ static void kept(const char *program)
     all_well("state over execve", pid);
 }
 
+/* Memory that may be read may be executed, if the program says so. */
+static int ends_in(void *code)
+{
+    pid_t pid = start();
+    if (pid == 0) {
+        ((void (*)(void))code)();
+        _exit(0);
+    }
+    int status;
+    need("waitpid", waitpid(pid, &status, 0));
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void implied(void)
+{
+#ifdef __x86_64__
+    static const unsigned char code[] = {0xc3}; /* ret */
+#else
+    static const unsigned int code[] = {0xd65f03c0};
+#endif
+    void *before = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(before, code, sizeof code);
+    need("personality", personality(READ_IMPLIES_EXEC));
+    void *after = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(after, code, sizeof code);
+    __builtin___clear_cache(after, (char *)after + sizeof code);
+    __builtin___clear_cache(before, (char *)before + sizeof code);
+    same_number("what was mapped before", ends_in(before), SIGSEGV);
+    same_number("what was mapped then", ends_in(after), 0);
+    need("mprotect", mprotect(before, 4096, PROT_READ));
+    same_number("what was protected then", ends_in(before), 0);
+    need("personality", personality(PER_LINUX));
+    need("mprotect", mprotect(before, 4096, PROT_READ));
+    same_number("what was protected afterwards", ends_in(before), SIGSEGV);
+}
+
 static void *thread(void *word)
 {
     *(int *)word = syscall(SYS_gettid);
@@ -399,5 +463,13 @@ int main(int argc, char **argv)
     if (argc > 1)
         executed(argv[1], "environment");
     kept(program);
+#ifdef __x86_64__
+    need("PR_SET_TSC", prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
+    same_number("personality", personality(PER_LINUX32 | ADDR_NO_RANDOMIZE), 0);
+    executed(program, "tsc");
+    need("PR_SET_TSC", prctl(PR_SET_TSC, PR_TSC_ENABLE));
+    personality(PER_LINUX);
+#endif
+    implied();
     return result();
 }

@@ -13,8 +13,9 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, pointers, poll,
-    prctl, process_info, ptrace, robust_list, seccomp, signal, sockets, stat, thread, time,
+    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, personality,
+    pointers, poll, prctl, process_info, ptrace, robust_list, seccomp, signal, sockets, stat,
+    thread, time,
 };
 
 calls! {
@@ -153,7 +154,7 @@ calls! {
     132   - utime(path: Path, times: In(Utimbuf)) convert(files::utime);
     133   - mknod(path: LinkPath, mode: Mode, dev: Dev) convert(files::mknod);
     134   - uselib(library: Path) refuse(errno::ENOSYS) "not in current kernels";
-    135  92 personality(persona: PERSONALITY) pass;
+    135  92 personality(persona: PERSONALITY) convert(personality::personality) "PER_LINUX32 for any processor";
     136   - ustat(dev: Dev, ubuf: Out(One(&USTAT))) emulate(files::ustat);
     137  43 statfs(path: Path, buf: Out(One(&STATFS))) pass;
     138  44 fstatfs(fd: Fd, buf: Out(One(&STATFS))) pass;
