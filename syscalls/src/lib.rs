@@ -22,6 +22,7 @@ pub mod memmap;
 pub mod memory;
 pub mod misc;
 pub mod paths;
+pub mod perf_event;
 pub mod perf_map;
 pub mod personality;
 pub mod pointers;

@@ -1,13 +1,20 @@
 //! Calls that take addresses within structures. The kernel gets a copy of the structure in which those that no guest can
 //! have are nowhere.
 //!
-//! What the kernel follows on its own stays as the guest has it: the list of robust futexes, and what programs and
-//! structures of bpf(2) point to further in.
+//! What the kernel follows on its own stays as the guest has it: the list of robust futexes, and what programs of bpf(2)
+//! read.
+
+mod bpf;
+mod ioctl;
+mod socket_options;
+
+pub use bpf::bpf;
+pub use ioctl::ioctl;
+pub use socket_options::{getsockopt, setsockopt};
 
 use crate::abi::errno;
 use crate::guest;
 use crate::host::{Errno, SysResult};
-use crate::seccomp::notify;
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::vectors::Vectors;
@@ -24,13 +31,18 @@ fn check_size(size: u64) -> Result<(), Errno> {
 type Offsets = &'static [usize];
 
 /// Structures one after the other.
-struct Array {
+pub(crate) struct Array {
     count: u64,
     size: usize,
     addresses: Offsets,
 }
 
 impl Array {
+    /// A single structure.
+    pub(crate) fn of_one(size: usize, addresses: Offsets) -> Self {
+        Self { count: 1, size, addresses }
+    }
+
     /// A copy of what is at `addr`: none if the kernel need not read it, or cannot.
     fn copy(&self, addr: u64) -> Result<Vec<u64>, u64> {
         let len =
@@ -60,8 +72,16 @@ impl Array {
         Ok(bytes.chunks(8).map(word).collect())
     }
 
+    /// Whether one of the addresses, as far as they can be read, is one that no guest can have.
+    fn is_bad(&self, addr: u64) -> bool {
+        (addr..).step_by(self.size).take(self.count as usize).any(|element| {
+            let mut words = self.addresses.iter().map(|&at| element.wrapping_add(at as u64));
+            words.any(|at| guest::read::<u64>(at).is_ok_and(|word| guest::for_kernel(word) != word))
+        })
+    }
+
     /// Makes a call with the copy in place of argument `i`.
-    fn pass(&self, task: &mut Task, nr: u64, mut args: [u64; 6], i: usize) -> SysResult {
+    pub(crate) fn pass(&self, task: &mut Task, nr: u64, mut args: [u64; 6], i: usize) -> SysResult {
         let copy = self.copy(args[i]);
         args[i] = match &copy {
             Ok(copy) => copy.as_ptr() as u64,
@@ -71,7 +91,13 @@ impl Array {
     }
 
     /// The same for one structure that the kernel also writes to; not into its addresses.
-    fn pass_both_ways(&self, task: &mut Task, nr: u64, args: [u64; 6], i: usize) -> SysResult {
+    pub(crate) fn pass_both_ways(
+        &self,
+        task: &mut Task,
+        nr: u64,
+        args: [u64; 6],
+        i: usize,
+    ) -> SysResult {
         let Ok(copy) = self.copy(args[i]) else { return self.pass(task, nr, args, i) };
         let mut after = copy.clone();
         let mut host = args;
@@ -141,75 +167,6 @@ pub fn mq_notify(task: &mut Task, args: [u64; 6]) -> SysResult {
     let told = guest::read::<i32>(args[1].wrapping_add(NOTIFY));
     let addresses: Offsets = if told == Ok(SIGEV_THREAD) { &[0] } else { &[] };
     Array { count: u64::from(args[1] != 0), size: 64, addresses }.pass(task, nr::mq_notify, args, 1)
-}
-
-/// The addresses in `union bpf_attr`, by the command (linux/bpf.h).
-const BPF: &[(u64, Offsets)] = &[
-    (1, &[8, 16]),                       // BPF_MAP_LOOKUP_ELEM
-    (2, &[8, 16]),                       // BPF_MAP_UPDATE_ELEM
-    (3, &[8]),                           // BPF_MAP_DELETE_ELEM
-    (4, &[8, 16]),                       // BPF_MAP_GET_NEXT_KEY
-    (5, &[8, 16, 32, 80, 96, 120, 128]), // BPF_PROG_LOAD
-    (6, &[0]),                           // BPF_OBJ_PIN
-    (7, &[0]),                           // BPF_OBJ_GET
-    (10, &[16, 24, 48, 56]),             // BPF_PROG_TEST_RUN
-    (15, &[8]),                          // BPF_OBJ_GET_INFO_BY_FD
-    (16, &[16, 32, 40, 48]),             // BPF_PROG_QUERY
-    (17, &[0]),                          // BPF_RAW_TRACEPOINT_OPEN
-    (18, &[0, 8]),                       // BPF_BTF_LOAD
-    (20, &[16]),                         // BPF_TASK_FD_QUERY
-    (21, &[8, 16]),                      // BPF_MAP_LOOKUP_AND_DELETE_ELEM
-    (24, &[0, 8, 16, 24]),               // BPF_MAP_LOOKUP_BATCH
-    (25, &[0, 8, 16, 24]),               // BPF_MAP_LOOKUP_AND_DELETE_BATCH
-    (26, &[0, 8, 16, 24]),               // BPF_MAP_UPDATE_BATCH
-    (27, &[0, 8, 16, 24]),               // BPF_MAP_DELETE_BATCH
-];
-
-/// bpf(2)
-pub fn bpf(task: &mut Task, args: [u64; 6]) -> SysResult {
-    check_size(args[2])?;
-    let addresses =
-        BPF.iter().find(|(command, _)| *command == args[0]).map_or(&[][..], |(_, at)| at);
-    Array { count: 1, size: args[2] as usize, addresses }.pass_both_ways(task, nr::bpf, args, 1)
-}
-
-/// Requests of ioctl(2) whose structure holds addresses: its size, and where they are.
-const IOCTLS: &[(u32, usize, Offsets)] = &[
-    (0x2285, 88, &[16, 24, 32]), // SG_IO
-    (0x4b66, 16, &[8]),          // GIO_UNIMAP
-    (0x4b67, 16, &[8]),          // PIO_UNIMAP
-    (0x4b72, 32, &[24]),         // KDFONTOP
-    (0x8912, 16, &[8]),          // SIOCGIFCONF
-    (0x8946, 40, &[16]),         // SIOCETHTOOL
-    (0xc028_aa03, 40, &[0, 8]),  // UFFDIO_COPY
-];
-
-/// ioctl(2)
-pub fn ioctl(task: &mut Task, args: [u64; 6]) -> SysResult {
-    match IOCTLS.iter().find(|(request, ..)| *request == args[1] as u32) {
-        Some(&(_, size, addresses)) => {
-            Array { count: 1, size, addresses }.pass_both_ways(task, nr::ioctl, args, 2)
-        }
-        None => notify::ioctl(task, args),
-    }
-}
-
-/// setsockopt(2): a filter of packets is elsewhere than its `struct sock_fprog`.
-pub fn setsockopt(task: &mut Task, args: [u64; 6]) -> SysResult {
-    const SOL_SOCKET: u64 = libc::SOL_SOCKET as u64;
-    const SO_ATTACH_FILTER: u64 = libc::SO_ATTACH_FILTER as u64;
-    const SO_ATTACH_REUSEPORT_CBPF: u64 = libc::SO_ATTACH_REUSEPORT_CBPF as u64;
-    match args {
-        [_, SOL_SOCKET, SO_ATTACH_FILTER | SO_ATTACH_REUSEPORT_CBPF, _, size, _] => {
-            Array { count: 1, size: size as usize, addresses: &[8] }.pass(
-                task,
-                nr::setsockopt,
-                args,
-                3,
-            )
-        }
-        _ => task.host_call(nr::setsockopt, args),
-    }
 }
 
 /// keyctl(2)
@@ -283,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn offsets_are_within_their_structures() {
-        for (request, size, offsets) in IOCTLS {
-            assert!(offsets.iter().all(|at| at + 8 <= *size && at % 8 == 0), "{request:#x}");
-        }
-        assert!(BPF.iter().all(|(_, offsets)| offsets.iter().all(|at| at % 8 == 0)));
-        assert!(BPF.is_sorted_by_key(|(command, _)| *command));
+    fn bad_addresses_are_known() {
+        let waiter = |futex: u64| [1 << 47, futex, 1 << 47];
+        let is_bad = |pair: [[u64; 3]; 2]| waiters(2).is_bad(pair.as_ptr() as u64);
+        assert!(!is_bad([waiter(5), waiter(6)]));
+        assert!(is_bad([waiter(5), waiter(1 << 47)]));
+        assert!(!waiters(1).is_bad(1 << 47));
     }
 
     #[test]

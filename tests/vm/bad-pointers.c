@@ -5,6 +5,7 @@
 #include <linux/net.h>
 #include <mqueue.h>
 #include <net/if.h>
+#include <netinet/in.h>
 
 /* Bad in one way each. */
 enum { ZERO, UNMAPPED, STRADDLING, READ_ONLY, MISALIGNED, OF_TRANSLATOR, BEHIND, TAGGED, LAST, OF_KERNEL, BADS };
@@ -203,6 +204,77 @@ static long in_interfaces(void *p)
     close(inet);
     return error;
 }
+static long in_link_settings(void *p)
+{
+    struct ifreq one = {.ifr_name = "lo", .ifr_data = p};
+    int inet = need("socket", socket(AF_INET, SOCK_DGRAM, 0));
+    return answer(SYS_ioctl, (long[6]){inet, 0x8946 /* SIOCETHTOOL */, (long)&one});
+}
+static long in_tap_filter(void *p)
+{
+    struct { unsigned short count; void *program; } filter = {1, p};
+    struct ifreq tap = {.ifr_flags = 0x1002 /* IFF_TAP | IFF_NO_PI */};
+    int tun = open("/dev/net/tun", O_RDWR);
+    ioctl(tun, 0x400454ca /* TUNSETIFF */, &tap);
+    return answer(SYS_ioctl, (long[6]){tun, 0x401054d5 /* TUNATTACHFILTER */, (long)&filter});
+}
+static long faults(long request, unsigned long words[5])
+{
+    unsigned long api[3] = {0xaa};
+    int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+    ioctl(fd, 0xc018aa3f /* UFFDIO_API */, api);
+    return answer(SYS_ioctl, (long[6]){fd, request, (long)words});
+}
+static long in_registered_range(void *p)
+{
+    return faults(0xc020aa00 /* UFFDIO_REGISTER */, (unsigned long[5]){(long)p & -4096, 4096, 1});
+}
+static long in_copied_page(void *p)
+{
+    return faults(0xc028aa03 /* UFFDIO_COPY */, (unsigned long[5]){(long)p & -4096, (long)in, 4096});
+}
+static long in_page_list(void *p)
+{
+    unsigned long in_memory = 1 << 3 /* PAGE_IS_PRESENT */;
+    unsigned long scan[12] = {96, 0, (long)in, (long)in + AREA, 0, (long)p, 4, 0, 0, in_memory, 0, in_memory};
+    int pagemap = need("pagemap", open("/proc/self/pagemap", O_RDONLY));
+    return answer(SYS_ioctl, (long[6]){pagemap, 0xc0606610 /* PAGEMAP_SCAN */, (long)scan});
+}
+/* Both ends of a connection. */
+static void connect_both(int ends[2])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int listener = need("socket", socket(AF_INET, SOCK_STREAM, 0));
+    struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    ioctl(listener, 0x8914 /* SIOCSIFFLAGS */, &up);
+    need("bind", bind(listener, (void *)&at, sizeof at));
+    need("listen", listen(listener, 1));
+    getsockname(listener, (void *)&at, &size);
+    ends[0] = need("socket", socket(AF_INET, SOCK_STREAM, 0));
+    need("connect", connect(ends[0], (void *)&at, sizeof at));
+    ends[1] = need("accept", accept(listener, NULL, NULL));
+}
+static long received_in(int word, void *p)
+{
+    int ends[2];
+    unsigned size = 64;
+    connect_both(ends);
+    need("send", send(ends[0], "sixteen bytes...", 16, 0));
+    usleep(10000);
+    void *pages = mmap(NULL, AREA, PROT_READ, MAP_SHARED, ends[1], 0);
+    unsigned long zerocopy[8] = {(long)pages, AREA, 0, (long)out, 64, 0, 0, 0};
+    zerocopy[word] = (long)p;
+    return answer(SYS_getsockopt, (long[6]){ends[1], IPPROTO_TCP, 35 /* TCP_ZEROCOPY_RECEIVE */, (long)zerocopy, (long)&size});
+}
+static long in_received_pages(void *p) { return received_in(0, p); }
+static long in_received_bytes(void *p) { return received_in(3, p); }
+static long in_breakpoint(void *p)
+{
+    /* Memory that is written, of this process alone. */
+    unsigned long event[14] = {5 | 112UL << 32, 0, 0, 0, 0, 1 << 5, 2UL << 32, (long)p, 4};
+    return answer(SYS_perf_event_open, (long[6]){(long)event, 0, -1, -1, 0});
+}
 static long in_filter(void *p)
 {
     struct { unsigned short count; void *program; } filter = {1, p};
@@ -233,6 +305,10 @@ static const struct {
     {"clone3: set_tid", in_clone3_set_tid}, {"mq_notify: cookie", in_notification},
     {"setxattrat: value", in_attribute}, {"bpf: key", in_map_key}, {"execve: an argument", in_arguments},
     {"execve: a variable", in_environment}, {"pselect6: mask", in_mask}, {"io_pgetevents: mask", in_events_mask}, {"ioctl: SIOCGIFCONF", in_interfaces},
+    {"ioctl: SIOCETHTOOL", in_link_settings}, {"ioctl: TUNATTACHFILTER", in_tap_filter},
+    {"ioctl: UFFDIO_REGISTER", in_registered_range}, {"ioctl: UFFDIO_COPY", in_copied_page},
+    {"ioctl: PAGEMAP_SCAN", in_page_list}, {"getsockopt: TCP_ZEROCOPY_RECEIVE: address", in_received_pages},
+    {"getsockopt: TCP_ZEROCOPY_RECEIVE: bytes", in_received_bytes}, {"perf_event_open: bp_addr", in_breakpoint},
     {"setsockopt: SO_ATTACH_FILTER", in_filter}, {"prctl: PR_SET_SECCOMP", in_own_filter},
 };
 #define STRUCTURES ((int)(sizeof structures / sizeof *structures))

@@ -1,6 +1,7 @@
 /* /proc/PID/fdinfo: the open flags are those that fcntl(2) gives, for every process. */
 #include "check.h"
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 
 static long flags_of(const char *path)
 {
@@ -37,6 +38,10 @@ int main(void)
     int event = need("eventfd", eventfd(7, EFD_NONBLOCK));
     need("pipe", pipe(pipes));
     need("pipe2", pipe2(direct, O_DIRECT | O_CLOEXEC));
+    int terminal = need("openpty", open("/dev/ptmx", O_RDWR | O_NOCTTY)), unlocked = 0;
+    need("TIOCSPTLCK", ioctl(terminal, TIOCSPTLCK, &unlocked));
+    int peer = need("TIOCGPTPEER", ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC));
+    same_number("a terminal's flags", fcntl(peer, F_GETFL) & (O_ACCMODE | O_NOFOLLOW | O_DIRECTORY), O_RDWR | O_NOFOLLOW);
     pid_t pid = start();
     if (pid == 0) {
         close(pipes[1]);
@@ -48,6 +53,7 @@ int main(void)
     agree("a path", path, pid);
     agree("an eventfd", event, pid);
     agree("a pipe of packets", direct[1], pid);
+    agree("a terminal", peer, pid);
     char text[4096], name[64];
     snprintf(name, sizeof name, "/proc/self/fdinfo/%d", event);
     read_file(name, text, sizeof text);

@@ -13,9 +13,9 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, personality,
-    pointers, poll, prctl, process_info, ptrace, robust_list, seccomp, signal, sockets, stat,
-    thread, time,
+    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, perf_event,
+    personality, pointers, poll, prctl, process_info, ptrace, robust_list, seccomp, signal,
+    sockets, stat, thread, time,
 };
 
 calls! {
@@ -74,7 +74,7 @@ calls! {
      52 205 getpeername(sockfd: Fd, addr: Out(Sockaddr), addrlen: Out(Number32)) pass;
      53 199 socketpair(domain: AF, type: SOCK, protocol: Int, sv: Out(FdPair)) pass;
      54 208 setsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: In(OptionValue), optlen: Int) convert(pointers::setsockopt) "addresses within structures";
-     55 209 getsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: Out(OptionValue), optlen: Out(Number32)) pass;
+     55 209 getsockopt(sockfd: Fd, level: SOL, optname: SocketOption, optval: Out(OptionValue), optlen: Out(Number32)) convert(pointers::getsockopt) "addresses within structures";
      56 220 clone(flags: CLONE, stack: Ptr, parent_tid: Out(Number32), child_tid: Ptr, tls: Hex) convert(clone::clone) "order of the arguments; the thread's own memory";
      57   - fork() convert(clone::fork);
      58   - vfork() convert(clone::vfork);
@@ -317,7 +317,7 @@ calls! {
     295  69 preadv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
     296  70 pwritev(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
     297 240 rt_tgsigqueueinfo(tgid: Pid, tid: Pid, sig: Signal, info: In(Siginfo)) pass;
-    298 241 perf_event_open(attr: In(One(&PERF_ATTR)), pid: Pid, cpu: Int, group_fd: Int, flags: PERF_FLAGS) pass;
+    298 241 perf_event_open(attr: In(One(&PERF_ATTR)), pid: Pid, cpu: Int, group_fd: Int, flags: PERF_FLAGS) convert(perf_event::perf_event_open) "no events of x86 processors";
     299 243 recvmmsg(sockfd: Fd, msgvec: Out(Many(&MMSGHDR, Result)), vlen: Uint, flags: MSG, timeout: In(Timespec)) convert(sockets::recvmmsg) "addresses within structures";
     300 262 fanotify_init(flags: FANOTIFY_INIT, event_f_flags: OPEN) convert(files::fanotify_init) "open flags";
     301 263 fanotify_mark(fanotify_fd: Fd, flags: FANOTIFY_MARK, mask: FANOTIFY_MASK, dirfd: DirFd, pathname: Path) pass;

@@ -157,7 +157,16 @@ fn page() -> String {
          the same kernel gives an arm64 program, or an x86_64 kernel a native one; of a call that is refused, the error\n\
          named here. `bad-pointers` does so with ten kinds of bad pointers in place of each that a call takes.\n\n\
          What the kernel's own tests say of them stands in [selftests.md](selftests.md).\n\n\
-         Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n",
+         Numbers from 472 on are newer than this table and go to the kernel as they are.\n\n\
+         What is different:\n\n\
+         - An address that no x86_64 program can have (2^47 and up) is a bad one, in arguments and in the structures that\n  \
+           they point to; in those of ioctl(2), where the request is a common one ([ioctl.rs](../syscalls/src/pointers/ioctl.rs)).\n  \
+           In a driver's own structures, and in programs of bpf(2), it may be the translator's memory.\n\
+         - What the kernel asks of a program that serves a FUSE file system has the open flags of arm64 in it.\n\
+         - perf_event_open(2) counts what the kernel counts. An event of an x86 processor (PERF_TYPE_RAW) is ENOENT; samples\n  \
+           of registers and breakpoints in code are EOPNOTSUPP, with a line in the log. The addresses of code in samples are\n  \
+           those of translated code (`--perf-map` names it).\n\
+         - More stands in [io-uring.md](io-uring.md), [seccomp.md](seccomp.md), [exec.md](exec.md) and [pages.md](pages.md).\n\n",
     );
     for level in ["pass", "convert", "emulate", "refuse", "missing"] {
         let count = CALLS.iter().filter(|call| call.handling.level() == level).count();
