@@ -3,6 +3,7 @@
 //! long as the kernel reads them, which it does in io_uring_enter(2) only ([`ring`]).
 
 mod entry;
+mod register;
 mod ring;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::signal::with_mask;
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::{log, proc_fs};
+pub use register::register;
 use ring::{Identity, Ring, any_polled};
 pub(crate) use ring::{Registered, Rings};
 
@@ -26,11 +28,13 @@ mod setup_flag {
     pub const COOP_TASKRUN: u32 = 1 << 8;
     pub const TASKRUN_FLAG: u32 = 1 << 9;
     pub const SQE128: u32 = 1 << 10;
+    pub const CQE32: u32 = 1 << 11;
     pub const SINGLE_ISSUER: u32 = 1 << 12;
     pub const DEFER_TASKRUN: u32 = 1 << 13;
     pub const NO_MMAP: u32 = 1 << 14;
     pub const REGISTERED_FD_ONLY: u32 = 1 << 15;
     pub const NO_SQARRAY: u32 = 1 << 16;
+    pub const HYBRID_IOPOLL: u32 = 1 << 17;
     /// Those, and the ones that do not matter here, up to IORING_SETUP_CQE_MIXED. A later one may say that entries
     /// are laid out otherwise, as IORING_SETUP_SQE_MIXED does.
     pub const KNOWN: u32 = (1 << 19) - 1;
@@ -65,6 +69,13 @@ pub struct QueueOffsets {
 }
 layout!(QueueOffsets, 40, flags @ 16, array @ 24, user_addr @ 32);
 
+impl QueueOffsets {
+    /// In `struct io_cqring_offsets`, where completions begin: `cqes`, in the place of `dropped`.
+    fn completions(&self) -> u32 {
+        self.dropped
+    }
+}
+
 /// `struct io_uring_params`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,10 +93,20 @@ pub struct Params {
 }
 layout!(Params, 120, flags @ 8, sq_off @ 40, cq_off @ 80);
 
+impl Params {
+    /// With the places that the guest gives for the queues, if it does, as the kernel gets them.
+    fn place_for_kernel(&mut self, given: bool) {
+        for addr in [&mut self.sq_off.user_addr, &mut self.cq_off.user_addr] {
+            *addr = if given { guest::for_kernel(*addr) } else { *addr };
+        }
+    }
+}
+
 /// io_uring_setup(2)
 pub fn setup(task: &mut Task, [entries, addr, ..]: [u64; 6]) -> SysResult {
     let wanted = guest::read::<Params>(addr)?;
     let mut params = Params { flags: host_flags(wanted.flags)?, ..wanted };
+    params.place_for_kernel(params.flags & setup_flag::NO_MMAP != 0);
     let fd = task.host_call(nr::io_uring_setup, [entries, &raw mut params as u64, 0, 0, 0, 0])?;
     // The kernel writes what the guest reads, and the other way round, without a call in between.
     task.runtime().require_order();
@@ -111,7 +132,8 @@ pub fn setup(task: &mut Task, [entries, addr, ..]: [u64; 6]) -> SysResult {
 }
 
 /// The flags that the host's ring gets. With IORING_SETUP_SQPOLL a thread of the kernel would read the entries at any
-/// time; instead the thread is told to be asleep always, so that the guest wakes it by a call.
+/// time; instead the thread is told to be asleep always, so that the guest wakes it by a call. With IORING_SETUP_IOPOLL
+/// the same thread would look for completions: then they come by interrupts.
 fn host_flags(flags: u32) -> Result<u32, Errno> {
     use setup_flag::*;
     let unknown = flags & !KNOWN;
@@ -126,13 +148,10 @@ fn host_flags(flags: u32) -> Result<u32, Errno> {
     if flags & (COOP_TASKRUN | TASKRUN_FLAG | DEFER_TASKRUN) != 0 {
         return Err(errno::EINVAL);
     }
-    if flags & IOPOLL != 0 {
-        log::warn(format_args!(
-            "io_uring_setup with IORING_SETUP_SQPOLL and IORING_SETUP_IOPOLL is not supported: EINVAL"
-        ));
+    if flags & (IOPOLL | HYBRID_IOPOLL) == HYBRID_IOPOLL {
         return Err(errno::EINVAL);
     }
-    Ok(flags & !(SQPOLL | SQ_AFF | SINGLE_ISSUER) | SUBMIT_ALL)
+    Ok(flags & !(SQPOLL | SQ_AFF | SINGLE_ISSUER | IOPOLL | HYBRID_IOPOLL) | SUBMIT_ALL)
 }
 
 /// `struct io_uring_getevents_arg`.
@@ -208,7 +227,8 @@ fn wait(task: &mut Task, args: [u64; 6]) -> SysResult {
     }
     let argument = guest::read::<WaitArgument>(addr)?;
     with_mask(task, argument.sigmask, argument.sigmask_size.into(), |task, sigmask| {
-        let argument = WaitArgument { sigmask, sigmask_size: 8, ..argument };
+        let timeout = guest::for_kernel(argument.timeout);
+        let argument = WaitArgument { sigmask, sigmask_size: 8, timeout, ..argument };
         call(task, &raw const argument as u64, SIZE)
     })
 }
@@ -242,64 +262,6 @@ fn find(
     Ok(ring.filter(|ring| submits || ring.is_polled()))
 }
 
-/// Operations of io_uring_register(2).
-mod register_op {
-    pub const PROBE: u32 = 8;
-    pub const RING_FDS: u32 = 20;
-    pub const UNREGISTER_RING_FDS: u32 = 21;
-    pub const RESIZE_RINGS: u32 = 33;
-    /// A bit: the descriptor is the index of a registered ring.
-    pub const USE_REGISTERED_RING: u32 = 1 << 31;
-}
-
-/// io_uring_register(2): the structures are the same on both architectures.
-pub fn register(task: &mut Task, args: [u64; 6]) -> SysResult {
-    let [_, op, addr, ..] = args;
-    match op as u32 & !register_op::USE_REGISTERED_RING {
-        register_op::PROBE => {
-            let result = task.host_call(nr::io_uring_register, args)?;
-            hide_refused(addr)?;
-            Ok(result)
-        }
-        register_op::RING_FDS | register_op::UNREGISTER_RING_FDS => register_rings(task, args),
-        register_op::RESIZE_RINGS => {
-            log::warn(format_args!("IORING_REGISTER_RESIZE_RINGS is not supported: EINVAL"));
-            Err(errno::EINVAL)
-        }
-        _ => task.host_call(nr::io_uring_register, args),
-    }
-}
-
-/// In the answer to IORING_REGISTER_PROBE, operations that are refused are not supported.
-fn hide_refused(addr: u64) -> Result<(), Errno> {
-    /// `struct io_uring_probe_op`: the operation, a byte, flags.
-    const OP_SIZE: u64 = 8;
-    const HEAD_SIZE: u64 = 16;
-    let [_, count] = guest::read::<[u8; 2]>(addr)?;
-    for at in (0..u64::from(count)).map(|i| addr + HEAD_SIZE + i * OP_SIZE) {
-        if entry::is_refused(guest::read::<u8>(at)?) {
-            guest::write(at + 2, &0u16)?;
-        }
-    }
-    Ok(())
-}
-
-/// IORING_REGISTER_RING_FDS and its opposite: rings get numbers that are this thread's own.
-fn register_rings(task: &mut Task, args: [u64; 6]) -> SysResult {
-    /// `struct io_uring_rsrc_update`.
-    const SIZE: u64 = 16;
-    let [_, op, addr, ..] = args;
-    let count = task.host_call(nr::io_uring_register, args)?;
-    let is_new = op as u32 & !register_op::USE_REGISTERED_RING == register_op::RING_FDS;
-    for at in (0..count).map(|i| addr + i * SIZE) {
-        let index = u64::from(guest::read::<u32>(at)?);
-        let fd = guest::read::<u64>(at + 8)?;
-        let ring = if is_new { find(task, fd, false, true).ok().flatten() } else { None };
-        task.rings.set(task.pid, index, ring);
-    }
-    Ok(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,18 +272,20 @@ mod tests {
         assert_eq!(host_flags(DEFER_TASKRUN | SINGLE_ISSUER), Ok(DEFER_TASKRUN | SINGLE_ISSUER));
         assert_eq!(host_flags(SQPOLL | SQ_AFF | SINGLE_ISSUER), Ok(SUBMIT_ALL));
         assert_eq!(host_flags(SQPOLL | COOP_TASKRUN), Err(errno::EINVAL));
-        assert_eq!(host_flags(SQPOLL | IOPOLL), Err(errno::EINVAL));
+        assert_eq!(host_flags(SQPOLL | IOPOLL | HYBRID_IOPOLL), Ok(SUBMIT_ALL));
+        assert_eq!(host_flags(SQPOLL | HYBRID_IOPOLL), Err(errno::EINVAL));
+        assert_eq!(host_flags(IOPOLL), Ok(IOPOLL));
         assert_eq!(host_flags(1 << 19), Err(errno::EINVAL));
     }
-
     #[test]
-    fn refused_operations_are_not_in_the_probe() {
-        let mut probe = [0u8; 16 + 8 * 4];
-        (probe[0], probe[1]) = (62, 4);
-        for (i, op) in [0, entry::op::EPOLL_WAIT, entry::op::OPENAT, 62].into_iter().enumerate() {
-            (probe[16 + 8 * i], probe[18 + 8 * i]) = (op, 1);
-        }
-        hide_refused(probe.as_mut_ptr() as u64).unwrap();
-        assert_eq!([0, 1, 2, 3].map(|i| probe[18 + 8 * i]), [1, 0, 1, 1]);
+    fn queues_are_in_the_guests_memory() {
+        let mut params = Params::default();
+        (params.sq_off.user_addr, params.cq_off.user_addr) = (1 << 47, 0x1000);
+        let before = params;
+        params.place_for_kernel(false);
+        assert_eq!(params, before);
+        params.place_for_kernel(true);
+        assert_eq!(params.cq_off.user_addr, 0x1000);
+        assert_eq!(params.sq_off.user_addr, guest::for_kernel(1 << 47));
     }
 }

@@ -1,6 +1,8 @@
 //! Messages of sockets: `struct msghdr`, the same on both architectures. The kernel gets a copy of the guest's, so that
 //! no address in it is the translator's, and what it writes there is handed on.
 
+use std::ops::Range;
+
 use crate::abi::{errno, layout};
 use crate::guest;
 use crate::host::{Errno, SysResult};
@@ -58,6 +60,36 @@ impl Message {
         }
         guest::write(addr + FLAGS, &self.flags)?;
         guest::write(addr + CONTROL_LEN, &self.control_len)
+    }
+}
+
+/// What a message points to: all the memory that the kernel may write, if it is received.
+pub(crate) struct Pointed {
+    name: Range<u64>,
+    control: Range<u64>,
+    vectors: Vectors,
+}
+
+impl Pointed {
+    /// By the message at `addr`; none if it cannot be read.
+    pub(crate) fn by(addr: u64) -> Option<Self> {
+        let message = guest::read::<Message>(addr).ok()?;
+        let range = |at: u64, len: u64| at..at.saturating_add(len);
+        Some(Self {
+            name: range(message.name, message.name_len.into()),
+            control: range(message.control, message.control_len),
+            vectors: Vectors::of_guest(message.vectors, message.count),
+        })
+    }
+
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        [self.name.clone(), self.control.clone()].into_iter().chain(self.vectors.ranges())
+    }
+
+    /// Whether all of it is where a guest can have memory.
+    pub(crate) fn is_in_reach(&self) -> bool {
+        let begins = |range: &Range<u64>| guest::for_kernel(range.start) == range.start;
+        begins(&self.name) && begins(&self.control) && self.vectors.is_in_reach()
     }
 }
 
@@ -195,6 +227,29 @@ mod tests {
             }
             prop_assert_eq!((kernel.count, kernel.vectors), (count, message.vectors));
         }
+    }
+
+    #[test]
+    fn what_a_message_points_to_is_known() {
+        let pieces = [[0x1000u64, 8], [0x2000, 8]];
+        let good = Message {
+            name: 0x3000,
+            name_len: 16,
+            vectors: pieces.as_ptr() as u64,
+            count: 2,
+            ..Message::default()
+        };
+        let by = |message: &Message| Pointed::by(&raw const *message as u64).unwrap();
+        assert!(by(&good).is_in_reach());
+        assert_eq!(
+            by(&good).ranges().take(4).collect::<Vec<_>>(),
+            [0x3000..0x3010, 0..0, 0x1000..0x1008, 0x2000..0x2008]
+        );
+        assert!(!by(&Message { name: 1 << 47, ..good }).is_in_reach());
+        assert!(!by(&Message { control: 1 << 47, ..good }).is_in_reach());
+        let pieces = [[1u64 << 47, 8]];
+        assert!(!by(&Message { vectors: pieces.as_ptr() as u64, count: 1, ..good }).is_in_reach());
+        assert!(Pointed::by(1 << 47).is_none());
     }
 
     #[test]

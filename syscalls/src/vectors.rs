@@ -2,6 +2,7 @@
 //! them is the translator's, also if another thread changes them meanwhile.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use crate::abi::layout;
 use crate::guest;
@@ -40,8 +41,15 @@ pub enum Vectors {
 }
 
 impl Vectors {
-    /// Reads `count` of them.
+    /// Reads `count` of them, as the kernel gets them.
     pub fn read(addr: u64, count: u64) -> Self {
+        let mut vectors = Self::of_guest(addr, count);
+        vectors.pieces_mut().iter_mut().for_each(|piece| *piece = piece.for_kernel());
+        vectors
+    }
+
+    /// Reads `count` of them, as the guest has them.
+    pub fn of_guest(addr: u64, count: u64) -> Self {
         let count = match count {
             1..=MAX => count as usize,
             // There is nothing to read, or the kernel refuses the number.
@@ -58,11 +66,28 @@ impl Vectors {
         if guest::read_all(addr, vectors).is_err() {
             return Self::At(guest::NOWHERE);
         }
-        vectors.iter_mut().for_each(|vector| *vector = vector.for_kernel());
         if many.is_empty() { Self::Few(few) } else { Self::Many(many) }
     }
 
-    fn pieces(&mut self) -> &mut [Iovec] {
+    /// Where the pieces are.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.pieces().iter().map(|piece| piece.base..piece.base.saturating_add(piece.len))
+    }
+
+    /// Whether all pieces are where a guest can have memory.
+    pub fn is_in_reach(&self) -> bool {
+        self.pieces().iter().all(|piece| piece.for_kernel() == *piece)
+    }
+
+    fn pieces(&self) -> &[Iovec] {
+        match self {
+            Self::Few(vectors) => vectors,
+            Self::Many(vectors) => vectors,
+            Self::At(_) => &[],
+        }
+    }
+
+    fn pieces_mut(&mut self) -> &mut [Iovec] {
         match self {
             Self::Few(vectors) => vectors,
             Self::Many(vectors) => vectors,
@@ -73,7 +98,7 @@ impl Vectors {
     /// Lets pieces of memory begin at multiples of `page`; how many bytes they had before.
     pub fn begin_at_multiples_of(&mut self, page: u64) -> u64 {
         let mut bytes = 0;
-        for piece in self.pieces() {
+        for piece in self.pieces_mut() {
             bytes += piece.len;
             let before = piece.base % page;
             *piece = Iovec { base: piece.base - before, len: piece.len.saturating_add(before) };
@@ -122,6 +147,19 @@ mod tests {
                 prop_assert!(seen.base >= 0xffff << 48 || end <= 1 << 47);
             }
         }
+    }
+
+    #[test]
+    fn pieces_out_of_reach_are_known() {
+        let pieces = [[0x5000u64, 0x2000], [(1 << 47) - 5, 5], [(1 << 47) - 5, 6]];
+        let read = |count| Vectors::of_guest(pieces.as_ptr() as u64, count);
+        assert!(read(2).is_in_reach() && !read(3).is_in_reach());
+        assert!(read(0).is_in_reach());
+        assert!(
+            read(2).ranges().eq([0x5000..0x7000, (1 << 47) - 5..1 << 47]
+                .into_iter()
+                .chain((2..8).map(|_| 0..0)))
+        );
     }
 
     #[test]

@@ -348,6 +348,41 @@ static void addresses(struct ring *ring)
     close(fd);
 }
 
+/* Queues of another size (Linux 6.13), with an entry waiting in the old one. */
+static void resized(void)
+{
+    struct ring ring;
+    struct io_uring_params params = {.sq_entries = 32, .cq_entries = 64, .flags = IORING_SETUP_CQSIZE};
+    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    need("setup", ring_open(&ring, 4, flags) ? 0 : -1);
+    for (int i = 0; i < 3; i++) {
+        ring_open_entry(&ring, ".", O_DIRECTORY);
+        check(seen(ring_one(&ring)) >= 0, "a folder is opened");
+    }
+    ring_open_entry(&ring, ".", O_DIRECTORY);
+    if (syscall(SYS_io_uring_register, ring.fd, REGISTER_RESIZE_RINGS, &params, 1) == -1) {
+        same_number("queues cannot be resized", errno, EINVAL);
+        ring_close(&ring);
+        return;
+    }
+    same_number("the entries there are", params.sq_entries, 32);
+    params.flags |= flags;
+    ring_move(&ring, &params);
+    int result = -1;
+    unsigned long of;
+    same_number("submitted", ring_enter(&ring, 1, 1, IORING_ENTER_GETEVENTS), 1);
+    check(ring_take(&ring, &of, &result) && seen(result) >= 0, "what waited opens a folder: %d", result);
+    int results[20];
+    for (int i = 0; i < 20; i++)
+        ring_open_entry(&ring, i % 2 ? "." : "file", O_DIRECTORY);
+    ring_run(&ring, 20, results);
+    int opened = 0;
+    for (int i = 0; i < 20; i++)
+        opened += results[i] >= 0 ? close(results[i]) == 0 : results[i] != -ENOTDIR ? 100 : 0;
+    same_number("folders opened by the larger queue", opened, 10);
+    ring_close(&ring);
+}
+
 static volatile int handled;
 
 static void handler(int number)
@@ -469,6 +504,10 @@ static int executed(int fd)
 static void polled(void)
 {
     struct ring ring;
+    const unsigned both = IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL;
+    need("setup", ring_open(&ring, 4, both) ? 0 : -1);
+    same_number("it is polled in both ways", ring.params.flags & both, both);
+    ring_close(&ring);
     need("setup", ring_open(&ring, 4, IORING_SETUP_SQPOLL | IORING_SETUP_SINGLE_ISSUER) ? 0 : -1);
     check(ring.params.flags & IORING_SETUP_SQPOLL, "it is polled");
     for (int i = 0; i < 6; i++) {
@@ -565,6 +604,7 @@ int main(int argc, char **argv)
     sockets(&ring);
     registered(&ring);
     numbered(&ring);
+    resized();
     addresses(&ring);
     inherited(&ring);
     threads();

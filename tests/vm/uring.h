@@ -11,6 +11,7 @@
 #define SETUP_NO_SQARRAY (1U << 16)
 #define OP_EPOLL_WAIT 59
 #define OP_PIPE 62
+#define REGISTER_RESIZE_RINGS 33
 
 struct ring {
     int fd;
@@ -40,6 +41,37 @@ static inline void *ring_map(struct ring *ring, size_t size, off_t offset)
     return at;
 }
 
+/* Maps the queues. */
+static inline void ring_map_all(struct ring *ring)
+{
+    struct io_uring_params *p = &ring->params;
+    size_t queue = p->sq_off.array + p->sq_entries * 4;
+    size_t completions = p->cq_off.cqes + p->cq_entries * ring->completion_size;
+    ring->sizes[0] = queue > completions ? queue : completions;
+    ring->sizes[1] = p->sq_entries * ring->entry_size;
+    ring->queue = ring_map(ring, ring->sizes[0], IORING_OFF_SQ_RING);
+    ring->completions = ring->queue;
+    ring->entries = ring_map(ring, ring->sizes[1], IORING_OFF_SQES);
+}
+
+static inline void ring_unmap(struct ring *ring)
+{
+    munmap(ring->queue, ring->sizes[0]);
+    munmap(ring->entries, ring->sizes[1]);
+}
+
+/* The new queues of a ring in place of the old. */
+static inline void ring_move(struct ring *ring, const struct io_uring_params *params)
+{
+    struct ring old = *ring;
+    ring->params = *params;
+    /* Which Linux 6.18 does not tell. */
+    if (!ring->params.sq_off.array)
+        ring->params.sq_off.array = params->cq_off.cqes + params->cq_entries * ring->completion_size;
+    ring_map_all(ring);
+    ring_unmap(&old);
+}
+
 /* Whether the kernel has such rings. */
 static inline int ring_set_up(struct ring *ring, unsigned count, unsigned flags)
 {
@@ -56,21 +88,13 @@ static inline int ring_open(struct ring *ring, unsigned count, unsigned flags)
 {
     if (!ring_set_up(ring, count, flags))
         return 0;
-    struct io_uring_params *p = &ring->params;
-    size_t queue = p->sq_off.array + p->sq_entries * 4;
-    size_t completions = p->cq_off.cqes + p->cq_entries * ring->completion_size;
-    ring->sizes[0] = queue > completions ? queue : completions;
-    ring->sizes[1] = p->sq_entries * ring->entry_size;
-    ring->queue = ring_map(ring, ring->sizes[0], IORING_OFF_SQ_RING);
-    ring->completions = ring->queue;
-    ring->entries = ring_map(ring, ring->sizes[1], IORING_OFF_SQES);
+    ring_map_all(ring);
     return 1;
 }
 
 static inline void ring_close(struct ring *ring)
 {
-    munmap(ring->queue, ring->sizes[0]);
-    munmap(ring->entries, ring->sizes[1]);
+    ring_unmap(ring);
     close(ring->fd);
 }
 

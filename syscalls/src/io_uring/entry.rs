@@ -1,10 +1,14 @@
 //! Submission entries: which members of which operations are not the same for both architectures.
 
+use std::ops::{Range, RangeInclusive};
+
 use crate::abi::epoll::{GuestEpollEvent, HostEpollEvent};
 use crate::abi::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, layout, open_flags};
 use crate::files::{self, OpenHow};
 use crate::memory::host_page_size;
+use crate::sockets::Pointed;
 use crate::task::Task;
+use crate::vectors::Vectors;
 use crate::{guest, paths};
 
 /// The first 64 bytes of `struct io_uring_sqe`; those behind (IORING_SETUP_SQE128) are a driver's.
@@ -39,6 +43,7 @@ pub mod op {
     pub const SENDMSG: u8 = 9;
     pub const RECVMSG: u8 = 10;
     pub const TIMEOUT: u8 = 11;
+    pub const TIMEOUT_REMOVE: u8 = 12;
     pub const ACCEPT: u8 = 13;
     pub const LINK_TIMEOUT: u8 = 15;
     pub const CONNECT: u8 = 16;
@@ -62,6 +67,7 @@ pub mod op {
     pub const SETXATTR: u8 = 42;
     pub const FGETXATTR: u8 = 43;
     pub const GETXATTR: u8 = 44;
+    pub const URING_CMD: u8 = 46;
     pub const SEND_ZC: u8 = 47;
     pub const SENDMSG_ZC: u8 = 48;
     pub const WAITID: u8 = 50;
@@ -84,8 +90,26 @@ enum Is {
     OpenFlags,
     /// Address of something that is the same for both.
     Address,
-    /// Address of so many bytes as the entry says, which the kernel writes.
+    /// Address of so many bytes as the entry says.
+    Bytes,
+    /// The same, and the kernel writes them.
     Buffer,
+    /// The same for as many buffers as the entry says.
+    Buffers,
+    /// Address of so many `struct iovec` as the entry says.
+    Pieces,
+    /// The same, and the kernel writes what they point to.
+    BufferPieces,
+    /// Address of bytes or, if a flag says so, of `struct iovec`.
+    Sent,
+    /// Address of a `struct msghdr`.
+    Message,
+    /// The same, and the kernel writes what it points to.
+    BufferMessage,
+    /// Address of so many `struct futex_waitv` as the entry says.
+    Waiters,
+    /// Address of a socket option's value, if the command is about one.
+    OptionValue,
     /// Address of a file name, with the descriptor it starts from.
     Path(Member, Follow),
     /// Address of a `struct open_how`.
@@ -129,13 +153,14 @@ use Member::*;
 /// What there is to look at.
 #[rustfmt::skip]
 const MEMBERS: &[(u8, &[(Member, Is)])] = &[
-    (op::READV, &[(Addr, Address)]),
-    (op::WRITEV, &[(Addr, Address)]),
-    (op::READ_FIXED, &[(Addr, Address)]),
-    (op::WRITE_FIXED, &[(Addr, Address)]),
-    (op::SENDMSG, &[(Addr, Address)]),
-    (op::RECVMSG, &[(Addr, Address)]),
+    (op::READV, &[(Addr, BufferPieces)]),
+    (op::WRITEV, &[(Addr, Pieces)]),
+    (op::READ_FIXED, &[(Addr, Buffer)]),
+    (op::WRITE_FIXED, &[(Addr, Bytes)]),
+    (op::SENDMSG, &[(Addr, Message)]),
+    (op::RECVMSG, &[(Addr, BufferMessage)]),
     (op::TIMEOUT, &[(Addr, Address)]),
+    (op::TIMEOUT_REMOVE, &[(Addr2, Address)]),
     (op::ACCEPT, &[(Addr, Address), (Addr2, Address)]),
     (op::LINK_TIMEOUT, &[(Addr, Address)]),
     (op::CONNECT, &[(Addr, Address)]),
@@ -143,12 +168,13 @@ const MEMBERS: &[(u8, &[(Member, Is)])] = &[
     (op::FILES_UPDATE, &[(Addr, Address)]),
     (op::STATX, &[(Addr, Path(Fd, Unless)), (Addr2, Address)]),
     (op::READ, &[(Addr, Buffer)]),
-    (op::WRITE, &[(Addr, Address)]),
-    (op::SEND, &[(Addr, Address), (Addr2, Address)]),
+    (op::WRITE, &[(Addr, Bytes)]),
+    (op::MADVISE, &[(Addr, Buffer)]),
+    (op::SEND, &[(Addr, Sent), (Addr2, Address)]),
     (op::RECV, &[(Addr, Buffer)]),
     (op::OPENAT2, &[(Addr, Path(Fd, ByHow)), (Addr2, How)]),
     (op::EPOLL_CTL, &[(Addr, Event)]),
-    (op::PROVIDE_BUFFERS, &[(Addr, Address)]),
+    (op::PROVIDE_BUFFERS, &[(Addr, Buffers)]),
     (op::RENAMEAT, &[(Addr, Path(Fd, Never)), (Addr2, Path(Len, Never))]),
     (op::UNLINKAT, &[(Addr, Path(Fd, Never))]),
     (op::MKDIRAT, &[(Addr, Path(Fd, Never))]),
@@ -158,15 +184,16 @@ const MEMBERS: &[(u8, &[(Member, Is)])] = &[
     (op::SETXATTR, &[(Addr, Address), (Addr2, Address), (Addr3, Path(Directory, Always))]),
     (op::FGETXATTR, &[(Addr, Address), (Addr2, Address)]),
     (op::GETXATTR, &[(Addr, Address), (Addr2, Address), (Addr3, Path(Directory, Always))]),
-    (op::SEND_ZC, &[(Addr, Address), (Addr2, Address)]),
-    (op::SENDMSG_ZC, &[(Addr, Address)]),
+    (op::URING_CMD, &[(Addr3, OptionValue)]),
+    (op::SEND_ZC, &[(Addr, Sent), (Addr2, Address)]),
+    (op::SENDMSG_ZC, &[(Addr, Message)]),
     (op::WAITID, &[(Addr2, Address)]),
     (op::FUTEX_WAIT, &[(Addr, Address)]),
     (op::FUTEX_WAKE, &[(Addr, Address)]),
-    (op::FUTEX_WAITV, &[(Addr, Address)]),
+    (op::FUTEX_WAITV, &[(Addr, Waiters)]),
     (op::BIND, &[(Addr, Address)]),
-    (op::READV_FIXED, &[(Addr, Address)]),
-    (op::WRITEV_FIXED, &[(Addr, Address)]),
+    (op::READV_FIXED, &[(Addr, BufferPieces)]),
+    (op::WRITEV_FIXED, &[(Addr, Pieces)]),
     (op::PIPE, &[(Addr, Address), (OpFlags, OpenFlags)]),
 ];
 
@@ -192,6 +219,7 @@ pub fn is_refused(opcode: u8) -> bool {
 pub struct Attached {
     how: Option<Box<OpenHow>>,
     event: Option<Box<HostEpollEvent>>,
+    vectors: Option<Box<Vectors>>,
     paths: Vec<paths::Path>,
 }
 
@@ -220,14 +248,38 @@ fn convert_member(
         host.op_flags = open_flags::to_host(value) as u32;
         return;
     }
-    if value != guest::for_kernel(value) {
+    let Some(is) = guest.exactly(is) else { return };
+    let len = guest.bytes(is);
+    let in_reach = guest::range_for_kernel(value, len);
+    if value != in_reach {
         // What the guest cannot have is not the translator's either.
-        host.set(member, BAD_ADDRESS);
+        host.set(member, in_reach);
         return;
     }
     match is {
-        Buffer => {
-            task.runtime().memory.open_buffer(value, guest.len.into());
+        Buffer | Buffers => open_buffers(task, std::iter::once(value..value + len)),
+        Pieces | BufferPieces => {
+            let vectors = Vectors::of_guest(value, guest.len.into());
+            if is == BufferPieces {
+                open_buffers(task, vectors.ranges());
+            }
+            if !vectors.is_in_reach() {
+                let vectors = Vectors::read(value, guest.len.into());
+                host.set(member, attached.vectors.insert(Box::new(vectors)).addr());
+            }
+        }
+        Message | BufferMessage => {
+            let Some(pointed) = Pointed::by(value) else { return };
+            if !pointed.is_in_reach() {
+                host.set(member, guest::NOWHERE);
+            } else if is == BufferMessage {
+                open_buffers(task, pointed.ranges());
+            }
+        }
+        Waiters => {
+            if !waits_in_reach(value, guest.len) {
+                host.set(member, guest::NOWHERE);
+            }
         }
         Path(dirfd, follow) => {
             let dirfd = guest.get(dirfd) as i32;
@@ -250,12 +302,26 @@ fn convert_member(
                 host.set(member, &raw const **event as u64);
             }
         }
-        Address | OpenFlags => {}
+        Address | Bytes | Sent | OptionValue | OpenFlags => {}
     }
 }
 
-/// Not in anybody's memory.
-const BAD_ADDRESS: u64 = !0xfff;
+/// Readies memory for the kernel to write to at any time.
+fn open_buffers(task: &mut Task, ranges: impl IntoIterator<Item = Range<u64>>) {
+    for range in ranges {
+        task.runtime().memory.open_buffer(range.start, range.end - range.start);
+    }
+}
+
+/// Whether futexes are where a guest can have memory, as far as they can be read.
+fn waits_in_reach(addr: u64, count: u32) -> bool {
+    /// FUTEX_WAITV_MAX.
+    const MAX: u32 = 128;
+    // `struct futex_waitv`: a value, the address, flags.
+    let waiters = (addr..).step_by(24).take(count.min(MAX) as usize);
+    let mut futexes = waiters.map_while(|waiter| guest::read::<u64>(waiter + 8).ok());
+    futexes.all(|futex| guest::for_kernel(futex) == futex)
+}
 
 /// Whether an IORING_OP_MADVISE would take away memory beside what it names, because the host's pages are larger.
 fn discards_too_much(entry: &Entry, page: u64) -> bool {
@@ -277,6 +343,30 @@ impl Entry {
             Addr3 => self.addr3,
             Len => self.len.into(),
             OpFlags => self.op_flags.into(),
+        }
+    }
+
+    /// What a member is, where that depends on others; none if it is a number.
+    fn exactly(&self, is: Is) -> Option<Is> {
+        /// IORING_SEND_VECTORIZED.
+        const VECTORIZED: u16 = 1 << 5;
+        /// SOCKET_URING_OP_GETSOCKOPT and SOCKET_URING_OP_SETSOCKOPT; other files' commands are large numbers.
+        const OPTION_COMMANDS: RangeInclusive<u32> = 2..=3;
+        Some(match is {
+            Sent if self.ioprio & VECTORIZED != 0 => Pieces,
+            Sent => Bytes,
+            OptionValue if OPTION_COMMANDS.contains(&(self.addr2 as u32)) => Address,
+            OptionValue => return None,
+            other => other,
+        })
+    }
+
+    /// How many bytes there are at an address.
+    fn bytes(&self, is: Is) -> u64 {
+        match is {
+            Bytes | Buffer => self.len.into(),
+            Buffers => u64::from(self.len) * u64::from(self.fd as u32),
+            _ => 0,
         }
     }
 
@@ -357,9 +447,59 @@ mod tests {
     #[test]
     fn addresses_beyond_the_guests_are_bad() {
         let entry = |opcode| Entry { opcode, addr: 1 << 47, ..Entry::default() };
-        assert_eq!(converted(&entry(op::WRITE)).unwrap().0.addr, BAD_ADDRESS);
+        assert_eq!(converted(&entry(op::WRITE)).unwrap().0.addr, 1 << 47 | guest::NOWHERE);
         // A number, not an address: IORING_OP_POLL_REMOVE.
         assert!(converted(&entry(7)).is_none());
+    }
+
+    #[test]
+    fn buffers_end_where_the_guests_memory_does() {
+        let entry = |opcode, len, fd| {
+            let addr = (1 << 47) - 8;
+            converted(&Entry { opcode, addr, len, fd, ..Entry::default() }).is_some()
+        };
+        assert!(!entry(op::WRITE, 8, 0) && entry(op::WRITE, 9, 0));
+        assert!(!entry(op::SEND_ZC, 8, 0) && entry(op::SEND_ZC, 9, 0));
+        assert!(entry(op::PROVIDE_BUFFERS, 8, 2));
+    }
+
+    #[test]
+    fn structures_are_looked_into() {
+        let pieces = [[0x1000u64, 8], [1 << 47, 8]];
+        let at = pieces.as_ptr() as u64;
+        let writev = |len| Entry { opcode: op::WRITEV, addr: at, len, ..Entry::default() };
+        assert!(converted(&writev(1)).is_none());
+        let (host, attached) = converted(&writev(2)).unwrap();
+        let vectors = attached.vectors.unwrap();
+        assert_eq!(host.addr, vectors.addr());
+        assert_eq!(
+            guest::read::<[u64; 4]>(host.addr),
+            Ok([0x1000, 8, 1 << 47 | guest::NOWHERE, 8])
+        );
+        let send = Entry { opcode: op::SEND, ..writev(2) };
+        assert!(converted(&send).is_none());
+        assert!(converted(&Entry { ioprio: 1 << 5, ..send }).is_some());
+
+        let message = |count| [0u64, 0, at, count, 0, 0, 0];
+        let sendmsg = |message: &[u64; 7]| {
+            let addr = message.as_ptr() as u64;
+            converted(&Entry { opcode: op::SENDMSG, addr, ..Entry::default() })
+                .map(|(host, _)| host.addr)
+        };
+        assert_eq!(sendmsg(&message(1)), None);
+        assert_eq!(sendmsg(&message(2)), Some(guest::NOWHERE));
+
+        let waiters = [[0u64, 0x1000, 2], [0, 1 << 47, 2]];
+        let addr = waiters.as_ptr() as u64;
+        let wait =
+            |len| converted(&Entry { opcode: op::FUTEX_WAITV, addr, len, ..Entry::default() });
+        assert!(wait(1).is_none());
+        assert_eq!(wait(2).unwrap().0.addr, guest::NOWHERE);
+
+        let command =
+            |addr2| Entry { opcode: op::URING_CMD, addr2, addr3: 1 << 47, ..Entry::default() };
+        assert!(converted(&command(2)).is_some());
+        assert!(converted(&command(0xc048_4e80)).is_none());
     }
 
     #[test]

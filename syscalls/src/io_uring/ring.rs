@@ -42,6 +42,9 @@ pub struct Ring {
     identity: Option<Identity>,
     /// What the kernel said of it.
     params: Params,
+    /// How many entries there are, and where the array is in the queue: a ring can be resized.
+    count: AtomicU32,
+    array: AtomicU32,
     /// Whether the guest believes that a thread of the kernel reads its entries.
     polled: bool,
     /// Where the queues were found last.
@@ -57,6 +60,8 @@ impl Ring {
         let ring = Self {
             identity: fd.map(|fd| Identity::of(fd).ok_or(errno::EBADF)).transpose()?,
             params: *params,
+            count: params.sq_entries.into(),
+            array: params.sq_off.array.into(),
             polled,
             // The addresses that the guest gave, or zero.
             queue: params.cq_off.user_addr.into(),
@@ -75,6 +80,8 @@ impl Ring {
         Self {
             identity: self.identity,
             params: self.params,
+            count: self.count.load(Ordering::Relaxed).into(),
+            array: self.array.load(Ordering::Relaxed).into(),
             polled: self.polled,
             queue: self.queue.load(Ordering::Relaxed).into(),
             entries: self.entries.load(Ordering::Relaxed).into(),
@@ -87,7 +94,7 @@ impl Ring {
         /// IORING_SQ_NEED_WAKEUP. The kernel changes other bits of the word only.
         const NEED_WAKEUP: u32 = 1;
         let flags = u64::from(self.params.sq_off.flags);
-        if self.own_memory() {
+        if self.has_own_memory() {
             let at = self.queue.load(Ordering::Relaxed) + flags;
             return guest::write(at, &(guest::read::<u32>(at)? | NEED_WAKEUP));
         }
@@ -98,8 +105,31 @@ impl Ring {
         })
     }
 
+    /// The kernel has made other queues, of which it says this. Those that are mapped are the old ones. The caller has
+    /// the turn.
+    pub fn resized(&self, task: &Task, params: &Params) {
+        self.count.store(params.sq_entries, Ordering::Relaxed);
+        self.array.store(self.array_in(params), Ordering::Relaxed);
+        self.queue.store(params.cq_off.user_addr, Ordering::Relaxed);
+        self.entries.store(params.sq_off.user_addr, Ordering::Relaxed);
+        if let Some(Identity(dev, inode)) = self.identity {
+            task.runtime().memory.part_from((dev, inode));
+        }
+    }
+
+    /// Where the array is. It is behind the completions, aligned (rings_size in io_uring/io_uring.c); of a ring that is
+    /// resized, Linux 6.18 does not say it.
+    fn array_in(&self, params: &Params) -> u32 {
+        let size = if self.params.flags & setup_flag::CQE32 != 0 { 32 } else { 16 };
+        let end = params.cq_off.completions() + params.cq_entries * size;
+        match params.sq_off.array {
+            0 => end.next_multiple_of(64),
+            told => told,
+        }
+    }
+
     /// Whether the queues are in memory that the guest gave.
-    fn own_memory(&self) -> bool {
+    pub fn has_own_memory(&self) -> bool {
         self.params.flags & setup_flag::NO_MMAP != 0
     }
 
@@ -122,7 +152,7 @@ impl Ring {
     fn places(&self, task: &Task) -> Result<(u64, u64), Errno> {
         let (queue, entries) =
             (self.queue.load(Ordering::Relaxed), self.entries.load(Ordering::Relaxed));
-        if self.own_memory() {
+        if self.has_own_memory() {
             return Ok((queue, entries));
         }
         let Some(Identity(dev, inode)) = self.identity else { return Err(errno::EFAULT) };
@@ -150,20 +180,20 @@ impl Ring {
         let tail = guest::read::<u32>(queue + u64::from(offsets.tail))?;
         // What other threads wrote before the tail.
         fence(Ordering::Acquire);
-        Ok((head, tail.wrapping_sub(head).min(self.params.sq_entries)))
+        Ok((head, tail.wrapping_sub(head).min(self.count.load(Ordering::Relaxed))))
     }
 
     /// Converts the next entries, as many as are about to be submitted.
     pub fn convert(&self, task: &mut Task, to_submit: u32) -> Result<Changes, Errno> {
         let (queue, entries) = self.places(task)?;
         let size = if self.params.flags & setup_flag::SQE128 != 0 { 128 } else { 64 };
-        let mask = self.params.sq_entries - 1;
+        let mask = self.count.load(Ordering::Relaxed) - 1;
         let (head, count) = self.waiting(queue)?;
         let mut changes = Changes::default();
         for i in 0..count.min(to_submit) {
             let mut index = head.wrapping_add(i) & mask;
             if self.params.flags & setup_flag::NO_SQARRAY == 0 {
-                let array = queue + u64::from(self.params.sq_off.array);
+                let array = queue + u64::from(self.array.load(Ordering::Relaxed));
                 index = guest::read::<u32>(array + u64::from(index) * 4)?;
             }
             // The kernel drops an entry that is none.

@@ -125,6 +125,19 @@ impl Memory {
         if is_still_there { Some(last) } else { state.map.iter().find_map(place) }
     }
 
+    /// What is mapped of a file shows its old contents: [`find_file`](Self::find_file) does not find that any more.
+    pub fn part_from(&self, file: (u64, u64)) {
+        let part = |mapping: &mut Mapping| {
+            if let Source::File(of, start) = &mapping.source
+                && (of.dev, of.inode) == file
+            {
+                let old = File { dev: of.dev, inode: 0, path: of.path.clone() };
+                mapping.source = Source::File(Arc::new(old), *start);
+            }
+        };
+        self.lock().map.update(0..ADDRESS_LIMIT, part);
+    }
+
     /// What the system calls of io_uring(7) know of, and the map of the memory.
     pub(crate) fn rings<T>(
         &self,
