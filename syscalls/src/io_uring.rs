@@ -106,6 +106,7 @@ impl Params {
 pub fn setup(task: &mut Task, [entries, addr, ..]: [u64; 6]) -> SysResult {
     let wanted = guest::read::<Params>(addr)?;
     let mut params = Params { flags: host_flags(wanted.flags)?, ..wanted };
+    check_processor(task, &wanted)?;
     params.place_for_kernel(params.flags & setup_flag::NO_MMAP != 0);
     let fd = task.host_call(nr::io_uring_setup, [entries, &raw mut params as u64, 0, 0, 0, 0])?;
     // The kernel writes what the guest reads, and the other way round, without a call in between.
@@ -154,6 +155,18 @@ fn host_flags(flags: u32) -> Result<u32, Errno> {
     Ok(flags & !(SQPOLL | SQ_AFF | SINGLE_ISSUER | IOPOLL | HYBRID_IOPOLL) | SUBMIT_ALL)
 }
 
+/// The error of a thread that would be bound to a processor (IORING_SETUP_SQ_AFF), by a ring that has one for a moment.
+fn check_processor(task: &mut Task, wanted: &Params) -> Result<(), Errno> {
+    use setup_flag::{SQ_AFF, SQPOLL};
+    if wanted.flags & (SQ_AFF | SQPOLL) != SQ_AFF | SQPOLL {
+        return Ok(());
+    }
+    let sq_thread = wanted.sq_thread;
+    let mut params = Params { flags: SQ_AFF | SQPOLL, sq_thread, ..Params::default() };
+    let fd = task.host_call(nr::io_uring_setup, [1, &raw mut params as u64, 0, 0, 0, 0])?;
+    task.host_call(nr::close, [fd, 0, 0, 0, 0, 0]).map(|_| ())
+}
+
 /// `struct io_uring_getevents_arg`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,8 +181,16 @@ layout!(WaitArgument, 24, sigmask_size @ 8, timeout @ 16);
 /// io_uring_enter(2)
 pub fn enter(task: &mut Task, args: [u64; 6]) -> SysResult {
     let [fd, to_submit, .., flags, _, _] = args;
-    let ring = find(task, fd, flags & enter_flag::REGISTERED_RING != 0, to_submit != 0)?;
-    let Some(ring) = ring else { return wait(task, args) };
+    let is_index = flags & enter_flag::REGISTERED_RING != 0;
+    let ring = match find(task, fd, is_index, to_submit != 0) {
+        Ok(Some(ring)) => ring,
+        Ok(None) => return wait(task, args),
+        Err(error) => {
+            // There may be other things wrong.
+            task.host_call(nr::io_uring_enter, [fd, 0, 0, flags, 0, 0])?;
+            return Err(error);
+        }
+    };
     let polled = ring.is_polled();
     let turn = ring.take_turn();
     let pending = if polled { u32::MAX } else { to_submit as u32 };

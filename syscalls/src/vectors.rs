@@ -48,13 +48,29 @@ impl Vectors {
         vectors
     }
 
+    /// The same for buffers that are registered, which may be more, and none of them be there yet.
+    pub fn registered(addr: u64, count: u64) -> Self {
+        /// IORING_MAX_REG_BUFFERS.
+        const MAX: u64 = 1 << 14;
+        let mut vectors = match addr {
+            0 => Self::At(0),
+            _ => Self::up_to(MAX, addr, count),
+        };
+        vectors.pieces_mut().iter_mut().for_each(|piece| *piece = piece.for_kernel());
+        vectors
+    }
+
     /// Reads `count` of them, as the guest has them.
     pub fn of_guest(addr: u64, count: u64) -> Self {
-        let count = match count {
-            1..=MAX => count as usize,
-            // There is nothing to read, or the kernel refuses the number.
-            _ => return Self::At(guest::for_kernel(addr)),
-        };
+        Self::up_to(MAX, addr, count)
+    }
+
+    fn up_to(max: u64, addr: u64, count: u64) -> Self {
+        // There is nothing to read, or the kernel refuses the number.
+        if count == 0 || count > max {
+            return Self::At(guest::for_kernel(addr));
+        }
+        let count = count as usize;
         let mut few = [Iovec::default(); FEW];
         let mut many = Vec::new();
         let vectors = if count <= FEW {
@@ -176,5 +192,9 @@ mod tests {
         assert!(matches!(Vectors::read(1 << 47, 1), Vectors::At(guest::NOWHERE)));
         assert!(matches!(Vectors::read(5, 0), Vectors::At(5)));
         assert!(matches!(Vectors::read(5, 1025), Vectors::At(5)));
+        assert!(matches!(Vectors::registered(0, 8), Vectors::At(0)));
+        let many = vec![[1u64 << 47, 8]; 2000];
+        let registered = Vectors::registered(many.as_ptr() as u64, 2000);
+        assert!(registered.pieces().iter().all(|piece| piece.base == 1 << 47 | guest::NOWHERE));
     }
 }

@@ -69,6 +69,9 @@ static void pointed(struct ring *ring)
     unsigned long tag = 0;
     struct io_uring_rsrc_register by = {.nr = 1, .data = (unsigned long)&area, .tags = (unsigned long)&tag};
     need("buffers", syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS2, &by, sizeof by));
+    need("no buffers", syscall(SYS_io_uring_register, ring->fd, IORING_UNREGISTER_BUFFERS, NULL, 0));
+    struct io_uring_rsrc_register none = {.nr = 4, .flags = 1 /* IORING_RSRC_REGISTER_SPARSE */};
+    need("room for buffers", syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS2, &none, sizeof none));
     struct io_uring_rsrc_update2 update = {.data = (unsigned long)&area, .tags = (unsigned long)&tag, .nr = 1};
     same_number("a buffer exchanged",
                 syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS_UPDATE, &update, sizeof update), 1);

@@ -550,6 +550,12 @@ static void forms(void)
     }
     struct io_uring_params params = {.flags = 1U << 31};
     same_number("an unknown form", syscall(SYS_io_uring_setup, 4, &params) == -1 ? errno : 0, EINVAL);
+    params = (struct io_uring_params){.flags = IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF, .sq_thread_cpu = 100000};
+    same_number("a thread on no processor", syscall(SYS_io_uring_setup, 4, &params) == -1 ? errno : 0, EINVAL);
+    params.sq_thread_cpu = sched_getcpu();
+    int fd = need("a thread on a processor", syscall(SYS_io_uring_setup, 4, &params));
+    same_number("unknown flags", syscall(SYS_io_uring_enter, fd, 1, 0, -1U, NULL, 0) == -1 ? errno : 0, EINVAL);
+    close(fd);
 
     /* In the program's own memory. */
     char *memory = mmap(NULL, 131072, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -35,7 +35,7 @@ pub fn register(task: &mut Task, args: [u64; 6]) -> SysResult {
     let [_, op, addr, count, ..] = args;
     match op as u32 & !op::USE_REGISTERED_RING {
         op::BUFFERS => {
-            let vectors = Vectors::read(addr, count);
+            let vectors = Vectors::registered(addr, count);
             with(task, args, vectors.addr())
         }
         // `struct io_uring_rsrc_register` and `io_uring_rsrc_update2`: `data` and `tags`.
@@ -83,7 +83,7 @@ fn with_buffers(
     if size != SIZE {
         return Err(errno::EINVAL);
     }
-    let vectors = Vectors::read(words[data / 8], words[count / 8] & 0xffff_ffff);
+    let vectors = Vectors::registered(words[data / 8], words[count / 8] & 0xffff_ffff);
     words[data / 8] = vectors.addr();
     words[tags / 8] = guest::for_kernel(words[tags / 8]);
     with(task, args, words.as_ptr() as u64)
