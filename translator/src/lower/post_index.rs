@@ -20,7 +20,7 @@ fn post_indexed(word: u32, base: R, by: i64) -> Option<u32> {
         && n == base.n()
         && (is_vector || t != n)
         && (-256..256).contains(&by);
-    fits.then(|| word & !0x0100_0000 | (by as u32 & 0x1ff) << 12 | 0x400)
+    fits.then_some(word & !0x0100_0000 | (by as u32 & 0x1ff) << 12 | 0x400)
 }
 
 impl Lower<'_> {
