@@ -236,23 +236,29 @@ impl Engine {
 
     /// Runs guest code from `cpu.rip` until something needs the caller.
     pub fn run(&self, cpu: &mut CpuState) -> Exit {
+        // The translation to enter next, if it is known; then the thread is marked as about to enter it.
+        let mut next = None;
         loop {
             if self.interrupted(cpu) {
                 return Exit::Interrupted;
             }
             if mxcsr::unmasks(cpu.mxcsr) {
+                leave(cpu);
+                next = None;
                 self.trap_floats();
             }
-            if self.visits.is_cold(cpu.rip)
+            if next.is_none()
+                && self.visits.is_cold(cpu.rip)
                 && let Some(exit) = self.interpret(cpu)
             {
                 return exit;
             }
-            let Some(host) = self.enter_at(cpu) else {
+            let Some(host) = next.or_else(|| self.enter_at(cpu)) else {
                 return no_code(cpu);
             };
-            if let Some(exit) = self.enter(cpu, host) {
-                return exit;
+            match self.enter(cpu, host) {
+                Left::For(exit) => return exit,
+                Left::ToGoOn(host) => next = host,
             }
         }
     }
@@ -329,6 +335,8 @@ impl Engine {
         if interrupt == 0 {
             return false;
         }
+        // Whoever has the lock may wait for that.
+        leave(cpu);
         let _lock = self.lock();
         for slot in &mut cpu.armed {
             if *slot != 0 {
@@ -376,21 +384,17 @@ impl Engine {
     }
 
     /// Enters translated code; handles the exits that only concern the translator.
-    fn enter(&self, cpu: &mut CpuState, host: u64) -> Option<Exit> {
-        let (exit, generation) = self.enter_raw(cpu, host)?;
+    fn enter(&self, cpu: &mut CpuState, host: u64) -> Left {
+        let Some((exit, generation)) = self.enter_raw(cpu, host) else { return Left::ToGoOn(None) };
         match exit {
             // Cold code has no translation to go to.
-            ExitCode::Direct | ExitCode::Indirect if self.visits.would_be_cold(cpu.rip) => None,
-            ExitCode::Direct => {
-                self.link(cpu.exit_arg, cpu.rip, generation);
-                None
+            ExitCode::Direct | ExitCode::Indirect if self.visits.would_be_cold(cpu.rip) => {
+                Left::ToGoOn(None)
             }
-            ExitCode::Indirect => {
-                self.fill_branch_table(cpu);
-                None
-            }
-            ExitCode::Dead => None,
-            other => Some(self.finish_exit(cpu, other)),
+            ExitCode::Direct => Left::ToGoOn(self.link(cpu, generation)),
+            ExitCode::Indirect => Left::ToGoOn(self.fill_branch_table(cpu)),
+            ExitCode::Dead => Left::ToGoOn(None),
+            other => Left::For(self.finish_exit(cpu, other)),
         }
     }
 
@@ -462,26 +466,31 @@ impl Engine {
         }
     }
 
-    /// Links the exit whose record is given to the translation of its target, unless the cache has been thrown away
-    /// since the exit was taken.
-    fn link(&self, record: u64, target: u64, generation: u64) {
+    /// Links the exit that was taken to the translation of its target, unless the cache has been thrown away since, and
+    /// marks the thread as about to enter that.
+    fn link(&self, cpu: &mut CpuState, generation: u64) -> Option<u64> {
+        let (record, target) = (cpu.exit_arg, cpu.rip);
         let mut inner = self.lock();
-        if let Some(host) = self.find_or_translate(&mut inner, target)
-            && self.generation.load(Ordering::Relaxed) == generation
+        let host = self.find_or_translate(&mut inner, target)?;
+        if self.generation.load(Ordering::Relaxed) == generation
             && let Some(meta) = self.cache.region_at(record)
             && !meta.is_dead()
         {
             inner.stats.links += 1;
             self.cache.link(meta, record, host);
         }
+        cpu.entering = host;
+        Some(host)
     }
 
-    fn fill_branch_table(&self, cpu: &mut CpuState) {
+    /// The same for an indirect branch.
+    fn fill_branch_table(&self, cpu: &mut CpuState) -> Option<u64> {
         let mut inner = self.lock();
         inner.stats.indirect_misses += 1;
-        if let Some(host) = self.find_or_translate(&mut inner, cpu.rip) {
-            set_table_entry(cpu, cpu.rip, host);
-        }
+        let host = self.find_or_translate(&mut inner, cpu.rip)?;
+        set_table_entry(cpu, cpu.rip, host);
+        cpu.entering = host;
+        Some(host)
     }
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
@@ -705,6 +714,14 @@ impl Engine {
         let distinct: HashSet<u64> = regions.flat_map(|meta| meta.instructions()).collect();
         Stats { distinct_instructions: distinct.len() as u64, ..inner.stats }
     }
+}
+
+/// How translated code was left.
+enum Left {
+    /// Because something needs the caller.
+    For(Exit),
+    /// For the translator alone. The thread is marked as about to enter the translation that is known, if it is.
+    ToGoOn(Option<u64>),
 }
 
 const RAISED: u64 = ExitCode::Exception as u64;

@@ -256,6 +256,7 @@ const ENOUGH: u64 = decode::WINDOW as u64;
 
 /// Decodes the instruction at `addr` into `ins`, which is `Instruction::default()`. An undefined encoding
 /// gives `Code::INVALID`. Returns false if its bytes are not all executable memory.
+#[inline]
 pub fn fetch(code: &CodeReader, addr: u64, ins: &mut Instruction) -> bool {
     let available = code.available(addr);
     if available == 0 {

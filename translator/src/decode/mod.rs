@@ -84,7 +84,7 @@ fn register(number: u64) -> Register {
     }
 }
 
-/// Decodes into `ins`. Returns false if the instruction is not in the tables.
+/// Decodes into `ins`, which is `Instruction::default()`. Returns false if the instruction is not in the tables.
 /// One that is longer than the longest instruction is still to be refused.
 #[inline(never)]
 fn from_tables(ins: &mut Instruction, window: &Window, ip: u64) -> bool {
@@ -203,7 +203,6 @@ impl Opcode {
             return false;
         };
         let form = &tables::FORMS[leaf.form as usize];
-        *ins = Instruction::default();
         ins.set_code(code);
         ins.set_code_size(CodeSize::Code64);
         ins.set_op0_kind(form.kinds[0]);
