@@ -166,6 +166,15 @@ static long in_map_key(void *p)
     unsigned long words[4] = {(unsigned)map, (long)p, (long)out};
     return answer(SYS_bpf, (long[6]){1, (long)words, sizeof words});
 }
+static long in_program_information(void *p)
+{
+    /* r0 = 0; exit */
+    unsigned long code[] = {0xb7, 0x95}, words[6] = {1 | 2UL << 32, (long)code, (long)"GPL"}, information[29] = {0};
+    int program = syscall(SYS_bpf, 5 /* BPF_PROG_LOAD */, words, sizeof words);
+    information[2] = 16UL << 32, information[4] = (long)p; /* the translated program's length, and where it goes */
+    unsigned long about[2] = {(unsigned)program | sizeof information << 32, (long)information};
+    return answer(SYS_bpf, (long[6]){15 /* BPF_OBJ_GET_INFO_BY_FD */, (long)about, sizeof about});
+}
 static long in_arguments(void *p)
 {
     char *arguments[] = {"file", p, NULL}, *none[] = {NULL};
@@ -303,7 +312,8 @@ static const struct {
     {"io_submit: buffer", in_request}, {"io_submit: request", in_request_list}, {"clone3: pidfd", in_clone3_pidfd},
     {"clone3: child_tid", in_clone3_child_tid}, {"clone3: parent_tid", in_clone3_parent_tid},
     {"clone3: set_tid", in_clone3_set_tid}, {"mq_notify: cookie", in_notification},
-    {"setxattrat: value", in_attribute}, {"bpf: key", in_map_key}, {"execve: an argument", in_arguments},
+    {"setxattrat: value", in_attribute}, {"bpf: key", in_map_key}, {"bpf: information", in_program_information},
+    {"execve: an argument", in_arguments},
     {"execve: a variable", in_environment}, {"pselect6: mask", in_mask}, {"io_pgetevents: mask", in_events_mask}, {"ioctl: SIOCGIFCONF", in_interfaces},
     {"ioctl: SIOCETHTOOL", in_link_settings}, {"ioctl: TUNATTACHFILTER", in_tap_filter},
     {"ioctl: UFFDIO_REGISTER", in_registered_range}, {"ioctl: UFFDIO_COPY", in_copied_page},
