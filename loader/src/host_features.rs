@@ -44,10 +44,11 @@ pub fn from_hwcaps(caps: u64, caps2: u64) -> HostFeatures {
 }
 
 /// What this host has: [`from_hwcaps`], and what the ID registers say beyond it. An emulator may
-/// implement FEAT_AFP without announcing it in HWCAP2.
+/// implement FEAT_AFP without announcing it in HWCAP2, and announce FEAT_LRCPC2 without implementing it well.
 pub fn detect(caps: u64, caps2: u64) -> HostFeatures {
     let mut features = from_hwcaps(caps, caps2);
     features.afp |= caps & hwcap::CPUID != 0 && alternate_floating_point();
+    features.lrcpc2 = features.lrcpc2 && offsets_are_signed();
     features
 }
 
@@ -103,9 +104,58 @@ fn alternate_floating_point() -> bool {
     false
 }
 
+/// Whether LDAPURB reads below its register when its offset is negative (Arm ARM, LDAPURB): QEMU from 8.1 to 9.0 takes
+/// the offset of it and its kin for an unsigned one. Only to be called if the host says that it has FEAT_LRCPC2.
+#[cfg(target_arch = "aarch64")]
+fn offsets_are_signed() -> bool {
+    const REACH: usize = 256;
+    static BYTES: [u8; 2 * REACH + 1] = {
+        let mut bytes = [0; 2 * REACH + 1];
+        bytes[0] = 1;
+        bytes
+    };
+    let read: u32;
+    // SAFETY: reads a byte 256 below the register or 256 above it; both are in `BYTES`.
+    unsafe {
+        core::arch::asm!(
+            ".inst 0x1950012a", // ldapurb w10, [x9, #-256]
+            in("x9") BYTES.as_ptr().add(REACH),
+            out("w10") read,
+            options(nostack, readonly),
+        );
+    }
+    read == 1
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn offsets_are_signed() -> bool {
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Which some emulators fail at, for stores as for loads.
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn a_host_with_lrcpc2_writes_below_the_register() {
+        let [caps, caps2] = crate::start::host_capabilities();
+        if !detect(caps, caps2).lrcpc2 {
+            return;
+        }
+        let mut bytes = [0_u8; 513];
+        // SAFETY: writes a byte 256 below the register or 256 above it; both are in `bytes`.
+        unsafe {
+            core::arch::asm!(
+                ".inst 0x1910012a", // stlurb w10, [x9, #-256]
+                in("x9") bytes.as_mut_ptr().add(256),
+                in("w10") 1,
+                options(nostack),
+            );
+        }
+        assert_eq!((bytes[0], bytes[512]), (1, 0));
+    }
 
     /// The values Linux reports on a Cortex-A72 (ARMv8.0 with the cryptography extension).
     #[test]
