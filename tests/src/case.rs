@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use crate::{
     compare,
     list::{Program, Size},
+    runner::Runner,
     sandbox::{End, Kept, Outcome, Sandbox},
     trace::Trace,
 };
@@ -59,7 +60,7 @@ pub enum Translation {
         /// The translator.
         demotic: PathBuf,
         /// What runs the translator, where the processor cannot.
-        runner: Option<PathBuf>,
+        runner: Option<Runner>,
         /// The x86_64 root of the programs.
         sysroot: PathBuf,
     },
@@ -182,10 +183,10 @@ impl Setting {
         let line = self.command_line(program, BUILDS[1], BUILDS[0]);
         let mut translated = command(&line);
         if let Translation::Call { demotic, runner, sysroot } = &self.translation {
-            translated = Command::new(runner.as_ref().unwrap_or(demotic));
-            if let Some(runner) = runner {
-                translated.arg(demotic).arg("--runner").arg(runner);
-            }
+            translated = match runner {
+                Some(runner) => runner.command(demotic),
+                None => Command::new(demotic),
+            };
             translated.arg("--sysroot").arg(sysroot).arg("--trace-exec").arg(&record);
             if program.is_traced() {
                 translated.arg(trace_option(&trace));

@@ -8,12 +8,13 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    apt::output,
+    apt::{self, output},
     root, say,
     setup::{self, RustPart},
     target, timed,
@@ -24,6 +25,13 @@ pub const TARGET: &str = "aarch64-unknown-linux-gnu";
 
 /// What runs arm64 programs on another processor.
 const EMULATOR: &str = "qemu-aarch64";
+
+/// The oldest version of it whose newest instructions can be relied on. QEMU 8.1 to 9.0 takes the offsets of
+/// FEAT_LRCPC2's instructions for unsigned, and ends when one of FEAT_MOPS faults.
+const RELIABLE: u32 = 10;
+
+/// The processor that an older one emulates: it has but what ARMv8.0 has.
+const OLD_PROCESSOR: &str = "cortex-a72";
 
 /// The distribution's compiler, which stands beside rustup's and does not shadow it.
 const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
@@ -42,9 +50,21 @@ pub fn oldest() -> Vec<u32> {
         .collect()
 }
 
-/// The program in front of an arm64 program's name on this machine.
+/// What stands in front of an arm64 program's name on this machine: a program, and options.
 pub fn runner() -> Option<&'static str> {
-    (ARCH != "aarch64").then_some(EMULATOR)
+    static COMMAND: OnceLock<String> = OnceLock::new();
+    let command = || emulator(&output(Command::new(EMULATOR).arg("--version")).unwrap_or_default());
+    (ARCH != "aarch64").then(|| COMMAND.get_or_init(command).as_str())
+}
+
+/// The emulator's command, by what it says when it is asked for its version.
+fn emulator(version: &str) -> String {
+    let version = version.split_whitespace().nth(2).map(apt::upstream).unwrap_or_default();
+    if version.first().is_some_and(|&major| major < RELIABLE) {
+        format!("{EMULATOR} -cpu {OLD_PROCESSOR}")
+    } else {
+        EMULATOR.into()
+    }
 }
 
 impl Toolchain {
@@ -146,8 +166,9 @@ impl Toolchain {
 pub fn translated(demotic: &Path, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = match runner() {
         Some(runner) => {
-            let mut command = Command::new(runner);
-            command.arg(demotic).args(["--runner", runner]);
+            let mut words = runner.split(' ');
+            let mut command = Command::new(words.next().expect("a word"));
+            command.args(words).arg(demotic).args(["--runner", runner]);
             command
         }
         None => Command::new(demotic),
@@ -217,4 +238,17 @@ fn succeeds(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_emulator_is_one_of_an_old_processor() {
+        let ubuntu = "qemu-aarch64 version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1.18)\nCopyright\n";
+        assert_eq!(emulator(ubuntu), "qemu-aarch64 -cpu cortex-a72");
+        assert_eq!(emulator("qemu-aarch64 version 10.0.2 (Debian 1:10.0.2+ds-2)"), "qemu-aarch64");
+        assert_eq!(emulator(""), "qemu-aarch64");
+    }
 }

@@ -16,6 +16,7 @@ use clap::Parser;
 use demotic_tests::{
     case::{Reference, Setting, Translation, Verdict},
     list::{self, Program, Size},
+    runner::Runner,
 };
 
 /// Runs programs natively and translated, and compares.
@@ -23,9 +24,9 @@ use demotic_tests::{
 struct Options {
     #[command(flatten)]
     way: Way,
-    /// What runs the translator, where the processor cannot.
+    /// What runs the translator, where the processor cannot: a program and its options.
     #[arg(long)]
-    runner: Option<PathBuf>,
+    runner: Option<String>,
     /// The x86_64 root of the programs.
     #[arg(long, default_value = "/")]
     sysroot: PathBuf,
@@ -86,19 +87,27 @@ fn main() -> Result<ExitCode> {
         options.filter.as_ref().is_none_or(|part| program.name.contains(part))
             && !(program.slow && options.quick)
     };
-    let programs: Vec<_> = list::read(&options.list)?.into_iter().filter(chosen).collect();
+    let mut programs: Vec<_> = list::read(&options.list)?.into_iter().filter(chosen).collect();
     // In the virtual machine a name may be one of another list's.
     if programs.is_empty() && options.way.demotic.is_some() {
         bail!("no program of the list has {:?} in its name", options.filter.unwrap_or_default());
+    }
+    let runner = options.runner.map(Runner::from);
+    if runner.as_ref().is_some_and(Runner::wants_libraries) {
+        for program in programs.extract_if(.., |program| program.other_root) {
+            eprintln!(
+                "{} is left out: the emulator here runs in no root but its own",
+                program.name
+            );
+        }
     }
     let (reference, translation) = match options.way {
         Way { recorded: Some(folder), .. } => (Reference::Recorded(folder), Translation::Kernel),
         Way { control: Some(folder), .. } => (Reference::Control(folder), Translation::Kernel),
         Way { demotic: Some(demotic), .. } => {
-            let (runner, sysroot) = (options.runner, options.sysroot);
             let reference =
                 if cfg!(target_arch = "x86_64") { Reference::Native } else { Reference::Status };
-            (reference, Translation::Call { demotic, runner, sysroot })
+            (reference, Translation::Call { demotic, runner, sysroot: options.sysroot })
         }
         _ => (Reference::Native, Translation::None),
     };
