@@ -54,9 +54,9 @@ pub struct Program {
     /// Left out of the quick tests.
     #[serde(default)]
     pub slow: bool,
-    /// Whether it has programs translated in a root that has nothing else in it.
+    /// Whether old emulators cannot do what it does, when they run the translator.
     #[serde(default)]
-    pub other_root: bool,
+    pub recent_runner: bool,
     /// Environment variables that say how much work to do: normally, and in full.
     #[serde(default)]
     pub size: BTreeMap<String, (u64, u64)>,

@@ -1,10 +1,6 @@
 //! What runs the translator where the processor cannot: an emulator's command.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 /// An emulator's name and options, as one text; the translator takes it as one too, for its children.
 #[derive(Clone)]
@@ -24,30 +20,6 @@ impl Runner {
         command.args(words).arg(translator).arg("--runner").arg(&self.0);
         command
     }
-
-    /// Whether it is linked with libraries, which there are none of in a root that has but the program.
-    pub fn wants_libraries(&self) -> bool {
-        let name = self.0.split_whitespace().next().unwrap_or_default();
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let mut places = std::env::split_paths(&folders).map(|folder| folder.join(name));
-        let file: Option<PathBuf> = places.find(|place| place.is_file());
-        file.and_then(|file| fs::read(file).ok()).is_some_and(|file| has_interpreter(&file))
-    }
-}
-
-/// Whether an ELF file of 64 bits has a program header of the type PT_INTERP (System V gABI, chapter 5).
-fn has_interpreter(file: &[u8]) -> bool {
-    const PT_INTERP: u64 = 3;
-    let field = |at: usize, size: usize| {
-        let mut bytes = [0; 8];
-        bytes[..size].copy_from_slice(file.get(at..at + size)?);
-        Some(u64::from_le_bytes(bytes))
-    };
-    let (Some(headers), Some(size), Some(count)) = (field(32, 8), field(54, 2), field(56, 2))
-    else {
-        return false;
-    };
-    (0..count).any(|index| field((headers + index * size) as usize, 4) == Some(PT_INTERP))
 }
 
 #[cfg(test)]
@@ -61,14 +33,5 @@ mod tests {
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(command.get_program(), "emulator");
         assert_eq!(arguments, ["-cpu", "old", "/translator", "--runner", "emulator -cpu old"]);
-    }
-
-    #[test]
-    fn a_program_with_libraries_has_an_interpreter() {
-        let dynamic = fs::read("/bin/sh").unwrap();
-        assert!(has_interpreter(&dynamic));
-        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/demo");
-        assert!(!has_interpreter(&fs::read(demo).unwrap()));
-        assert!(!has_interpreter(b"\x7fELF"));
     }
 }

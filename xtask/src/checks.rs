@@ -266,8 +266,9 @@ fn programs(demotic: &Path, options: &Options) -> Result<Command> {
     programs.arg("--demotic").arg(demotic).arg("--sysroot").arg(sysroot);
     programs.arg("--work").arg(target().join("programs"));
     programs.args(toolchain::runner().map(|runner| format!("--runner={runner}")));
-    let sizes = [("--quick", options.quick), ("--full", options.full)];
-    programs.args(sizes.iter().filter(|(_, asked)| *asked).map(|(option, _)| option));
+    let old = ("--old-runner", toolchain::runner_is_old());
+    let given = [("--quick", options.quick), ("--full", options.full), old];
+    programs.args(given.iter().filter(|(_, asked)| *asked).map(|(option, _)| option));
     programs.args(options.filter.as_ref().map(OsString::from));
     Ok(programs)
 }

@@ -30,8 +30,8 @@ const EMULATOR: &str = "qemu-aarch64";
 /// FEAT_LRCPC2's instructions for unsigned, and ends when one of FEAT_MOPS faults.
 const RELIABLE: u32 = 10;
 
-/// The processor that an older one emulates: it has but what ARMv8.0 has.
-const OLD_PROCESSOR: &str = "cortex-a72";
+/// An older one, as a processor that has only what ARMv8.0 has.
+const OLD_EMULATOR: &str = "qemu-aarch64 -cpu cortex-a72";
 
 /// The distribution's compiler, which stands beside rustup's and does not shadow it.
 const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
@@ -52,19 +52,24 @@ pub fn oldest() -> Vec<u32> {
 
 /// What stands in front of an arm64 program's name on this machine: a program, and options.
 pub fn runner() -> Option<&'static str> {
-    static COMMAND: OnceLock<String> = OnceLock::new();
-    let command = || emulator(&output(Command::new(EMULATOR).arg("--version")).unwrap_or_default());
-    (ARCH != "aarch64").then(|| COMMAND.get_or_init(command).as_str())
+    match ARCH {
+        "aarch64" => None,
+        _ if runner_is_old() => Some(OLD_EMULATOR),
+        _ => Some(EMULATOR),
+    }
 }
 
-/// The emulator's command, by what it says when it is asked for its version.
-fn emulator(version: &str) -> String {
+/// Whether this machine's emulator is older than what is relied on.
+pub fn runner_is_old() -> bool {
+    static OLD: OnceLock<bool> = OnceLock::new();
+    let version = || output(Command::new(EMULATOR).arg("--version")).unwrap_or_default();
+    ARCH != "aarch64" && *OLD.get_or_init(|| is_old(&version()))
+}
+
+/// The same, by what it says when it is asked for its version.
+fn is_old(version: &str) -> bool {
     let version = version.split_whitespace().nth(2).map(apt::upstream).unwrap_or_default();
-    if version.first().is_some_and(|&major| major < RELIABLE) {
-        format!("{EMULATOR} -cpu {OLD_PROCESSOR}")
-    } else {
-        EMULATOR.into()
-    }
+    version.first().is_some_and(|&major| major < RELIABLE)
 }
 
 impl Toolchain {
@@ -245,10 +250,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_emulator_is_one_of_an_old_processor() {
-        let ubuntu = "qemu-aarch64 version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1.18)\nCopyright\n";
-        assert_eq!(emulator(ubuntu), "qemu-aarch64 -cpu cortex-a72");
-        assert_eq!(emulator("qemu-aarch64 version 10.0.2 (Debian 1:10.0.2+ds-2)"), "qemu-aarch64");
-        assert_eq!(emulator(""), "qemu-aarch64");
+    fn emulators_are_old_by_their_version() {
+        assert!(is_old("qemu-aarch64 version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1.18)\nCopyright\n"));
+        assert!(!is_old("qemu-aarch64 version 10.0.2 (Debian 1:10.0.2+ds-2)\n") && !is_old(""));
     }
 }

@@ -27,6 +27,9 @@ struct Options {
     /// What runs the translator, where the processor cannot: a program and its options.
     #[arg(long)]
     runner: Option<String>,
+    /// It is an old one: leave out what it cannot do.
+    #[arg(long, requires = "runner")]
+    old_runner: bool,
     /// The x86_64 root of the programs.
     #[arg(long, default_value = "/")]
     sysroot: PathBuf,
@@ -93,12 +96,9 @@ fn main() -> Result<ExitCode> {
         bail!("no program of the list has {:?} in its name", options.filter.unwrap_or_default());
     }
     let runner = options.runner.map(Runner::from);
-    if runner.as_ref().is_some_and(Runner::wants_libraries) {
-        for program in programs.extract_if(.., |program| program.other_root) {
-            eprintln!(
-                "{} is left out: the emulator here runs in no root but its own",
-                program.name
-            );
+    if options.old_runner {
+        for Program { name, .. } in programs.extract_if(.., |program| program.recent_runner) {
+            eprintln!("{name} is left out: the emulator here is too old for it");
         }
     }
     let (reference, translation) = match options.way {
