@@ -183,7 +183,7 @@ fn a_program_runs_on_when_its_translations_are_moved() {
             assert!(cpu.shadow_sp < cpu.shadow_top, "no return is on its way");
             assert!(engine.stats().links > 0 && engine.stats().indirect_misses > 0);
             let moved = engine.move_cache();
-            assert!(moved.branches > 20, "{} branches", moved.branches);
+            assert!(moved.branches > 8, "{} branches", moved.branches);
             assert!(moved.later_entries > 0, "nothing was entered in the middle");
             before = engine.stats();
         }
