@@ -16,11 +16,11 @@ const FAR: R = R(29);
 /// What [`FAR`] holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Far {
-    /// A guest register,
+    /// The guest register that is part of the sum.
     base: R,
-    /// and a constant that was added to it,
+    /// The constant that was added to it.
     offset: i64,
-    /// at this instruction of the region.
+    /// The instruction of the region that did so.
     since: usize,
 }
 

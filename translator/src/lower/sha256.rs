@@ -3,8 +3,8 @@
 //! x86 does two rounds at a time on the words A B E F and C D G H, Arm four on A B C D and E F G H. Programs come in
 //! pairs of SHA256RNDS2, the second with the other half of the same message words: then the first does all four rounds,
 //! in temporaries, and the second puts the words where x86 wants them. What it leaves in Arm's order is taken up by the
-//! next pair; if nothing looks at the words before, they are put into their places [late](super::late), which is never.
-//! So is the other half of the message words. And Arm has one instruction for the last two steps of the message
+//! next pair; if nothing looks at the words before, they are [late](super::late) and not put into their places at all. Nor
+//! is the other half of the message words. And Arm has one instruction for the last two steps of the message
 //! schedule, PADDD and SHA256MSG2.
 
 use super::crypto::call_sha;
