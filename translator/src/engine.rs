@@ -644,38 +644,6 @@ impl Engine {
         new
     }
 
-    /// Throws all translations away. Every thread comes out of translated code first.
-    fn flush(&self, inner: &mut Inner) {
-        self.cache.arm_all();
-        for &cpu in &inner.attached {
-            // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
-            // out waits for the lock before it goes in again.
-            unsafe {
-                let entering = AtomicU64::from_ptr(&raw mut (*cpu).entering);
-                // With `leave`: all that the thread did inside is done.
-                while entering.load(Ordering::Acquire) != 0 {
-                    libc::sched_yield();
-                }
-                (*cpu).shadow_sp = (*cpu).shadow_top;
-                // Calls after returns too many have left addresses there.
-                std::ptr::write_bytes((*cpu).shadow_top as *mut u8, 0, SHADOW_ABOVE);
-                (*cpu).armed = [0; 4];
-                // Private anonymous pages are zero again.
-                libc::madvise(
-                    (*cpu).branch_table as *mut _,
-                    BRANCH_TABLE_SIZE,
-                    libc::MADV_DONTNEED,
-                );
-                self.miss_at_zero((*cpu).branch_table);
-            }
-        }
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        inner.entries.clear();
-        inner.pages.clear();
-        inner.found_flags.forget();
-        self.cache.reset();
-    }
-
     /// Whether the host address is inside emitted code (translations and trampolines).
     /// Async-signal-safe.
     pub fn contains(&self, host_pc: u64) -> bool {

@@ -1,9 +1,10 @@
-//! Guest code that changes: its translations are thrown away.
+//! Translations that are thrown away: those of guest code that changes, and all.
 
-use super::{Engine, Inner, PAGE};
+use super::{BRANCH_TABLE_SIZE, Engine, Inner, PAGE, SHADOW_ABOVE};
 use crate::cache::RegionMeta;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Engine {
     /// Forgets every translation of guest code in `start..end`, in every thread.
@@ -48,6 +49,53 @@ impl Engine {
         for number in changed {
             if let Some(page) = pages.get_mut(&number) {
                 page.sweep(number);
+            }
+        }
+    }
+
+    /// Throws all translations away. Every thread comes out of translated code first.
+    pub(super) fn flush(&self, inner: &mut Inner) {
+        self.cache.arm_all();
+        for &cpu in &inner.attached {
+            // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
+            // out waits for the lock before it goes in again.
+            unsafe {
+                self.wait_until_out(AtomicU64::from_ptr(&raw mut (*cpu).entering));
+                (*cpu).shadow_sp = (*cpu).shadow_top;
+                // Calls after returns too many have left addresses there.
+                std::ptr::write_bytes((*cpu).shadow_top as *mut u8, 0, SHADOW_ABOVE);
+                (*cpu).armed = [0; 4];
+                // Private anonymous pages are zero again.
+                libc::madvise(
+                    (*cpu).branch_table as *mut _,
+                    BRANCH_TABLE_SIZE,
+                    libc::MADV_DONTNEED,
+                );
+                self.miss_at_zero((*cpu).branch_table);
+            }
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        inner.entries.clear();
+        inner.pages.clear();
+        inner.found_flags.forget();
+        self.cache.reset();
+    }
+
+    /// Waits for a thread to come out of translated code, all of which is set to stop.
+    fn wait_until_out(&self, entering: &AtomicU64) {
+        /// So many turns are more than a thread that runs ever needs.
+        const PATIENCE: u64 = 1 << 10;
+        let mut turns = 0u64;
+        // With `leave`: all that the thread did inside is done.
+        while entering.load(Ordering::Acquire) != 0 {
+            // SAFETY: no arguments.
+            unsafe { libc::sched_yield() };
+            turns += 1;
+            // A machine that QEMU emulates may go on with the old code for ever: it forgets what it has made of an
+            // instruction before that is written, and another processor may meanwhile have read it anew (and
+            // IC IVAU does nothing there). Written again, it is forgotten again.
+            if turns >= PATIENCE && turns.is_power_of_two() {
+                self.cache.arm_all();
             }
         }
     }
