@@ -76,9 +76,7 @@ pub fn lower(criterion: &mut Criterion) {
         bencher.iter(|| {
             for region in &regions {
                 asm.clear();
-                let mut lower = Lower::new(&mut asm, region, &config, std::mem::take(&mut emitted));
-                lower.run();
-                emitted = lower.into_emitted();
+                Lower::new(&mut asm, region, &config, &mut emitted).run();
                 black_box(asm.code());
             }
         });
@@ -96,9 +94,8 @@ fn lowered() -> Vec<Lowered> {
     let config = config();
     let lowered = |region: Region| {
         let mut asm = Asm::default();
-        let mut lower = Lower::new(&mut asm, &region, &config, Emitted::default());
-        lower.run();
-        let emitted = lower.into_emitted();
+        let mut emitted = Emitted::default();
+        Lower::new(&mut asm, &region, &config, &mut emitted).run();
         Lowered { region, asm, emitted }
     };
     Program::new().regions().into_iter().map(lowered).collect()

@@ -128,9 +128,8 @@ pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Optio
     };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();
-    let mut lower = Lower::new(&mut asm, &region, config, Emitted::default());
-    lower.run();
-    let emitted = lower.into_emitted();
+    let mut emitted = Emitted::default();
+    Lower::new(&mut asm, &region, config, &mut emitted).run();
     Some(Translation { region, asm, emitted })
 }
 

@@ -541,12 +541,11 @@ impl Engine {
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();
-        let mut lower = Lower::new(asm, region, &config, std::mem::take(emitted));
+        let mut lower = Lower::new(asm, region, &config, emitted);
         lower.misaligned = Some(misaligned);
         lower.trap_floats = trap_floats;
         lower.profile = profile.as_ref();
         lower.run();
-        *emitted = lower.into_emitted();
         stats.regions += 1;
         stats.guest_instructions += region.insns.len() as u64;
         stats.host_bytes += size_of_val(asm.code()) as u64;

@@ -1,10 +1,11 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
+use crate::decode::Skimmed;
 use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch};
+use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch, skim};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 use std::cell::Cell;
 
@@ -152,23 +153,19 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags
     let mut pos = addr;
     let mut start = addr;
     for _ in 0..LOOK_AHEAD {
-        let mut ins = Instruction::default();
-        if !fetch(outside.code, pos, &mut ins) {
+        let Some(effect) = Effect::at(outside, pos) else { break };
+        live = live.or(effect.reads.and(unknown));
+        if effect.may_fault {
             break;
         }
-        let entry = table::entry(&ins);
-        live = live.or(entry.reads.and(unknown));
-        if outside.flags_live_at_fault && may_fault(&ins) {
-            break;
-        }
-        pos = ins.next_ip();
-        unknown = unknown.without(entry.kills(&ins).or(live));
+        pos += effect.length;
+        unknown = unknown.without(effect.kills.or(live));
         if unknown.is_empty() {
             break;
         }
-        match ins.flow_control() {
+        match effect.flow {
             FlowControl::Next => {}
-            FlowControl::UnconditionalBranch => match direct_target(&ins) {
+            FlowControl::UnconditionalBranch => match effect.target {
                 Some(target) => {
                     looked_at.push(Looked { start, end: pos });
                     (start, pos) = (target, target);
@@ -194,6 +191,51 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags
         found.put(live, looked);
     }
     live
+}
+
+/// What an instruction does to the flags, and how it goes on.
+struct Effect {
+    reads: Flags,
+    kills: Flags,
+    /// Where a fault can be looked at: whether it may have one.
+    may_fault: bool,
+    length: u64,
+    flow: FlowControl,
+    target: Option<u64>,
+}
+
+impl Effect {
+    /// That of the instruction at `addr`; None if there is none.
+    fn at(outside: Outside, addr: u64) -> Option<Self> {
+        if !outside.flags_live_at_fault
+            && let Some(Skimmed { code, length, target }) = skim(outside.code, addr)
+            && let entry = table::entry_of(code)
+            && entry.may_keep.is_none()
+        {
+            let (reads, kills, flow) = (entry.reads, entry.writes, code.flow_control());
+            return Some(Effect {
+                reads,
+                kills,
+                may_fault: false,
+                length: length as u64,
+                flow,
+                target,
+            });
+        }
+        let mut ins = Instruction::default();
+        if !fetch(outside.code, addr, &mut ins) {
+            return None;
+        }
+        let entry = table::entry(&ins);
+        Some(Effect {
+            reads: entry.reads,
+            kills: entry.kills(&ins),
+            may_fault: outside.flags_live_at_fault && may_fault(&ins),
+            length: ins.len() as u64,
+            flow: ins.flow_control(),
+            target: direct_target(&ins),
+        })
+    }
 }
 
 /// Whether the region reads flags that it did not set behind one of its calls: then a callee's

@@ -6,7 +6,7 @@
 //! so that an if/else and the loop around it become one region. A branch whose target lies in the
 //! region is internal, any other leaves it.
 
-use crate::decode;
+use crate::decode::{self, Skimmed};
 use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
 use crate::lower::table::{self, Entry};
@@ -268,6 +268,17 @@ pub fn fetch(code: &CodeReader, addr: u64, ins: &mut Instruction) -> bool {
     decode::decode_out(ins, bytes, addr);
     let cut_off = available < decode::LONGEST && ins.len() >= available;
     !(cut_off && ins.is_invalid())
+}
+
+/// What the instruction at `addr` is, and where it goes, but not its operands. None if it is to be [`fetch`]ed.
+#[inline]
+pub fn skim(code: &CodeReader, addr: u64) -> Option<Skimmed> {
+    if code.available(addr) < decode::WINDOW {
+        return None;
+    }
+    // SAFETY: as in `fetch`.
+    let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, decode::WINDOW) };
+    decode::skim(bytes, addr)
 }
 
 /// Address a direct near branch goes to.

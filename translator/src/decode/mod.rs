@@ -8,12 +8,14 @@
 
 #[allow(dead_code)] // the half that writes the tables, in the build script
 mod layout;
+mod skim;
 mod special;
 #[cfg(test)]
 mod tests;
 
 use iced_x86::{Code, CodeSize, Decoder, DecoderOptions, Instruction, OpKind, Register};
-use layout::{Escape, Form, Node, Special, key, map, prefix};
+use layout::{Escape, Form, Leaf, Node, Special, key, map, prefix};
+pub use skim::{Skimmed, skim};
 use special::Unusual;
 
 /// The tables.
@@ -88,6 +90,26 @@ fn register(number: u64) -> Register {
 /// One that is longer than the longest instruction is still to be refused.
 #[inline(never)]
 fn from_tables(ins: &mut Instruction, window: &Window, ip: u64) -> bool {
+    match opcode(window) {
+        Found::Opcode(opcode, modrm) => opcode.operands(ins, window, ip, modrm, None),
+        Found::Vex { at, prefixes, length } => vex(ins, window, ip, at, prefixes, length),
+        Found::Unknown => false,
+    }
+}
+
+/// What stands behind the legacy prefixes.
+enum Found {
+    /// An opcode, and the byte behind it.
+    Opcode(Opcode, u8),
+    /// A VEX prefix of `length` bytes, of which the first is before `at`.
+    Vex { at: usize, prefixes: u32, length: usize },
+    /// Something that is not in the tables.
+    Unknown,
+}
+
+/// Reads the prefixes and the opcode.
+#[inline(always)]
+fn opcode(window: &Window) -> Found {
     let mut at = 0;
     let mut prefixes = 0;
     loop {
@@ -111,19 +133,18 @@ fn from_tables(ins: &mut Instruction, window: &Window, ip: u64) -> bool {
                 }
                 Escape::Prefix => prefixes = found.with_prefixes(prefixes),
                 Escape::Rex => at -= 1,
-                Escape::Vex2 => return rex == 0 && vex(ins, window, ip, at, prefixes, 2),
-                Escape::Vex3 => return rex == 0 && vex(ins, window, ip, at, prefixes, 3),
-                Escape::Unknown => return false,
+                Escape::Vex2 if rex == 0 => return Found::Vex { at, prefixes, length: 2 },
+                Escape::Vex3 if rex == 0 => return Found::Vex { at, prefixes, length: 3 },
+                Escape::Vex2 | Escape::Vex3 | Escape::Unknown => return Found::Unknown,
             }
             break;
         }
         if !found.is_escape() {
             let [byte, modrm, ..] = bytes.to_le_bytes();
-            let opcode = Opcode { node: found, byte, at, prefixes, rex };
-            return opcode.operands(ins, window, ip, modrm, None);
+            return Found::Opcode(Opcode { node: found, byte, at, prefixes, rex }, modrm);
         }
         if at >= LONGEST {
-            return false;
+            return Found::Unknown;
         }
     }
 }
@@ -178,6 +199,22 @@ struct Opcode {
 }
 
 impl Opcode {
+    /// What instruction it is with its prefixes and the byte behind it, and the form of its operands.
+    #[inline(always)]
+    fn select(&self, modrm: u8) -> Option<(Leaf, Code, &'static Form)> {
+        let key = self.rex & 15 | self.prefixes & prefix::KEY | u32::from(modrm) << key::MODRM;
+        let mut found = self.node;
+        while let Some(index) = found.selected(key) {
+            found = node(index);
+        }
+        if found.is_escape() {
+            return None;
+        }
+        let leaf = found.as_leaf();
+        let code = Code::try_from(leaf.code as usize).ok()?;
+        Some((leaf, code, &tables::FORMS[leaf.form as usize]))
+    }
+
     /// Decodes the operands, into `ins`. `modrm` is the byte behind the opcode,
     /// `vvvv` that of the VEX prefix, if there is one. Returns false if the instruction is not in
     /// the tables.
@@ -190,19 +227,8 @@ impl Opcode {
         modrm: u8,
         vvvv: Option<u32>,
     ) -> bool {
-        let Opcode { node: mut found, byte, mut at, prefixes, rex } = self;
-        let key = rex & 15 | prefixes & prefix::KEY | u32::from(modrm) << key::MODRM;
-        while let Some(index) = found.selected(key) {
-            found = node(index);
-        }
-        if found.is_escape() {
-            return false;
-        }
-        let leaf = found.as_leaf();
-        let Ok(code) = Code::try_from(leaf.code as usize) else {
-            return false;
-        };
-        let form = &tables::FORMS[leaf.form as usize];
+        let Some((leaf, code, form)) = self.select(modrm) else { return false };
+        let Opcode { byte, mut at, prefixes, rex, .. } = self;
         ins.set_code(code);
         ins.set_code_size(CodeSize::Code64);
         ins.set_op0_kind(form.kinds[0]);

@@ -6,6 +6,7 @@ use iced_x86::{EncodingKind, OpCodeInfo};
 use proptest::prelude::*;
 
 use super::*;
+use crate::region::direct_target;
 
 const IP: u64 = 0x7fff_1234_5678;
 
@@ -21,6 +22,10 @@ fn is_in_tables(bytes: &[u8]) -> bool {
 fn as_in_iced(bytes: &[u8], ip: u64) -> Instruction {
     let (ours, theirs) = (decode(bytes, ip), from_iced(bytes, ip));
     assert!(ours.eq_all_bits(&theirs), "{bytes:02x?}\n   is {ours:?}\n not {theirs:?}");
+    if let Some(skimmed) = skim(bytes, ip) {
+        let (code, length) = (ours.code(), ours.len());
+        assert_eq!(skimmed, Skimmed { code, length, target: direct_target(&ours) }, "{bytes:02x?}");
+    }
     ours
 }
 

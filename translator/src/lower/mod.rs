@@ -174,16 +174,16 @@ pub struct Lower<'a> {
     temps_used: usize,
     vtemps_used: usize,
     /// What goes with the code.
-    out: Emitted,
+    out: &'a mut Emitted,
 }
 
 impl<'a> Lower<'a> {
-    /// Starts lowering a region into an empty buffer. `emitted` gives its memory for what goes with the code.
+    /// Starts lowering a region into an empty buffer. What goes with the code is put into `emitted`.
     pub fn new(
         a: &'a mut Asm,
         region: &'a Region,
         config: &'a Config,
-        mut emitted: Emitted,
+        emitted: &'a mut Emitted,
     ) -> Self {
         emitted.clear();
         let label = |insn: &Insn| insn.join.then(|| a.label());
@@ -216,9 +216,9 @@ impl<'a> Lower<'a> {
     /// Lowers the whole region.
     pub fn run(&mut self) {
         self.out.entries.push(Entry { at: 0, guest: 0 });
-        for i in 0..self.region.insns.len() {
+        for (i, insn) in self.region.insns.iter().enumerate() {
             self.index = i;
-            self.instruction(i);
+            self.instruction(i, insn);
         }
         self.end_block();
         self.out.hot_end = self.a.pos();
@@ -227,14 +227,13 @@ impl<'a> Lower<'a> {
         self.a.finish();
     }
 
-    fn instruction(&mut self, i: usize) {
-        let insn = &self.region.insns[i];
-        if let Some(l) = self.out.labels[i] {
-            self.a.bind(l);
+    fn instruction(&mut self, i: usize, insn: &Insn) {
+        if insn.join {
+            self.a.bind(self.label_of(i as u16));
             self.flags = FlagState::CANONICAL;
             self.far = None;
         }
-        let enterable = self.is_enterable(i);
+        let enterable = self.is_enterable(i, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.begin_block(i);
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
@@ -247,7 +246,7 @@ impl<'a> Lower<'a> {
         let late = !self.late.is_nothing();
         if late {
             if self.is_left_out(i) {
-                return self.fall_through(i);
+                return self.fall_through(i, insn);
             }
             self.begin_recovery(i);
         }
@@ -272,7 +271,7 @@ impl<'a> Lower<'a> {
         if self.far.is_some() {
             self.keep_far(i);
         }
-        self.fall_through(i);
+        self.fall_through(i, insn);
     }
 
     /// Whether an instruction, or the next one that may be lowered together with it, is known to access
@@ -284,8 +283,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
-    fn fall_through(&mut self, i: usize) {
-        let insn = &self.region.insns[i];
+    fn fall_through(&mut self, i: usize, insn: &Insn) {
         match insn.next {
             Next::Never => {}
             Next::Outside => {
@@ -345,8 +343,7 @@ impl<'a> Lower<'a> {
 
     /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
     /// start of a region. If a fault may be looked at, what was executed before it must be known, too.
-    fn is_enterable(&self, index: usize) -> bool {
-        let insn = &self.region.insns[index];
+    fn is_enterable(&self, index: usize, insn: &Insn) -> bool {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
@@ -505,9 +502,3 @@ impl Emitted {
     }
 }
 
-impl Lower<'_> {
-    /// Ends lowering.
-    pub fn into_emitted(self) -> Emitted {
-        self.out
-    }
-}

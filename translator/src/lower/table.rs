@@ -147,8 +147,9 @@ pub fn entry(ins: &Instruction) -> &'static Entry {
     entry_of(ins.code())
 }
 
+/// The table's entry for an instruction form.
 #[inline]
-fn entry_of(code: Code) -> &'static Entry {
+pub fn entry_of(code: Code) -> &'static Entry {
     &TABLE[usize::from(ENTRIES[code as usize]) % COUNT]
 }
 
