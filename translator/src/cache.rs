@@ -111,6 +111,9 @@ impl RegionMeta {
     /// Offset of the code of a guest instruction inside of the region at which control may come in: the
     /// host flags mean there what they mean at the start of a region, or nothing.
     pub fn enterable(&self, guest: u64) -> Option<u32> {
+        if guest >= self.guest_end {
+            return None;
+        }
         let offset = u32::try_from(guest.checked_sub(self.guest)?).ok()?;
         // Behind the region's own code, cold code belongs to earlier instructions again.
         let body = &self.map[..self.body as usize];
