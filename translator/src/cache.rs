@@ -352,6 +352,12 @@ impl CodeCache {
         self.published().iter().map(region)
     }
 
+    /// The same from the one with this number on.
+    pub fn regions_from(&self, number: usize) -> impl Iterator<Item = &'static RegionMeta> {
+        // There may be fewer by now.
+        self.published().get(number..).unwrap_or_default().iter().map(region)
+    }
+
     /// The region that contains a host address. Async-signal-safe.
     pub fn region_at(&self, pc: u64) -> Option<&'static RegionMeta> {
         let slots = self.published();

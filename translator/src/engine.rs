@@ -661,7 +661,7 @@ impl Engine {
             }
         }
         // Some lead to what was translated after them: else each child would link them for itself.
-        for meta in self.cache.regions().skip(before) {
+        for meta in self.cache.regions_from(before) {
             self.link_exits(&mut inner, meta);
         }
         ForkGuard { engine: self, inner, _split: crate::split::lock() }
