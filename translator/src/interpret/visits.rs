@@ -11,8 +11,10 @@ const PLACES: usize = 1 << 18;
 pub struct Visits {
     counts: Box<[AtomicU8]>,
     limit: AtomicU8,
-    /// What the limit was at first.
+    /// What it is without the addition for a program's start.
     first: u8,
+    /// Translations until that comes to an end.
+    early: AtomicU32,
     /// What forked processes wish for, if there have been any; and how many of their wishes have been read.
     wishes: OnceLock<&'static Wishes>,
     wishes_read: AtomicU32,
@@ -24,22 +26,31 @@ pub struct Visits {
 const TRANSLATED: u8 = u8::MAX;
 /// So far the limit goes up.
 const MAX_LIMIT: u8 = 16;
+/// So many translations are made of a program's start: of code that is executed a few times, by the dynamic loader above
+/// all, and then never again. It is interpreted once more.
+const EARLY: u32 = 300;
 
 impl Visits {
-    /// Code is interpreted `limit` times, always if that is 255, before it is translated.
+    /// Code is interpreted `limit` times, always if that is 255, before it is translated; once more at a program's start.
     pub fn new(limit: u8) -> Self {
         // Zeros from the allocator: pages are there once they are used.
         let bytes = Box::into_raw(vec![0u8; PLACES].into_boxed_slice());
         // SAFETY: an AtomicU8 is laid out as a u8, and this is the only owner.
         let counts = unsafe { Box::from_raw(bytes as *mut [AtomicU8]) };
-        Visits {
+        let mut visits = Visits {
             counts,
             limit: AtomicU8::new(limit),
             first: limit,
+            early: AtomicU32::new(0),
             wishes: OnceLock::new(),
             wishes_read: AtomicU32::new(0),
             forked: AtomicBool::new(false),
+        };
+        if visits.counts() {
+            visits.early = AtomicU32::new(EARLY);
+            visits.limit = AtomicU8::new(limit.saturating_add(1).min(MAX_LIMIT.max(limit)));
         }
+        visits
     }
 
     /// Whether only what is executed often is translated.
@@ -129,10 +140,16 @@ impl Visits {
         !self.counts() || self.place(addr).load(Ordering::Relaxed) > 0
     }
 
-    /// There is a translation at `addr`.
-    #[inline]
+    /// There is a translation at `addr`. The caller holds the engine's lock.
     pub fn translated(&self, addr: u64) {
         self.place(addr).store(TRANSLATED, Ordering::Relaxed);
+        let early = self.early.load(Ordering::Relaxed);
+        if early > 0 {
+            self.early.store(early - 1, Ordering::Relaxed);
+            if early == 1 {
+                self.limit.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 
     fn place(&self, addr: u64) -> &AtomicU8 {
@@ -144,9 +161,15 @@ impl Visits {
 mod tests {
     use super::*;
 
+    fn after_start(limit: u8) -> Visits {
+        let visits = Visits::new(limit);
+        (0..EARLY).for_each(|_| visits.translated(0));
+        visits
+    }
+
     #[test]
     fn code_is_cold_so_many_times() {
-        let visits = Visits::new(2);
+        let visits = after_start(2);
         assert_eq!([(); 4].map(|()| visits.is_cold(0x1000)), [true, true, false, false]);
         assert!(visits.would_be_cold(0x1001) && !visits.would_be_cold(0x1000));
         visits.translated(0x1001);
@@ -154,8 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn a_forked_process_begins_again_but_for_what_is_translated() {
+    fn code_of_the_start_is_cold_once_more() {
         let visits = Visits::new(2);
+        assert_eq!([(); 4].map(|()| visits.is_cold(0x1000)), [true, true, true, false]);
+        assert!(visits.is_cold(0x2000) && visits.is_cold(0x2000));
+        (0..EARLY).for_each(|_| visits.translated(0));
+        assert!(!visits.is_cold(0x2000));
+    }
+
+    #[test]
+    fn a_forked_process_begins_again_but_for_what_is_translated() {
+        let visits = after_start(2);
         assert_eq!([(); 3].map(|()| visits.is_cold(0x1000)), [true, true, false]);
         visits.translated(0x1001);
         visits.forked();

@@ -501,4 +501,3 @@ impl Emitted {
         self.blocks.clear();
     }
 }
-
