@@ -5,8 +5,8 @@ use crate::decode::Skimmed;
 use crate::fault_flags::{Observable, may_fault};
 use crate::flags::Flags;
 use crate::lower::table;
-use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch, skim};
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch, goes_on, skim};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 use std::cell::Cell;
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
@@ -242,38 +242,46 @@ impl Effect {
 /// flags must be exact at its return.
 pub fn reads_flags_behind_call(region: &Region) -> bool {
     let calls = region.insns.iter().enumerate().filter(|(_, i)| i.flow == FlowControl::Call);
-    calls.into_iter().any(|(i, _)| reads_first(region.insns[i + 1..].iter().copied()))
+    let code = |insn: &Insn| (insn.ins.code(), insn.next == Next::Inside);
+    calls.into_iter().any(|(i, _)| reads_first(region.insns[i + 1..].iter().map(code)))
 }
 
 /// The same for the code at an address behind a call that is interpreted.
 pub fn reads_flags_behind(code: &CodeReader, addr: u64) -> bool {
     let mut at = Some(addr);
     reads_first(std::iter::from_fn(|| {
-        let insn = Insn::fetch(code, at?)?;
-        at = (insn.next == Next::Inside).then(|| insn.ins.next_ip());
-        Some(insn)
+        let addr = at?;
+        let (form, length) = match skim(code, addr) {
+            Some(skimmed) => (skimmed.code, skimmed.length),
+            None => {
+                let mut ins = Instruction::default();
+                fetch(code, addr, &mut ins).then_some((ins.code(), ins.len()))?
+            }
+        };
+        at = goes_on(form).then_some(addr + length as u64);
+        Some((form, at.is_some()))
     }))
 }
 
-/// Whether straight-line code reads a flag before writing it.
-fn reads_first(code: impl IntoIterator<Item = Insn>) -> bool {
+/// Whether straight-line code reads a flag before writing it: its instructions, and whether it goes on behind them.
+fn reads_first(instructions: impl IntoIterator<Item = (Code, bool)>) -> bool {
     let mut unknown = Flags::ALL;
-    for insn in code {
+    for (code, goes_on) in instructions {
         // Behind a call that does not come back stands HLT or UD2: that is no reader. A division is
         // one for the sake of its fault alone: whoever can look at that has flags exact over returns.
+        let flow = code.flow_control();
         let ends =
-            matches!(
-                insn.flow,
-                FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt
-            ) || matches!(insn.ins.mnemonic(), Mnemonic::Hlt | Mnemonic::Div | Mnemonic::Idiv);
-        if insn.entry.lower.is_none() || ends {
+            matches!(flow, FlowControl::Call | FlowControl::Exception | FlowControl::Interrupt)
+                || matches!(code.mnemonic(), Mnemonic::Hlt | Mnemonic::Div | Mnemonic::Idiv);
+        let entry = table::entry_of(code);
+        if entry.lower.is_none() || ends {
             return false;
         }
-        if insn.entry.reads.any(unknown) {
+        if entry.reads.any(unknown) {
             return true;
         }
-        unknown = unknown.without(insn.entry.writes);
-        if unknown.is_empty() || insn.next != Next::Inside {
+        unknown = unknown.without(entry.writes);
+        if unknown.is_empty() || !goes_on {
             return false;
         }
     }

@@ -12,7 +12,7 @@ use crate::flags::Flags;
 use crate::lower::table::{self, Entry};
 use std::cell::Cell;
 
-use iced_x86::{FlowControl, Instruction};
+use iced_x86::{Code, FlowControl, Instruction};
 
 /// Most instructions in a region, but for those that read the flags of the last one.
 pub const MAX_INSTRUCTIONS: usize = 256;
@@ -78,18 +78,6 @@ impl Insn {
         }
     }
 
-    /// The instruction at an address, on its own: control that does not leave for good is inside.
-    pub fn fetch(code: &CodeReader, addr: u64) -> Option<Self> {
-        let mut insn = Insn::new();
-        if !fetch(code, addr, &mut insn.ins) {
-            return None;
-        }
-        insn.classify();
-        let inside = !insn.ends_block() && !insn.leaves_for_good();
-        insn.next = if inside { Next::Inside } else { Next::Never };
-        Some(insn)
-    }
-
     /// Fills in what follows from the decoded instruction.
     fn classify(&mut self) {
         self.entry = table::entry(&self.ins);
@@ -103,18 +91,32 @@ impl Insn {
         matches!(self.flow, UnconditionalBranch | ConditionalBranch)
     }
 
-    /// Whether control never goes on to the next instruction.
     fn ends_block(&self) -> bool {
-        use FlowControl::*;
-        matches!(self.flow, UnconditionalBranch | IndirectBranch | Return | Exception | Interrupt)
-            || self.ins.is_invalid()
+        ends_block(self.flow, self.ins.code())
     }
 
-    /// Whether the region must end behind the instruction because it leaves translated code.
     fn leaves_for_good(&self) -> bool {
-        use iced_x86::Mnemonic::*;
-        self.flow != FlowControl::Next && matches!(self.ins.mnemonic(), Syscall | Sysenter | Hlt)
+        leaves_for_good(self.flow, self.ins.code())
     }
+}
+
+/// Whether control never goes on to the next instruction.
+fn ends_block(flow: FlowControl, code: Code) -> bool {
+    use FlowControl::*;
+    matches!(flow, UnconditionalBranch | IndirectBranch | Return | Exception | Interrupt)
+        || code == Code::INVALID
+}
+
+/// Whether the region must end behind the instruction because it leaves translated code.
+fn leaves_for_good(flow: FlowControl, code: Code) -> bool {
+    use iced_x86::Mnemonic::*;
+    flow != FlowControl::Next && matches!(code.mnemonic(), Syscall | Sysenter | Hlt)
+}
+
+/// Whether control may go on to the next instruction, in translated code.
+pub fn goes_on(code: Code) -> bool {
+    let flow = code.flow_control();
+    !ends_block(flow, code) && !leaves_for_good(flow, code)
 }
 
 /// Instructions of a region in address order.
