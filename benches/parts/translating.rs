@@ -133,7 +133,7 @@ pub fn link(criterion: &mut Criterion) {
             // SAFETY: the record of an exit, which begins with where that goes.
             let target = unsafe { (record as *const u64).read_unaligned() };
             let to = metas.iter().find(|to| to.guest == target && to.guest != meta.guest)?;
-            Some((meta, record, to.host))
+            Some((meta, record, to.entry()))
         })
         .collect();
     let mut group = criterion.benchmark_group("translate");

@@ -20,8 +20,8 @@ impl R {
     pub const ZR: R = R(31);
 
     /// The register's number as dynasm takes it.
-    pub fn n(self) -> u32 {
-        u32::from(self.0)
+    pub const fn n(self) -> u32 {
+        self.0 as u32
     }
 }
 
@@ -558,6 +558,11 @@ impl Asm {
     /// The last instruction word, if no branch goes behind it: what is changed of it holds for all that comes here.
     pub fn last_word(&mut self) -> Option<&mut u32> {
         if self.bound_at == self.pos() { None } else { self.code.last_mut() }
+    }
+
+    /// Replaces a word.
+    pub fn set_word(&mut self, index: usize, word: u32) {
+        self.code[index] = word;
     }
 
     /// Bytes emitted so far.

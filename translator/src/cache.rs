@@ -10,7 +10,7 @@
 use crate::arena::Arena;
 use crate::asm::{Asm, Reloc};
 use crate::detours::Detours;
-use crate::lower::exits::{RECORD_SITE, RECORD_STUB, Site, Stop};
+use crate::lower::exits::{PUSH_RETURN, RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::late::Recovery;
 use crate::lower::operands::relaxed;
 use crate::lower::{Emitted, MapEntry};
@@ -88,6 +88,11 @@ struct LaterEntry {
 }
 
 impl RegionMeta {
+    /// Where control comes in, as at each of the other entries.
+    pub fn entry(&self) -> u64 {
+        self.host + u64::from(self.entries[0].at)
+    }
+
     /// Whether the region has been invalidated.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
@@ -372,6 +377,17 @@ impl CodeCache {
         self.region_at(pc).map(|meta| (meta, pc)).or_else(|| self.detours.home(pc))
     }
 
+    /// Where calls come in of the translation that begins at `host`, if they do: the word in front of it pushes the return
+    /// address, or says how many words behind the entry that place is. Other entries are in the middle of a region.
+    pub fn call_entry(&self, host: u64) -> Option<u64> {
+        // SAFETY: an entry is in the cache, and something is in front of it.
+        match unsafe { ((host - 4) as *const u32).read() } {
+            PUSH_RETURN => Some(host - 4),
+            words if words < FAR_BEHIND => Some(host + 4 * u64::from(words)),
+            _ => None,
+        }
+    }
+
     fn patch(&self, at: u64, word: u32) {
         // SAFETY: an aligned word of emitted code; the architecture allows branches to be replaced
         // by branches while other threads execute them (Arm ARM B2.2.5).
@@ -405,7 +421,8 @@ impl CodeCache {
             let at = record - site;
             // SAFETY: the site's instruction.
             let word = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
-            if let Some(word) = retarget(word, host.wrapping_sub(at) as i64) {
+            let to = if is_call(word) { self.call_entry(host) } else { Some(host) };
+            if let Some(word) = to.and_then(|to| retarget(word, to.wrapping_sub(at) as i64)) {
                 return self.run_word(meta, at, word);
             }
         }
@@ -492,6 +509,15 @@ fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
         Stop::Original => Some(run),
     };
     SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
+}
+
+/// No call entry is so many words behind the region's entry; no instruction that goes on to the next one is less (Arm
+/// ARM C4.1: reserved).
+const FAR_BEHIND: u32 = 1 << 16;
+
+/// Whether the instruction is a BL.
+fn is_call(word: u32) -> bool {
+    word & 0xfc00_0000 == CALL
 }
 
 /// BL.

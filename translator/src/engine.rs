@@ -12,7 +12,7 @@ use crate::lower::{Emitted, Lower};
 use crate::mxcsr;
 use crate::profile::{Profile, Report};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
-use crate::state::{BRANCH_TABLE_BITS, BranchTableEntry, CpuState, ExitCode, Fault};
+use crate::state::{BRANCH_TABLE_SIZE, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -138,8 +138,6 @@ struct Inner {
 // outside translated code and waiting for it (see `stop_the_world`).
 unsafe impl Send for Inner {}
 
-/// Bytes of a thread's indirect-branch table.
-const BRANCH_TABLE_SIZE: usize = 16 << BRANCH_TABLE_BITS;
 /// The guest's page size.
 pub const PAGE: u64 = 4096;
 /// Usable bytes of a thread's shadow stack.
@@ -205,7 +203,7 @@ impl Engine {
         cpu.shadow_top = shadow + (SHADOW_SIZE - SHADOW_ABOVE) as u64;
         cpu.shadow_sp = cpu.shadow_top;
         helpers::install(cpu);
-        self.miss_at_zero(table);
+        miss_at_zero(table);
         self.lock().attached.push(cpu);
         Ok(())
     }
@@ -221,13 +219,6 @@ impl Engine {
         }
         cpu.branch_table = 0;
         cpu.shadow_block = [0; 2];
-    }
-
-    /// An empty entry has guest address 0, so the one for address 0 must lead to the miss trampoline.
-    fn miss_at_zero(&self, table: u64) {
-        let miss = BranchTableEntry { guest: 0, host: self.trampoline(Trampoline::Indirect) };
-        // SAFETY: the first entry of a table that `attach` mapped.
-        unsafe { *(table as *mut BranchTableEntry) = miss };
     }
 
     fn trampoline(&self, t: Trampoline) -> u64 {
@@ -488,9 +479,18 @@ impl Engine {
         let mut inner = self.lock();
         inner.stats.indirect_misses += 1;
         let host = self.find_or_translate(&mut inner, cpu.rip)?;
-        set_table_entry(cpu, cpu.rip, host);
+        self.set_table_entry(cpu, cpu.rip, host);
         cpu.entering = host;
         Some(host)
+    }
+
+    /// Lets the thread's indirect branches find a translation; it is not in translated code.
+    fn set_table_entry(&self, cpu: &mut CpuState, guest: u64, host: u64) {
+        let at = |host| BranchTableEntry { guest, host };
+        let call = self.cache.call_entry(host).map_or(BranchTableEntry::empty(guest), at);
+        let pair = table_entry(cpu.branch_table, guest);
+        // SAFETY: inside the table that `attach` mapped; only this thread uses it.
+        unsafe { *(pair as *mut [BranchTableEntry; 2]) = [at(host), call] };
     }
 
     /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
@@ -563,12 +563,12 @@ impl Engine {
         if publish {
             self.publish(inner, meta);
         }
-        Some(meta.host)
+        Some(meta.entry())
     }
 
     /// Makes a new translation known and links it with what is already there.
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
-        inner.entries.insert(meta.guest, meta.host);
+        inner.entries.insert(meta.guest, meta.entry());
         self.visits.translated(meta.guest);
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
             inner.pages.entry(page).or_insert_with(Page::new).add(page, meta);
@@ -657,7 +657,7 @@ impl Engine {
         let before = self.cache.regions().len();
         for addr in self.visits.wished() {
             if let Some(host) = self.find_or_translate(&mut inner, addr) {
-                set_table_entry(cpu, addr, host);
+                self.set_table_entry(cpu, addr, host);
             }
         }
         // Some lead to what was translated after them: else each child would link them for itself.
@@ -694,11 +694,10 @@ enum Left {
 const RAISED: u64 = ExitCode::Exception as u64;
 const FAULTED: u64 = ExitCode::MemoryFault as u64;
 
-/// Lets the thread's indirect branches find a translation; it is not in translated code.
-fn set_table_entry(cpu: &mut CpuState, guest: u64, host: u64) {
-    let entry = table_entry(cpu.branch_table, guest);
-    // SAFETY: inside the table that `attach` mapped; only this thread uses it.
-    unsafe { *(entry as *mut BranchTableEntry) = BranchTableEntry { guest, host } };
+/// Entries that were never written are 0, which is an address that is looked up in the first ones.
+fn miss_at_zero(table: u64) {
+    // SAFETY: the first pair of a table that `attach` mapped.
+    unsafe { *(table as *mut [BranchTableEntry; 2]) = [BranchTableEntry::empty(0); 2] };
 }
 
 /// Says that the thread is out of translated code, and has read and written what it had to there.

@@ -203,7 +203,9 @@ impl Profile {
 
     /// Notes the blocks of a region that has just been emitted.
     pub(crate) fn note(&mut self, region: &Region, code: &[u32], emitted: &Emitted) {
-        let ends = emitted.blocks.iter().skip(1).map(|block| block.index);
+        // A leaf is there twice.
+        let behind = |start| if start == 0 { region.insns.len() } else { start };
+        let ends = emitted.blocks.iter().skip(1).map(|block| behind(block.index));
         for (block, end) in emitted.blocks.iter().zip(ends.chain([region.insns.len()])) {
             self.blocks.push(Counted {
                 region: region.entry,
@@ -241,7 +243,8 @@ impl Profile {
 
 /// What a region's code is for, in a few words: how many arm64 instructions there are, and of each cause.
 pub fn causes(region: &Region, code: &[u32], emitted: &Emitted) -> String {
-    let words = words_by_cause(region, code, &emitted.map, 0..emitted.hot_end);
+    let start = emitted.entries[0].at;
+    let words = words_by_cause(region, code, &emitted.map, start..emitted.hot_end);
     let there = CAUSES.iter().zip(words).filter(|(_, words)| *words > 0);
     let each: Vec<_> = there.map(|((_, name), words)| format!("{words} {name}")).collect();
     let ratio = words.iter().sum::<u64>() as f64 / region.insns.len() as f64;

@@ -21,7 +21,7 @@ const MAX_UNCERTAIN: usize = 24;
 /// So many more may be taken in where the region else would end between flags and their reader.
 const MAX_READERS: usize = 8;
 /// So many instructions that are translated already are read in search of the end of a loop.
-const MAX_LOOP: usize = 12;
+const MAX_LOOP: usize = 16;
 /// How far (in bytes) behind the entry a region may reach.
 const MAX_SPAN: u64 = 2048;
 

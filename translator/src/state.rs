@@ -89,15 +89,27 @@ pub const MXCSR_DEFAULT: u32 = 0x1f80;
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug)]
 pub struct BranchTableEntry {
-    /// Guest address; the entry is empty when `host` points at the miss stub.
+    /// Guest address. That of an empty entry is none that could be looked up there.
     pub guest: u64,
     /// Host address to branch to.
     pub host: u64,
 }
 
-/// log2 of the number of entries of the indirect-branch table. The index is the low bits of the guest address,
-/// of which functions, aligned to 16 bytes, leave four unused. Pages of the table are there once they are written.
+impl BranchTableEntry {
+    /// None for a guest address.
+    pub const fn empty(guest: u64) -> Self {
+        BranchTableEntry { guest: !guest, host: 0 }
+    }
+}
+
+/// log2 of the number of entries of the indirect-branch table, which are pairs: where jumps go, and where calls go. The
+/// index is the low bits of the guest address, of which functions, aligned to 16 bytes, leave four unused. Pages of the
+/// table are there once they are written.
 pub const BRANCH_TABLE_BITS: u32 = 16;
+/// log2 of the size of such a pair.
+pub const BRANCH_TABLE_SHIFT: u32 = 5;
+/// Bytes of the table.
+pub const BRANCH_TABLE_SIZE: usize = 1 << (BRANCH_TABLE_BITS + BRANCH_TABLE_SHIFT);
 
 /// Why translated code returned to Rust; written by the exit trampolines to [`CpuState::exit`].
 #[repr(u64)]

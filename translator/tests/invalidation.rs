@@ -225,3 +225,34 @@ fn return_points_are_forgotten_with_their_code() {
     guest.go_on();
     assert_eq!(guest.cpu.gpr[3], 101);
 }
+
+/// Calls that are linked to the copy of a leaf that is for calls come to what there is in its place.
+#[test]
+fn a_leaf_changes_that_is_called() {
+    const LEAF: u64 = 4 * PAGE;
+    let mut guest = Guest::new();
+    let leaf = guest.base + LEAF;
+    guest.put(0, |a| {
+        let mut again = a.create_label();
+        a.xor(ebx, ebx).unwrap();
+        a.mov(esi, 10u32).unwrap();
+        a.mov(rdi, leaf).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.call(leaf).unwrap();
+        a.add(ebx, eax).unwrap();
+        a.call(rdi).unwrap();
+        a.add(ebx, eax).unwrap();
+        a.dec(esi).unwrap();
+        a.jne(again).unwrap();
+        a.syscall().unwrap();
+    });
+    for value in 1..5u32 {
+        guest.put(LEAF, |a| {
+            a.mov(eax, value).unwrap();
+            a.ret().unwrap();
+        });
+        guest.engine.invalidate(leaf, leaf + 1);
+        guest.run(0);
+        assert_eq!(guest.cpu.gpr[3], 20 * u64::from(value));
+    }
+}

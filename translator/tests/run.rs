@@ -2,15 +2,15 @@
 #![cfg(target_arch = "aarch64")]
 
 use iced_x86::code_asm::*;
-use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures};
+use translator::engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures};
 use translator::state::CpuState;
 
-/// Everything is executable.
+/// Everything is executable, but at address 0.
 struct Open;
 
 impl GuestMemory for Open {
-    fn executable_from(&self, _addr: u64) -> u64 {
-        4096
+    fn executable_from(&self, addr: u64) -> u64 {
+        if addr == 0 { 0 } else { 4096 }
     }
     fn watch(&self, _start: u64, _end: u64) {}
 }
@@ -406,5 +406,74 @@ fn a_copy_and_what_is_done_to_it() {
             };
             assert_eq!(state(false), state(true), "operation {i}, flags read: {flags}");
         }
+    }
+}
+
+/// Sums up what a leaf gives that is called directly and through a register. The leaf is 16 bytes behind the start.
+fn calls_of_a_leaf(a: &mut CodeAssembler) {
+    let [mut leaf, mut begin, mut again] = std::array::from_fn(|_| a.create_label());
+    a.jmp(begin).unwrap();
+    a.nops_with_size(14).unwrap();
+    a.set_label(&mut leaf).unwrap();
+    a.lea(rax, ptr(rdi + 1)).unwrap();
+    a.ret().unwrap();
+    a.set_label(&mut begin).unwrap();
+    a.xor(ebx, ebx).unwrap();
+    a.lea(rsi, ptr(leaf)).unwrap();
+    a.mov(r12, rsp).unwrap();
+    a.mov(edi, 100u32).unwrap();
+    a.set_label(&mut again).unwrap();
+    a.call(leaf).unwrap();
+    a.add(rbx, rax).unwrap();
+    a.call(rsi).unwrap();
+    a.add(rbx, rax).unwrap();
+    a.dec(edi).unwrap();
+    a.jne(again).unwrap();
+    a.sub(r12, rsp).unwrap();
+}
+
+/// A signal comes while a leaf runs that was called: its return stops, and all is as it was.
+#[test]
+fn a_leaf_stops_and_returns() {
+    let engine = engine(HostFeatures::default());
+    let (mut cpu, _) = prepare(&engine, calls_of_a_leaf);
+    let start = cpu.rip;
+    let mut run = |cpu: &mut CpuState| {
+        cpu.rip = start;
+        assert_eq!(engine.run(cpu), Exit::Syscall);
+        assert_eq!((cpu.gpr[3], cpu.gpr[12]), (2 * 5150, 0));
+        engine.stats().indirect_misses
+    };
+    run(&mut cpu);
+    let before = run(&mut cpu);
+    let pc = engine.translation(start + 16).expect("code");
+    // SAFETY: the word in front of an entry, which for a leaf is a distance.
+    assert!(unsafe { *((pc - 4) as *const u32) } < 1 << 16, "there is no copy for calls");
+    let mut context =
+        HostContext { x: [0; 31], sp: 0, pc, pstate: 0, v: [0; 32], fpsr: 0, fpcr: 0 };
+    cpu.entering = pc;
+    engine.request_exit(&mut cpu, &mut context);
+    (cpu.entering, cpu.interrupt) = (0, 0);
+    let stopped = run(&mut cpu);
+    assert_eq!(stopped - before, 200, "each return is a stop");
+    cpu.interrupt = 1;
+    assert_eq!(engine.run(&mut cpu), Exit::Interrupted);
+    cpu.interrupt = 0;
+    assert_eq!(run(&mut cpu), stopped);
+    engine.detach(&mut cpu);
+}
+
+#[test]
+fn nothing_is_called_at_address_0() {
+    let engine = engine(HostFeatures::default());
+    for link in [false, true] {
+        let (mut cpu, _) = prepare(&engine, |a| {
+            a.mov(ecx, 7u32).unwrap();
+            a.xor(eax, eax).unwrap();
+            if link { a.call(rax).unwrap() } else { a.jmp(rax).unwrap() }
+        });
+        assert_eq!(engine.run(&mut cpu), Exit::MemoryFault);
+        assert_eq!((cpu.rip, cpu.fault.addr, cpu.gpr[1]), (0, 0, 7));
+        engine.detach(&mut cpu);
     }
 }

@@ -1,6 +1,6 @@
 //! Translations that are thrown away: those of guest code that changes, and all.
 
-use super::{BRANCH_TABLE_SIZE, Engine, Inner, PAGE, SHADOW_ABOVE};
+use super::{BRANCH_TABLE_SIZE, Engine, Inner, PAGE, SHADOW_ABOVE, miss_at_zero};
 use crate::cache::RegionMeta;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -71,7 +71,7 @@ impl Engine {
                     BRANCH_TABLE_SIZE,
                     libc::MADV_DONTNEED,
                 );
-                self.miss_at_zero((*cpu).branch_table);
+                miss_at_zero((*cpu).branch_table);
             }
         }
         self.generation.fetch_add(1, Ordering::Relaxed);

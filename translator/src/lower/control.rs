@@ -1,5 +1,6 @@
 //! Control flow: JMP, Jcc, JRCXZ, LOOP, CALL, RET, SYSCALL, and the instructions that trap.
 
+use super::exits::BACK;
 use super::operands::{Addr, host_of};
 use super::segments;
 use super::table::{Rows, plain, row};
@@ -11,7 +12,7 @@ use iced_x86::{Code, Instruction, Mnemonic as M, OpKind};
 const RCX: R = R(1);
 const RSP: R = R(4);
 /// Where indirect branches and returns keep their target.
-const TARGET: R = R(16);
+pub(super) const TARGET: R = R(16);
 
 const CZ: Flags = Flags::C.or(Flags::Z);
 const SO: Flags = Flags::S.or(Flags::O);
@@ -130,7 +131,7 @@ fn jmp(l: &mut Lower, ins: &Instruction) -> Lowered {
     }
     let target = indirect_target(l, ins)?;
     l.canonical(Flags::ALL);
-    l.branch_indirect(target, false);
+    l.branch_indirect(target);
     Ok(())
 }
 
@@ -165,18 +166,16 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
     let direct = ins.op_kind(0) == OpKind::NearBranch64;
     let target = if direct { TARGET } else { indirect_target(l, ins)? };
     let live = if direct { l.region.insns[l.index].live_taken } else { Flags::ALL };
-    let back = R(18);
-    l.guest_address(back, next);
-    l.push_value(back, 8);
+    l.guest_address(BACK, next);
+    l.push_value(BACK, 8);
     l.canonical(live);
-    let return_label = l.a.label();
-    l.shadow_push(back, return_label);
+    let back = l.a.label();
     if direct {
         l.call_out(ins.near_branch_target());
     } else {
-        l.branch_indirect(target, true);
+        l.call_indirect(target, back);
     }
-    l.return_point(return_label, next);
+    l.return_point(back, next);
     l.mark_next();
     Ok(())
 }
@@ -184,6 +183,11 @@ fn call(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn ret(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !matches!(ins.code(), Code::Retnq | Code::Retnq_imm16) {
         return Err(Unimplemented);
+    }
+    if let Some(stop) = l.leaf_stop {
+        l.canonical(Flags::ALL);
+        l.leaf_return(stop);
+        return Ok(());
     }
     let extra = if ins.op_count() == 1 { u64::from(ins.immediate16()) } else { 0 };
     if extra == 0 {

@@ -5,14 +5,18 @@
 //! dispatcher with a record that says where the guest goes; linking replaces the site by a branch
 //! to the target's translation. To stop a thread for a signal all sites of its region are set to
 //! their stop branch, which leads to the dispatcher.
+//!
+//! A call links with BL or BLR and comes in by the region's *call entry*, with the guest's return address in [`BACK`]
+//! and the host's in x30. As a rule that is the word in front of the entry, which pushes both on the shadow stack; see
+//! [`super::leaf`] for the others. Whoever does not come in by a call entry has pushed them before.
 
 use super::arith::EdgeFlags;
 use super::late::Late;
-use super::{FlagState, Lower, SHADOW, STATE, TABLE, Test};
+use super::{FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Label, R, Reloc, Width};
 use crate::cache::{CALL, Entry};
 use crate::flags::Flags;
-use crate::state::BRANCH_TABLE_BITS;
+use crate::state::{BRANCH_TABLE_BITS, BRANCH_TABLE_SHIFT, BranchTableEntry};
 use crate::tramp::Trampoline;
 
 /// An edge's code behind the region's own: a direct exit, or an internal edge whose flags need fixing.
@@ -20,10 +24,12 @@ use crate::tramp::Trampoline;
 pub struct ExitStub {
     label: Label,
     target: u64,
-    /// For an internal edge: index of the target.
-    internal: Option<u16>,
+    /// For an internal edge: the target.
+    internal: Option<Label>,
     /// Offset of the branch that goes to the stub, if it may be linked to the target directly.
     site: Option<u32>,
+    /// Whether that is a call's.
+    call: bool,
     /// What must be made canonical on the way.
     flags: FlagState,
     live: Flags,
@@ -64,6 +70,19 @@ pub struct Raise {
 /// `exit_arg` of an exception exit for an instruction that is not implemented.
 pub const UNIMPLEMENTED: u32 = 0x100 | 6;
 
+/// An indirect call that finds no call entry.
+#[derive(Clone, Copy, Debug)]
+pub struct CallMiss {
+    label: Label,
+    target: R,
+    back: Label,
+}
+
+/// Where a call has the guest's return address.
+pub const BACK: R = R(20);
+/// STP BACK, x30, \[SHADOW, #-16\]!: as a rule, what is in front of a region's entry, where calls come in.
+pub const PUSH_RETURN: u32 = 0xa9bf_0000 | LR.n() << 10 | SHADOW.n() << 5 | BACK.n();
+
 /// Layout of the record behind an exit stub's BL: the guest target, then in 32 bits the distance
 /// from the record back to the site (0: none).
 pub const RECORD_SITE: u64 = 8;
@@ -82,6 +101,7 @@ impl Lower<'_> {
             target,
             internal: None,
             site,
+            call: false,
             flags: self.flags,
             live,
             edge_flags: self.edge_flags,
@@ -117,11 +137,13 @@ impl Lower<'_> {
     /// A stub that fixes the flags on an internal edge.
     fn edge(&mut self, to: u16, live: Flags) -> Label {
         let label = self.a.label();
+        let internal = Some(self.label_of(to));
         self.out.stubs.push(ExitStub {
             label,
             target: 0,
-            internal: Some(to),
+            internal,
             site: None,
+            call: false,
             flags: self.flags,
             live,
             edge_flags: None,
@@ -198,6 +220,11 @@ impl Lower<'_> {
         }
     }
 
+    /// Notes that the next instruction is an indirect branch that goes to this label to stop.
+    pub(super) fn indirect_site(&mut self, stop: Label) {
+        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(stop) });
+    }
+
     /// Branches to a label if the test holds. May clobber a temporary.
     pub fn branch_if(&mut self, test: Test, label: Label) {
         self.each_branch(test, label, None);
@@ -243,14 +270,6 @@ impl Lower<'_> {
         self.a.cbnz(w, r, again);
     }
 
-    /// Pushes a return address on the shadow stack; `guest` holds it. Clobbers x17.
-    pub fn shadow_push(&mut self, guest: R, back: Label) {
-        let t = R(17);
-        self.a.adr(t, back);
-        // STP guest, t, [SHADOW, #-16]!
-        self.a.word(0xa9bf_0000 | t.n() << 10 | SHADOW.n() << 5 | guest.n());
-    }
-
     /// The return point of a call: control comes in here from the callee's return.
     pub fn return_point(&mut self, back: Label, target: u64) {
         self.flags = FlagState::CANONICAL;
@@ -264,33 +283,53 @@ impl Lower<'_> {
     pub fn call_out(&mut self, target: u64) {
         let at = self.a.pos();
         let stub = self.stub_to(target, Some(at), Flags::NONE);
+        self.out.stubs.last_mut().expect("made just now").call = true;
         self.site(Some(stub));
         self.a.bl(stub);
     }
 
-    /// Goes to the guest address in a register through the indirect-branch table. `link` makes it a BLR.
-    /// Clobbers x17 and x18.
-    pub fn branch_indirect(&mut self, target: R, link: bool) {
-        let (slot, key) = (R(17), R(18));
+    /// Goes to the guest address in a register through the indirect-branch table. Clobbers x17 and x18.
+    pub fn branch_indirect(&mut self, target: R) {
         let miss = self.miss(target);
-        // The table is aligned to its size: its address with the index put in is the entry's, see `table_entry`.
-        self.a.bfi(Width::X, TABLE, target, 4, BRANCH_TABLE_BITS);
-        self.a.ldp(key, slot, TABLE, 0);
+        self.find_table_entry(target);
+        let slot = self.look_up(target, 0, miss);
+        self.a.br(slot);
+    }
+
+    /// The same as a call, which returns to `back`.
+    pub fn call_indirect(&mut self, target: R, back: Label) {
+        let miss = self.a.label();
+        self.out.call_misses.push(CallMiss { label: miss, target, back });
+        self.find_table_entry(target);
+        let slot = self.look_up(target, size_of::<BranchTableEntry>() as i32, miss);
+        self.a.blr(slot);
+    }
+
+    /// Lets TABLE point to the entries for a guest address: the table is aligned to its size, see `table_entry`.
+    fn find_table_entry(&mut self, target: R) {
+        self.a.bfi(Width::X, TABLE, target, BRANCH_TABLE_SHIFT, BRANCH_TABLE_BITS);
+    }
+
+    /// Where to go according to the table's entry for `target`. Goes to `miss` if it is another's, or to stop at what is
+    /// emitted next.
+    fn look_up(&mut self, target: R, entry: i32, miss: Label) -> R {
+        let (slot, key) = (R(17), R(18));
+        self.a.ldp(key, slot, TABLE, entry);
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
-        if link { self.a.blr(slot) } else { self.a.br(slot) }
+        self.indirect_site(miss);
+        slot
     }
 
     /// Returns to the guest address in x16: to the shadow stack's host address if it belongs to it.
     pub fn branch_return(&mut self) {
-        let (target, key, host) = (R(16), R(17), R(30));
+        let (target, key, host) = (R(16), R(17), LR);
         let miss = self.miss(target);
         // LDP key, host, [SHADOW], #16
         self.a.word(0xa8c1_0000 | host.n() << 10 | SHADOW.n() << 5 | key.n());
         self.a.sub(Width::X, key, key, target);
         self.a.cbnz(Width::X, key, miss);
-        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(miss) });
+        self.indirect_site(miss);
         self.a.ret(host);
     }
 
@@ -346,8 +385,23 @@ impl Lower<'_> {
         self.a.b_trampoline(Trampoline::Syscall, false);
     }
 
+    /// Calls that miss: there is no call entry for the target, but perhaps another one.
+    fn emit_call_misses(&mut self) {
+        for i in 0..self.out.call_misses.len() {
+            let CallMiss { label, target, back } = self.out.call_misses[i];
+            let miss = self.miss(target);
+            self.a.bind(label);
+            self.a.adr(LR, back);
+            self.a.word(PUSH_RETURN);
+            let slot = self.look_up(target, 0, miss);
+            self.a.br(slot);
+        }
+    }
+
     /// Emits everything that stands behind the region's own code.
     pub fn cold_code(&mut self) {
+        self.emit_call_misses();
+        self.emit_leaf_stop();
         for i in 0..self.out.misses.len() {
             let (target, label) = self.out.misses[i];
             self.a.bind(label);
@@ -390,9 +444,11 @@ impl Lower<'_> {
             self.canonical(edge.need);
         }
         self.canonical(stub.live);
-        if let Some(t) = stub.internal {
-            let label = self.label_of(t);
+        if let Some(label) = stub.internal {
             return self.a.b(label);
+        }
+        if stub.call {
+            self.a.word(PUSH_RETURN);
         }
         self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Original });
         let record = call_dispatcher(self.a, stub.target, stub.site);
@@ -413,7 +469,7 @@ fn call_dispatcher(a: &mut Asm, target: u64, site: Option<u32>) -> u32 {
 
 /// Where the entry for a guest address is in the branch table that begins at `table`.
 pub fn table_entry(table: u64, guest: u64) -> u64 {
-    table | (guest & ((1 << BRANCH_TABLE_BITS) - 1)) << 4
+    table | (guest & ((1 << BRANCH_TABLE_BITS) - 1)) << BRANCH_TABLE_SHIFT
 }
 
 /// The state register, for lowering files that address the state directly.

@@ -13,7 +13,7 @@
 //! | x27 | return-address shadow stack |
 //! | x28 | the [`CpuState`](crate::state::CpuState) |
 //! | x16..x22, v16..v31 | temporaries inside one guest instruction, but for v28, which is zero |
-//! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls, x29 may hold an address ([`far`]) |
+//! | x29, x30 | scratch of the flag and memory primitives; x30 is the link register of calls, kept in a [`leaf`]; x29 may hold an address ([`far`]) |
 //!
 //! # Rules for a lowering
 //! - A guest memory access comes before any change of guest-visible registers or flags that
@@ -36,6 +36,7 @@ pub mod far;
 pub mod flagstate;
 pub mod known;
 pub mod late;
+pub mod leaf;
 pub mod mmx;
 pub mod moves;
 pub mod muldiv;
@@ -68,7 +69,7 @@ use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
 use arith::EdgeFlags;
-use exits::{ExitStub, Raise, Site};
+use exits::{CallMiss, ExitStub, PUSH_RETURN, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::HashSet;
@@ -171,6 +172,8 @@ pub struct Lower<'a> {
     pub late: late::Late,
     /// An address that is kept from an earlier access.
     pub far: Option<far::Far>,
+    /// While a [`leaf`] is lowered for calls: where its return stops.
+    leaf_stop: Option<Label>,
     temps_used: usize,
     vtemps_used: usize,
     /// What goes with the code.
@@ -186,8 +189,6 @@ impl<'a> Lower<'a> {
         emitted: &'a mut Emitted,
     ) -> Self {
         emitted.clear();
-        let label = |insn: &Insn| insn.join.then(|| a.label());
-        emitted.labels.extend(region.insns.iter().map(label));
         Lower {
             a,
             region,
@@ -207,6 +208,7 @@ impl<'a> Lower<'a> {
             sha256: None,
             late: late::Late::default(),
             far: None,
+            leaf_stop: None,
             temps_used: 0,
             vtemps_used: 0,
             out: emitted,
@@ -215,16 +217,30 @@ impl<'a> Lower<'a> {
 
     /// Lowers the whole region.
     pub fn run(&mut self) {
-        self.out.entries.push(Entry { at: 0, guest: 0 });
+        self.a.word(PUSH_RETURN);
+        self.out.entries.push(Entry { at: self.a.pos(), guest: 0 });
+        self.instructions();
+        self.out.body = self.out.map.len() as u32;
+        self.out.hot_end = self.a.pos();
+        self.leaf_for_calls();
+        self.cold_code();
+        self.a.finish();
+    }
+
+    /// Lowers all instructions.
+    fn instructions(&mut self) {
+        self.out.labels.clear();
+        self.out.labels.resize(self.region.insns.len(), None);
+        for (label, insn) in self.out.labels.iter_mut().zip(&self.region.insns) {
+            if insn.join {
+                *label = Some(self.a.label());
+            }
+        }
         for (i, insn) in self.region.insns.iter().enumerate() {
             self.index = i;
             self.instruction(i, insn);
         }
         self.end_block();
-        self.out.hot_end = self.a.pos();
-        self.out.body = self.out.map.len() as u32;
-        self.cold_code();
-        self.a.finish();
     }
 
     fn instruction(&mut self, i: usize, insn: &Insn) {
@@ -283,16 +299,11 @@ impl<'a> Lower<'a> {
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
+    #[inline]
     fn fall_through(&mut self, i: usize, insn: &Insn) {
         match insn.next {
             Next::Never => {}
-            Next::Outside => {
-                if insn.flow == FlowControl::ConditionalBranch {
-                    self.end_block();
-                }
-                self.canonical(insn.live_out);
-                self.jump_out(insn.ins.next_ip(), Flags::NONE);
-            }
+            Next::Outside => self.fall_out(insn),
             Next::Inside => {
                 let next = &self.region.insns[i + 1];
                 if next.join {
@@ -300,6 +311,14 @@ impl<'a> Lower<'a> {
                 }
             }
         }
+    }
+
+    fn fall_out(&mut self, insn: &Insn) {
+        if insn.flow == FlowControl::ConditionalBranch {
+            self.end_block();
+        }
+        self.canonical(insn.live_out);
+        self.jump_out(insn.ins.next_ip(), Flags::NONE);
     }
 
     /// With a profile: counts, if a block begins here. No temporary is in use between two instructions that are not
@@ -312,7 +331,7 @@ impl<'a> Lower<'a> {
         }
         self.end_block();
         let Some(counter) = profile.counter() else { return };
-        let (address, count) = (R(17), R(30));
+        let (address, count) = (R(17), R(18));
         self.a.ldr_literal(address, std::ptr::from_ref(counter) as u64, Reloc::None);
         self.a.ldr(count, address, 0);
         self.a.add_imm(Width::X, count, count, 1);
@@ -347,6 +366,7 @@ impl<'a> Lower<'a> {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
+            && self.leaf_stop.is_none()
             && self.copied.is_none()
             && self.vector_copied.is_none()
             && self.sha256.is_none()
@@ -463,6 +483,9 @@ pub struct Emitted {
     stubs: Vec<ExitStub>,
     /// Where indirect branches go that miss, by the register that holds their target.
     misses: Vec<(R, Label)>,
+    call_misses: Vec<CallMiss>,
+    /// The return of a leaf's copy for calls, by its index, and where it stops.
+    leaf_return: Option<(usize, Label)>,
     raises: Vec<Raise>,
     nan_fixes: Vec<sse_nan::NanFix>,
     indefinites: Vec<sse_convert::Indefinite>,
@@ -478,7 +501,7 @@ pub struct Emitted {
     pub map: Vec<MapEntry>,
     /// So many of them, the first ones, are in guest order: those of the region's own code.
     pub body: u32,
-    /// Where the code ends that is executed as a rule; what is emitted for exits and exceptions is behind it.
+    /// Where the region's own code ends; what is emitted for calls of a leaf, exits and exceptions is behind it.
     pub hot_end: u32,
     /// With a profile: the blocks that are counted.
     pub blocks: Vec<Block>,
@@ -490,6 +513,8 @@ impl Emitted {
         self.labels.clear();
         self.stubs.clear();
         self.misses.clear();
+        self.call_misses.clear();
+        self.leaf_return = None;
         self.raises.clear();
         self.nan_fixes.clear();
         self.indefinites.clear();

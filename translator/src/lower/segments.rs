@@ -98,7 +98,7 @@ impl Lower<'_> {
     fn far_transfer(&mut self, helper: Helper) {
         self.call_helper(helper);
         self.raise_reported();
-        self.branch_indirect(SECOND, false);
+        self.branch_indirect(SECOND);
     }
 
     /// Puts address and operand size of a far pointer where helpers take them.
