@@ -10,9 +10,9 @@ use super::{OFF_CQ_RING, OFF_SQ_RING, OFF_SQES, Params, setup_flag};
 use crate::abi::errno;
 use crate::guest;
 use crate::host::Errno;
+use crate::inode::Inode;
 use crate::memmap::{IntervalMap, Source};
 use crate::memory::{self, host_page_size};
-use crate::proc_fs;
 use crate::seccomp::threads;
 use crate::task::Task;
 
@@ -31,7 +31,7 @@ pub fn any_polled() -> bool {
 impl Identity {
     /// That of a descriptor's file.
     pub fn of(fd: i32) -> Option<Self> {
-        proc_fs::fstat(fd as u64).map(|stat| Self(stat.st_dev, stat.st_ino))
+        Inode::of(fd as u64).map(|Inode { file: (dev, inode), .. }| Self(dev, inode))
     }
 }
 

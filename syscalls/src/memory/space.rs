@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +14,7 @@ use super::seal::Seals;
 use super::write_exec;
 use crate::guest;
 use crate::host::Errno;
+use crate::inode::Inode;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
 
@@ -561,13 +561,14 @@ fn source(request: &Map) -> Result<Source, Errno> {
         return Ok(request.name.map_or(Source::Anonymous, Source::Named));
     }
     let link = format!("/proc/self/fd/{}", request.fd);
-    // Without /proc the mapping is shown without its name; a descriptor that is not open is the host's to refuse.
-    let Ok(meta) = std::fs::metadata(&link) else {
+    // A descriptor that is not open is the host's to refuse.
+    let Some(Inode { file: (dev, inode), .. }) = Inode::of(request.fd as u64) else {
         return Ok(Source::Anonymous);
     };
+    // Without /proc the mapping is shown without its name.
     let path =
         std::fs::read_link(&link).map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
-    let file = File { dev: meta.dev(), inode: meta.ino(), path };
+    let file = File { dev, inode, path };
     Ok(Source::File(Arc::new(file), request.offset))
 }
 
