@@ -265,23 +265,38 @@ pub(crate) struct Rings {
     pid: i32,
     /// With the first descriptor of each.
     rings: Vec<(i32, Arc<Ring>)>,
+    /// With so many, those that are no more are looked for.
+    enough: usize,
 }
 
 impl Rings {
-    /// Adds a ring, and forgets those that are no more.
+    /// Adds a ring. The kernel gives a number again when its ring is no more.
     pub fn add(&mut self, pid: i32, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
+        const FEW: usize = 16;
         self.come_to(pid);
-        let is_mapped = |Identity(dev, inode): Identity| {
-            map.iter().any(|(_, mapping)| match &mapping.source {
-                Source::File(file, _) => (file.dev, file.inode) == (dev, inode),
-                _ => false,
-            })
-        };
-        self.rings.retain(|(fd, other)| {
-            other.identity != ring.identity
-                && (Identity::of(*fd) == other.identity || other.identity.is_some_and(is_mapped))
-        });
+        self.rings.retain(|(_, other)| other.identity != ring.identity);
+        if self.rings.len() >= self.enough {
+            self.forget_ended(map);
+            // So that each is looked at once, on the average, however many are left.
+            self.enough = (self.rings.len() * 2).max(FEW);
+        }
         self.rings.push((fd, ring));
+    }
+
+    /// Forgets rings that have no descriptor and are not mapped.
+    fn forget_ended(&mut self, map: &IntervalMap) {
+        let mapped: HashSet<(u64, u64)> = map
+            .iter()
+            .filter_map(|(_, mapping)| match &mapping.source {
+                Source::File(file, _) => Some((file.dev, file.inode)),
+                _ => None,
+            })
+            .collect();
+        self.rings.retain(|(fd, ring)| {
+            let is_mapped =
+                ring.identity.is_some_and(|Identity(dev, inode)| mapped.contains(&(dev, inode)));
+            is_mapped || Identity::of(*fd) == ring.identity
+        });
     }
 
     /// The ring of this identity.
@@ -336,6 +351,7 @@ mod tests {
     use super::super::entry::op;
     use super::*;
     use crate::abi::AT_FDCWD;
+    use crate::memmap::{File, Mapping};
 
     const O_DIRECTORY: u32 = 0o200000;
     const COUNT: usize = 4;
@@ -415,6 +431,24 @@ mod tests {
     }
 
     #[test]
+    fn rings_that_are_no_more_are_forgotten() {
+        let queue = Queue::new(0, 0);
+        let ring = |inode| Arc::new(Ring { identity: Some(Identity(1, inode)), ..queue.ring(0) });
+        let file = File { dev: 1, inode: 7, path: Vec::new() };
+        let source = Source::File(Arc::new(file), 0);
+        let mut map = IntervalMap::default();
+        map.insert(0x1000..0x2000, Mapping { prot: 0, shared: true, source });
+        let mut rings = Rings::default();
+        // None has a descriptor, and one is mapped.
+        for inode in 0..1000 {
+            rings.add(1, -1, ring(inode), &map);
+            assert!(rings.get(1, Identity(1, inode)).is_some());
+        }
+        assert!(rings.rings.len() < 40, "{}", rings.rings.len());
+        assert!(rings.get(1, Identity(1, 7)).is_some() && rings.get(1, Identity(1, 8)).is_none());
+    }
+
+    #[test]
     fn a_forked_child_has_the_rings_and_no_numbers() {
         let queue = Queue::new(0, 0);
         let ring = || Arc::new(Ring { identity: Some(Identity(1, 2)), ..queue.ring(0) });
@@ -425,7 +459,7 @@ mod tests {
         let of_child = rings.get(2, Identity(1, 2)).unwrap();
         drop(of_child.take_turn());
         assert!(rings.get(2, Identity(1, 3)).is_none());
-        // It has no descriptor and is mapped nowhere.
+        // One of the same number takes its place.
         rings.add(2, -1, ring(), &IntervalMap::default());
         assert_eq!(rings.rings.len(), 1);
 
