@@ -261,8 +261,6 @@ impl Drop for Changes {
 /// fork(2) holds.
 #[derive(Debug, Default)]
 pub(crate) struct Rings {
-    /// The process they were added in: what is locked in a ring stays so in a forked child.
-    pid: i32,
     /// With the first descriptor of each.
     rings: Vec<(i32, Arc<Ring>)>,
     /// With so many, those that are no more are looked for.
@@ -271,9 +269,8 @@ pub(crate) struct Rings {
 
 impl Rings {
     /// Adds a ring. The kernel gives a number again when its ring is no more.
-    pub fn add(&mut self, pid: i32, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
+    pub fn add(&mut self, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
         const FEW: usize = 16;
-        self.come_to(pid);
         self.rings.retain(|(_, other)| other.identity != ring.identity);
         if self.rings.len() >= self.enough {
             self.forget_ended(map);
@@ -300,17 +297,14 @@ impl Rings {
     }
 
     /// The ring of this identity.
-    pub fn get(&mut self, pid: i32, identity: Identity) -> Option<Arc<Ring>> {
-        self.come_to(pid);
+    pub fn get(&self, identity: Identity) -> Option<Arc<Ring>> {
         let found = self.rings.iter().find(|(_, ring)| ring.identity == Some(identity));
         found.map(|(_, ring)| ring.clone())
     }
 
-    /// In a forked child the locks are new.
-    fn come_to(&mut self, pid: i32) {
-        if std::mem::replace(&mut self.pid, pid) == pid {
-            return;
-        }
+    /// In a forked child: no other thread will give back the turn that it has. (A child in the same memory takes turns
+    /// with its parent.)
+    pub fn in_child(&mut self) {
         for (_, ring) in &mut self.rings {
             *ring = Arc::new(ring.copy());
         }
@@ -441,11 +435,11 @@ mod tests {
         let mut rings = Rings::default();
         // None has a descriptor, and one is mapped.
         for inode in 0..1000 {
-            rings.add(1, -1, ring(inode), &map);
-            assert!(rings.get(1, Identity(1, inode)).is_some());
+            rings.add(-1, ring(inode), &map);
+            assert!(rings.get(Identity(1, inode)).is_some());
         }
         assert!(rings.rings.len() < 40, "{}", rings.rings.len());
-        assert!(rings.get(1, Identity(1, 7)).is_some() && rings.get(1, Identity(1, 8)).is_none());
+        assert!(rings.get(Identity(1, 7)).is_some() && rings.get(Identity(1, 8)).is_none());
     }
 
     #[test]
@@ -454,13 +448,14 @@ mod tests {
         let ring = || Arc::new(Ring { identity: Some(Identity(1, 2)), ..queue.ring(0) });
         let mut rings = Rings::default();
         rings.rings.push((-1, ring()));
-        let of_parent = rings.get(1, Identity(1, 2)).unwrap();
+        let of_parent = rings.get(Identity(1, 2)).unwrap();
         let _turn = of_parent.take_turn();
-        let of_child = rings.get(2, Identity(1, 2)).unwrap();
+        rings.in_child();
+        let of_child = rings.get(Identity(1, 2)).unwrap();
         drop(of_child.take_turn());
-        assert!(rings.get(2, Identity(1, 3)).is_none());
+        assert!(rings.get(Identity(1, 3)).is_none());
         // One of the same number takes its place.
-        rings.add(2, -1, ring(), &IntervalMap::default());
+        rings.add(-1, ring(), &IntervalMap::default());
         assert_eq!(rings.rings.len(), 1);
 
         let mut numbers = Registered::default();

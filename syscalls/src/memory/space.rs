@@ -83,7 +83,7 @@ impl Map {
 
 pub(crate) struct State {
     pub(super) map: IntervalMap,
-    pub(super) rings: crate::io_uring::Rings,
+    pub(crate) rings: crate::io_uring::Rings,
     pub(super) seals: Seals,
     /// From the start of the heap to the program break.
     brk: Range<u64>,
