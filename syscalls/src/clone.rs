@@ -216,7 +216,7 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
     let actions = task.actions.clone();
     let table = actions.lock();
     let mut engine = runtime.engine.lock_for_fork(&mut task.cpu);
-    let memory = runtime.memory.lock();
+    let mut memory = runtime.memory.lock();
     let threads = threads::hold();
     let heap = alloc::lock();
     let result = call_host(&host, modern, |nr, args| {
@@ -225,7 +225,10 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
     });
     drop(heap);
     match result {
-        Ok(0) => threads.in_child(&task.seccomp),
+        Ok(0) => {
+            threads.in_child(&task.seccomp);
+            memory.rings.in_child();
+        }
         _ => drop(threads),
     }
     drop(memory);

@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use crate::abi::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, errno};
 use crate::host::{self, Errno, SysResult};
 use crate::inherit::{self, Handover, Role};
+use crate::inode::Inode;
 use crate::memmap::PAGE;
 use crate::memory::host_page_size;
 use crate::runtime::Options;
@@ -68,8 +69,7 @@ pub(crate) fn start(options: &Options) {
 /// runner opens in place of itself, the translator's program.
 pub(crate) fn own_files() -> [Option<(u64, u64)>; 2] {
     static FILES: OnceLock<[Option<(u64, u64)>; 2]> = OnceLock::new();
-    let identity = |stat: libc::stat| (stat.st_dev, stat.st_ino);
-    let held = |role| proc_fs::fstat(inherit::get(role)? as u64).map(identity);
+    let held = |role| Inode::of(inherit::get(role)? as u64).map(|inode| inode.file);
     *FILES.get_or_init(|| {
         let Some(runner) = held(Role::Runner) else { return [held(Role::Translator), None] };
         let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
@@ -79,7 +79,7 @@ pub(crate) fn own_files() -> [Option<(u64, u64)>; 2] {
             let name = name.map_or(c"".as_ptr(), |name| name.as_ptr());
             (libc::fstatat(folder, name, stat.as_mut_ptr(), 0) == 0).then(|| stat.assume_init())
         };
-        [Some(runner), stat.map(identity)]
+        [Some(runner), stat.map(|stat| (stat.st_dev, stat.st_ino))]
     })
 }
 
@@ -315,8 +315,7 @@ fn open_descriptor(task: &mut Task, fd: u64) -> Result<Fd, Errno> {
 
 /// Only regular files are executed, and only by those who may.
 fn check_executable(task: &mut Task, fd: &Fd) -> Result<(), Errno> {
-    let mode = proc_fs::fstat(fd.0).map_or(0, |stat| stat.st_mode);
-    if mode & libc::S_IFMT != libc::S_IFREG {
+    if !Inode::of(fd.0).is_some_and(|inode| inode.is(libc::S_IFREG)) {
         return Err(errno::EACCES);
     }
     let empty = c"".as_ptr() as u64;

@@ -30,7 +30,8 @@ pub unsafe fn syscall(nr: u64, args: [u64; 6]) -> i64 {
     unsafe {
         core::arch::asm!(
             "svc #0",
-            in("x8") nr,
+            // Another number when the kernel has restarted the call by restart_syscall(2).
+            inlateout("x8") nr => _,
             inlateout("x0") args[0] => ret,
             in("x1") args[1], in("x2") args[2], in("x3") args[3],
             in("x4") args[4], in("x5") args[5],

@@ -118,9 +118,8 @@ pub fn setup(task: &mut Task, [entries, addr, ..]: [u64; 6]) -> SysResult {
     match written.and(ring) {
         Ok(ring) if is_index => task.rings.set(task.pid, fd, Some(ring.into())),
         Ok(ring) => {
-            let pid = task.pid;
             let memory = task.runtime().memory;
-            memory.rings(|rings, map| rings.add(pid, fd as i32, ring.into(), map));
+            memory.rings(|rings, map| rings.add(fd as i32, ring.into(), map));
         }
         Err(error) => {
             if !is_index {
@@ -272,8 +271,7 @@ fn find(
         return Ok(ring.filter(|ring| submits || ring.is_polled()));
     }
     let Some(identity) = Identity::of(fd as i32) else { return Ok(None) };
-    let pid = task.pid;
-    let ring = task.runtime().memory.rings(|rings, _| rings.get(pid, identity));
+    let ring = task.runtime().memory.rings(|rings, _| rings.get(identity));
     if ring.is_none() && submits && proc_fs::is_link(fd, "anon_inode:[io_uring]") {
         log::warn(format_args!(
             "entries for an io_uring that another program has set up: EOPNOTSUPP"

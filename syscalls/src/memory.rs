@@ -21,7 +21,7 @@ pub use watch::EVERYWHERE;
 use crate::abi::errno;
 use crate::guest;
 use crate::host::SysResult;
-use crate::memmap::PAGE;
+use crate::memmap::{EXEC, PAGE, READ, WRITE};
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::vectors::Vectors;
@@ -31,6 +31,7 @@ use crate::{log, personality};
 pub fn mmap(task: &mut Task, [addr, len, prot, flags, fd, offset]: [u64; 6]) -> SysResult {
     const MAP_ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
     let file = (flags & MAP_ANONYMOUS == 0).then_some(fd as i32);
+    personality::check_executable(prot as u32, file)?;
     let request = Map {
         addr,
         len,
@@ -50,8 +51,14 @@ pub fn munmap(task: &mut Task, [addr, len, ..]: [u64; 6]) -> SysResult {
 
 /// mprotect(2).
 pub fn mprotect(task: &mut Task, [addr, len, prot, ..]: [u64; 6]) -> SysResult {
-    let prot = personality::protection(task, prot as u32, None);
-    task.runtime().memory.protect(addr, len, prot).map(|()| 0)
+    let (prot, implied) = (prot as u32, personality::protection(task, prot as u32, None));
+    let memory = task.runtime().memory;
+    match memory.protect(addr, len, implied) {
+        // What is not to be executed is not meant to be (VM_MAYEXEC).
+        Err(errno::EACCES) if implied != prot => memory.protect(addr, len, prot),
+        result => result,
+    }
+    .map(|()| 0)
 }
 
 /// pkey_mprotect(2): there are no protection keys, so only the key -1 is valid.
@@ -106,7 +113,8 @@ pub fn remap_file_pages(task: &mut Task, args: [u64; 6]) -> SysResult {
 
 /// brk(2).
 pub fn brk(task: &mut Task, [addr, ..]: [u64; 6]) -> SysResult {
-    Ok(task.runtime().memory.brk(addr))
+    let prot = personality::protection(task, READ | WRITE, None);
+    Ok(task.runtime().memory.brk(addr, prot))
 }
 
 /// A call about a range of pages whose third argument the host takes as it is: the range is
@@ -183,7 +191,9 @@ pub fn shmat(task: &mut Task, [id, addr, flags, ..]: [u64; 6]) -> SysResult {
     task.host_call(nr::shmctl, [id, libc::IPC_STAT as u64, &raw mut segment as u64, 0, 0, 0])?;
     task.runtime().require_order();
     let _ = (segment.perm, segment.rest);
-    task.runtime().memory.attach(id as i32, addr / PAGE * PAGE, segment.size, flags as u32)
+    let implied = personality::protection(task, READ, None) & EXEC;
+    let memory = task.runtime().memory;
+    memory.attach(id as i32, addr / PAGE * PAGE, segment.size, flags as u32, implied)
 }
 
 /// shmdt(2).

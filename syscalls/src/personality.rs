@@ -3,7 +3,7 @@
 //! host's kernel does not know of, or has no room for.
 
 use crate::abi::errno;
-use crate::host::{self, SysResult};
+use crate::host::{self, Errno, SysResult};
 use crate::log;
 use crate::memmap::{EXEC, READ};
 use crate::table::host as nr;
@@ -81,6 +81,11 @@ pub(crate) fn text(task: &Task) -> String {
 pub(crate) fn protection(task: &Task, prot: u32, fd: Option<i32>) -> u32 {
     let implied = task.personality & READ_IMPLIES_EXEC != 0 && prot & READ != 0;
     if implied && !fd.is_some_and(is_on_noexec) { prot | EXEC } else { prot }
+}
+
+/// Fails if memory of an open file is not to be executed (do_mmap).
+pub(crate) fn check_executable(prot: u32, fd: Option<i32>) -> Result<(), Errno> {
+    if prot & EXEC != 0 && fd.is_some_and(is_on_noexec) { Err(errno::EPERM) } else { Ok(()) }
 }
 
 /// Whether a file's programs are not to be executed (path_noexec).

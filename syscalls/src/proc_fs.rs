@@ -16,6 +16,7 @@ use translator::cpuid::leaf;
 use crate::abi::{AT_FDCWD, errno, open_flags};
 use crate::files::OpenHow;
 use crate::host::{Errno, SysResult};
+use crate::inode::Inode;
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::{exec, fds, guest, paths, personality};
@@ -172,8 +173,8 @@ pub fn open(task: &mut Task, path: &CStr, flags: u64) -> Option<SysResult> {
 /// name led, on whatever way, to one that is not the kernel's.
 pub fn opened(task: &mut Task, fd: u64, dirfd: u64, path: u64, flags: u64) -> SysResult {
     let cloexec = flags & libc::O_CLOEXEC as u64;
-    let Some(stat) = fstat(fd) else { return Ok(fd) };
-    if is_translator(task, (stat.st_dev, stat.st_ino), dirfd, path) {
+    let Some(inode) = Inode::of(fd) else { return Ok(fd) };
+    if is_translator(task, inode.file, dirfd, path) {
         let keep = (libc::O_ACCMODE | libc::O_CLOEXEC | libc::O_PATH | libc::O_NONBLOCK) as u64;
         let program = program(task);
         let args = [AT_FDCWD as u64, program.as_ptr() as u64, flags & keep, 0, 0, 0];
@@ -181,7 +182,7 @@ pub fn opened(task: &mut Task, fd: u64, dirfd: u64, path: u64, flags: u64) -> Sy
         return exchange(fd, other, cloexec);
     }
     let plain = flags & (libc::O_PATH | libc::O_ACCMODE) as u64 == libc::O_RDONLY as u64;
-    let file = if stat.st_nlink == 0 { of_emulator(fd, path) } else { of_descriptor(fd) };
+    let file = if inode.links == 0 { of_emulator(fd, path) } else { of_descriptor(fd) };
     match file.filter(|_| plain).and_then(|file| file.text(task, Some(fd))) {
         Some(text) => {
             let other = open_text(task, &text, cloexec != 0);
@@ -206,13 +207,6 @@ fn exchange(fd: u64, other: SysResult, cloexec: u64) -> SysResult {
 fn close(fd: u64) {
     // SAFETY: a descriptor of our own.
     unsafe { libc::close(fd as i32) };
-}
-
-/// fstat(2) of a descriptor of ours or the guest's.
-pub(crate) fn fstat(fd: u64) -> Option<libc::stat> {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the structure is ours; all zero is a valid one.
-    unsafe { (libc::fstat(fd as i32, stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
 }
 
 /// Whether a file that a name led to is the translator's program where the guest's is meant: it has the device and
@@ -240,10 +234,8 @@ pub fn is_translator(task: &mut Task, file: (u64, u64), dirfd: u64, path: u64) -
 
 /// What a descriptor is open on, of the files of procfs that are not the kernel's.
 fn of_descriptor(fd: u64) -> Option<File> {
-    let stat = fstat(fd)?;
-    if !matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFLNK)
-        || !is_proc(fd, stat.st_dev)
-    {
+    let inode = Inode::of(fd)?;
+    if !(inode.is(libc::S_IFREG) || inode.is(libc::S_IFLNK)) || !is_proc(fd, &inode) {
         return None;
     }
     File::of_link(link(fd)?.as_os_str().as_bytes(), is_ours)
@@ -283,8 +275,8 @@ fn descriptor(path: &[u8], pid: i32, tid: i32) -> Option<i32> {
 
 /// Whether a directory is one in which the kernel lists the descriptors of this process.
 pub fn lists_descriptors(fd: u64) -> bool {
-    let Some(stat) = fstat(fd) else { return false };
-    if stat.st_mode & libc::S_IFMT != libc::S_IFDIR || !is_proc(fd, stat.st_dev) {
+    let Some(inode) = Inode::of(fd) else { return false };
+    if !inode.is(libc::S_IFDIR) || !is_proc(fd, &inode) {
         return false;
     }
     let Some(link) = link(fd) else { return false };
@@ -315,10 +307,17 @@ fn of_emulator(fd: u64, path: u64) -> Option<File> {
     File::of_link(real.as_os_str().as_bytes(), is_ours)
 }
 
-/// Whether a descriptor's file, on the device given, is in procfs. What is asked the kernel is remembered.
-fn is_proc(fd: u64, device: u64) -> bool {
+/// Whether a descriptor's file is in procfs. What is asked the kernel is remembered; it may have to ask who serves the
+/// file, so that it is asked of few.
+fn is_proc(fd: u64, inode: &Inode) -> bool {
+    /// Of procfs (proc_fill_super), and of hardly any other file system.
+    const BLOCK: u32 = 1024;
     /// The last device of procfs, and the last that is none.
     static KNOWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let (device, _) = inode.file;
+    if inode.block != BLOCK {
+        return false;
+    }
     if let Some(known) = KNOWN.iter().position(|known| known.load(Ordering::Relaxed) == device) {
         return known == 0;
     }

@@ -86,7 +86,7 @@ impl Vectors {
     }
 
     /// Where the pieces are.
-    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + Clone {
         self.pieces().iter().map(|piece| piece.base..piece.base.saturating_add(piece.len))
     }
 

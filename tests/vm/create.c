@@ -3,7 +3,9 @@
 #include "check.h"
 #include <dirent.h>
 #include <pthread.h>
+#include <sys/ipc.h>
 #include <sys/personality.h>
+#include <sys/shm.h>
 #include <sys/utsname.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -412,6 +414,18 @@ static void implied(void)
     same_number("what was mapped then", ends_in(after), 0);
     need("mprotect", mprotect(before, 4096, PROT_READ));
     same_number("what was protected then", ends_in(before), 0);
+    char *heap = sbrk(0);
+    need("brk", brk(heap + 8192));
+    char *segment = shmat(need("shmget", shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600)), NULL, 0);
+    need("shmat", segment == (char *)-1 ? -1 : 0);
+    char *places[] = {heap, segment};
+    for (int i = 0; i < 2; i++) {
+        char *place = (char *)((unsigned long)(places[i] + 15) & ~15UL);
+        memcpy(place, code, sizeof code);
+        __builtin___clear_cache(place, place + sizeof code);
+        same_number(i == 0 ? "the heap" : "shared memory", ends_in(place), 0);
+    }
+    need("shmdt", shmdt(segment));
     need("personality", personality(PER_LINUX));
     need("mprotect", mprotect(before, 4096, PROT_READ));
     same_number("what was protected afterwards", ends_in(before), SIGSEGV);

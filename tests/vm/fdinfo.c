@@ -1,6 +1,7 @@
 /* /proc/PID/fdinfo: the open flags are those that fcntl(2) gives, for every process. */
 #include "check.h"
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
 #include <sys/ioctl.h>
 
 static long flags_of(const char *path)
@@ -28,6 +29,24 @@ static void agree(const char *what, int fd, pid_t other)
     same_number(text, flags_of(path), wanted);
 }
 
+/* The descriptors that events bring have the flags that were asked for. */
+static void notified(void)
+{
+#ifdef __x86_64__
+    const int large = 0100000; /* the C library's is 0 */
+#else
+    const int large = 0400000;
+#endif
+    struct fanotify_event_metadata event = {0};
+    int fan = need("fanotify_init", fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY | large | O_CLOEXEC));
+    need("fanotify_mark", fanotify_mark(fan, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "file"));
+    close(need("open", open("file", O_RDONLY)));
+    same_number("an event", read(fan, &event, sizeof event), sizeof event);
+    same_number("flags of its file", fcntl(event.fd, F_GETFL) & (O_ACCMODE | large | O_DIRECTORY | O_NOFOLLOW), O_RDONLY | large);
+    close(event.fd);
+    close(fan);
+}
+
 int main(void)
 {
     int pipes[2], direct[2], end;
@@ -42,6 +61,7 @@ int main(void)
     need("TIOCSPTLCK", ioctl(terminal, TIOCSPTLCK, &unlocked));
     int peer = need("TIOCGPTPEER", ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC));
     same_number("a terminal's flags", fcntl(peer, F_GETFL) & (O_ACCMODE | O_NOFOLLOW | O_DIRECTORY), O_RDWR | O_NOFOLLOW);
+    notified();
     pid_t pid = start();
     if (pid == 0) {
         close(pipes[1]);

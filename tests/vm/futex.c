@@ -162,8 +162,38 @@ static void futex2(void)
     same_number("futex_wait", end(&worker), 0);
 }
 
+static long takes(struct worker *worker)
+{
+    int *lock = worker->words;
+    if (op(lock, worker->flags, 0, 0, NULL, 0) < 0)
+        return -1;
+    return (*lock & FUTEX_TID_MASK) == gettid() ? op(lock, FUTEX_UNLOCK_PI_PRIVATE, 0, 0, NULL, 0) : 1;
+}
+
+/* Locks that know their owner. */
+static void owned(void)
+{
+    static int lock;
+    struct worker tries = {.work = takes, .words = &lock, .flags = FUTEX_TRYLOCK_PI_PRIVATE};
+    struct worker waits = {.work = takes, .words = &lock, .flags = FUTEX_LOCK_PI_PRIVATE};
+    same_number("FUTEX_LOCK_PI", op(&lock, FUTEX_LOCK_PI_PRIVATE, 0, 0, NULL, 0), 0);
+    same_number("its owner", lock & FUTEX_TID_MASK, gettid());
+    same_number("FUTEX_LOCK_PI once more", op(&lock, FUTEX_LOCK_PI_PRIVATE, 0, 0, NULL, 0), -1);
+    same_number("errno", errno, EDEADLK);
+    need("pthread_create", -pthread_create(&tries.thread, NULL, work, &tries));
+    same_number("FUTEX_TRYLOCK_PI of another thread", end(&tries), -EAGAIN);
+    begin(&waits);
+    check((lock & FUTEX_WAITERS) != 0, "the lock is waited for: %#x", lock);
+    same_number("FUTEX_UNLOCK_PI", op(&lock, FUTEX_UNLOCK_PI_PRIVATE, 0, 0, NULL, 0), 0);
+    same_number("the thread that waited", end(&waits), 0);
+    same_number("the lock", lock, 0);
+    same_number("FUTEX_UNLOCK_PI of what is not ours", op(&lock, FUTEX_UNLOCK_PI_PRIVATE, 0, 0, NULL, 0), -1);
+    same_number("errno", errno, EPERM);
+}
+
 int main(void)
 {
+    owned();
     requeued(FUTEX_PRIVATE_FLAG);
     requeued(0);
     many();

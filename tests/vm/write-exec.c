@@ -1,5 +1,8 @@
-/* PR_SET_MDWE: memory that was writable does not become executable. */
+/* Memory that does not become executable: what was writable (PR_SET_MDWE), and files that are not to be executed. */
 #include "check.h"
+#include <sys/ipc.h>
+#include <sys/personality.h>
+#include <sys/shm.h>
 
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE 65
@@ -66,6 +69,40 @@ static void one(int flags)
     all_well("a program without", pid);
 }
 
+/* Files of a mount with `noexec`, and shared memory that nobody may execute. */
+static void nothing_executable(void)
+{
+    workplace();
+    need("mkdir", mkdir("mounted", 0755));
+    need("mount", mount("none", "mounted", "tmpfs", MS_NOEXEC, NULL));
+    int fd = need("open", open("mounted/file", O_RDWR | O_CREAT, 0755));
+    need("ftruncate", ftruncate(fd, 65536));
+    same_number("mmap of a file", error((long)mmap(NULL, 65536, RX, MAP_PRIVATE, fd, 0)), EPERM);
+    char *mapped = mmap(NULL, 65536, RW, MAP_SHARED, fd, 0);
+    need("mmap", mapped == MAP_FAILED ? -1 : 0);
+    same_number("mprotect of a file", error(mprotect(mapped, 65536, RX)), EACCES);
+    mapped[5] = 1;
+    need("personality", personality(READ_IMPLIES_EXEC));
+    same_number("mprotect for reading", error(mprotect(mapped, 65536, PROT_READ)), 0);
+    need("personality", personality(PER_LINUX));
+    need("umount", umount2("mounted", MNT_DETACH));
+    close(fd);
+
+    int plain = need("shmget", shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0666));
+    int executable = need("shmget", shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0777));
+    pid_t pid = start();
+    if (pid == 0) {
+        failures = 0;
+        need("setuid", setuid(1000));
+        same_number("shmat with SHM_EXEC", error((long)shmat(plain, NULL, SHM_EXEC)), EACCES);
+        same_number("shmat of what may be", error((long)shmat(executable, NULL, SHM_EXEC)), 0);
+        _exit(result());
+    }
+    all_well("shared memory", pid);
+    shmctl(plain, IPC_RMID, NULL);
+    shmctl(executable, IPC_RMID, NULL);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2)
@@ -81,5 +118,6 @@ int main(int argc, char **argv)
     one(REFUSE_EXEC_GAIN);
 #endif
     one(REFUSE_EXEC_GAIN | NO_INHERIT);
+    nothing_executable();
     return result();
 }

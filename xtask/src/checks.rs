@@ -192,10 +192,14 @@ impl Part {
                 let full = isa(&[], options.quick.then_some("--depth=2"));
                 let least = if options.quick { "--depth=1" } else { "--depth=5" };
                 let baseline = isa(&["--baseline"], Some(least));
+                let ordered = isa(&["--ordered"], Some(least));
+                let ordered_baseline = isa(&["--ordered", "--baseline"], Some(least));
                 let interpreted = isa(&["--interpret"], options.quick.then_some("--depth=2"));
                 vec![
                     check("instructions, translated beside a real processor's answers", full),
                     check("the same for ARMv8.0, a sample", baseline),
+                    check("the same with ordered memory, a sample", ordered),
+                    check("the same with ordered memory for ARMv8.0, a sample", ordered_baseline),
                     check("the same, interpreted where that is possible", interpreted),
                 ]
             }

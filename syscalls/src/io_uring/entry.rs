@@ -396,9 +396,28 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn converted(entry: &Entry) -> Option<(Entry, Attached)> {
         convert(&mut Task::for_test(), entry)
+    }
+
+    proptest! {
+        #[test]
+        fn what_differs_is_converted_and_nothing_else(op_flags: u32, user_data: u64, fd: i32, event: (u32, u64)) {
+            let guest = Entry { fd, op_flags, user_data, ..Entry::default() };
+            let flags = open_flags::to_host(op_flags.into()) as u32;
+            let pipe = Entry { opcode: op::PIPE, ..guest };
+            let host = converted(&pipe).map_or(pipe, |(host, _)| host);
+            prop_assert_eq!(host, Entry { op_flags: flags, ..pipe });
+            prop_assert_eq!(open_flags::to_guest(flags.into()), u64::from(op_flags));
+
+            let given = GuestEpollEvent { events: event.0, data: event.1 };
+            let control = Entry { opcode: op::EPOLL_CTL, addr: &raw const given as u64, ..guest };
+            let (host, attached) = converted(&control).unwrap();
+            prop_assert_eq!(Entry { addr: control.addr, ..host }, control);
+            prop_assert_eq!(GuestEpollEvent::from(*attached.event.unwrap()), given);
+        }
     }
 
     #[test]

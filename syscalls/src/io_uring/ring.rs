@@ -10,9 +10,9 @@ use super::{OFF_CQ_RING, OFF_SQ_RING, OFF_SQES, Params, setup_flag};
 use crate::abi::errno;
 use crate::guest;
 use crate::host::Errno;
+use crate::inode::Inode;
 use crate::memmap::{IntervalMap, Source};
 use crate::memory::{self, host_page_size};
-use crate::proc_fs;
 use crate::seccomp::threads;
 use crate::task::Task;
 
@@ -31,7 +31,7 @@ pub fn any_polled() -> bool {
 impl Identity {
     /// That of a descriptor's file.
     pub fn of(fd: i32) -> Option<Self> {
-        proc_fs::fstat(fd as u64).map(|stat| Self(stat.st_dev, stat.st_ino))
+        Inode::of(fd as u64).map(|Inode { file: (dev, inode), .. }| Self(dev, inode))
     }
 }
 
@@ -261,41 +261,50 @@ impl Drop for Changes {
 /// fork(2) holds.
 #[derive(Debug, Default)]
 pub(crate) struct Rings {
-    /// The process they were added in: what is locked in a ring stays so in a forked child.
-    pid: i32,
     /// With the first descriptor of each.
     rings: Vec<(i32, Arc<Ring>)>,
+    /// With so many, those that are no more are looked for.
+    enough: usize,
 }
 
 impl Rings {
-    /// Adds a ring, and forgets those that are no more.
-    pub fn add(&mut self, pid: i32, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
-        self.come_to(pid);
-        let is_mapped = |Identity(dev, inode): Identity| {
-            map.iter().any(|(_, mapping)| match &mapping.source {
-                Source::File(file, _) => (file.dev, file.inode) == (dev, inode),
-                _ => false,
-            })
-        };
-        self.rings.retain(|(fd, other)| {
-            other.identity != ring.identity
-                && (Identity::of(*fd) == other.identity || other.identity.is_some_and(is_mapped))
-        });
+    /// Adds a ring. The kernel gives a number again when its ring is no more.
+    pub fn add(&mut self, fd: i32, ring: Arc<Ring>, map: &IntervalMap) {
+        const FEW: usize = 16;
+        self.rings.retain(|(_, other)| other.identity != ring.identity);
+        if self.rings.len() >= self.enough {
+            self.forget_ended(map);
+            // So that each is looked at once, on the average, however many are left.
+            self.enough = (self.rings.len() * 2).max(FEW);
+        }
         self.rings.push((fd, ring));
     }
 
+    /// Forgets rings that have no descriptor and are not mapped.
+    fn forget_ended(&mut self, map: &IntervalMap) {
+        let mapped: HashSet<(u64, u64)> = map
+            .iter()
+            .filter_map(|(_, mapping)| match &mapping.source {
+                Source::File(file, _) => Some((file.dev, file.inode)),
+                _ => None,
+            })
+            .collect();
+        self.rings.retain(|(fd, ring)| {
+            let is_mapped =
+                ring.identity.is_some_and(|Identity(dev, inode)| mapped.contains(&(dev, inode)));
+            is_mapped || Identity::of(*fd) == ring.identity
+        });
+    }
+
     /// The ring of this identity.
-    pub fn get(&mut self, pid: i32, identity: Identity) -> Option<Arc<Ring>> {
-        self.come_to(pid);
+    pub fn get(&self, identity: Identity) -> Option<Arc<Ring>> {
         let found = self.rings.iter().find(|(_, ring)| ring.identity == Some(identity));
         found.map(|(_, ring)| ring.clone())
     }
 
-    /// In a forked child the locks are new.
-    fn come_to(&mut self, pid: i32) {
-        if std::mem::replace(&mut self.pid, pid) == pid {
-            return;
-        }
+    /// In a forked child: no other thread will give back the turn that it has. (A child in the same memory takes turns
+    /// with its parent.)
+    pub fn in_child(&mut self) {
         for (_, ring) in &mut self.rings {
             *ring = Arc::new(ring.copy());
         }
@@ -336,6 +345,7 @@ mod tests {
     use super::super::entry::op;
     use super::*;
     use crate::abi::AT_FDCWD;
+    use crate::memmap::{File, Mapping};
 
     const O_DIRECTORY: u32 = 0o200000;
     const COUNT: usize = 4;
@@ -415,18 +425,37 @@ mod tests {
     }
 
     #[test]
+    fn rings_that_are_no_more_are_forgotten() {
+        let queue = Queue::new(0, 0);
+        let ring = |inode| Arc::new(Ring { identity: Some(Identity(1, inode)), ..queue.ring(0) });
+        let file = File { dev: 1, inode: 7, path: Vec::new() };
+        let source = Source::File(Arc::new(file), 0);
+        let mut map = IntervalMap::default();
+        map.insert(0x1000..0x2000, Mapping { prot: 0, shared: true, source });
+        let mut rings = Rings::default();
+        // None has a descriptor, and one is mapped.
+        for inode in 0..1000 {
+            rings.add(-1, ring(inode), &map);
+            assert!(rings.get(Identity(1, inode)).is_some());
+        }
+        assert!(rings.rings.len() < 40, "{}", rings.rings.len());
+        assert!(rings.get(Identity(1, 7)).is_some() && rings.get(Identity(1, 8)).is_none());
+    }
+
+    #[test]
     fn a_forked_child_has_the_rings_and_no_numbers() {
         let queue = Queue::new(0, 0);
         let ring = || Arc::new(Ring { identity: Some(Identity(1, 2)), ..queue.ring(0) });
         let mut rings = Rings::default();
         rings.rings.push((-1, ring()));
-        let of_parent = rings.get(1, Identity(1, 2)).unwrap();
+        let of_parent = rings.get(Identity(1, 2)).unwrap();
         let _turn = of_parent.take_turn();
-        let of_child = rings.get(2, Identity(1, 2)).unwrap();
+        rings.in_child();
+        let of_child = rings.get(Identity(1, 2)).unwrap();
         drop(of_child.take_turn());
-        assert!(rings.get(2, Identity(1, 3)).is_none());
-        // It has no descriptor and is mapped nowhere.
-        rings.add(2, -1, ring(), &IntervalMap::default());
+        assert!(rings.get(Identity(1, 3)).is_none());
+        // One of the same number takes its place.
+        rings.add(-1, ring(), &IntervalMap::default());
         assert_eq!(rings.rings.len(), 1);
 
         let mut numbers = Registered::default();

@@ -150,7 +150,7 @@ impl Memory {
     }
 
     /// The protection of the host page at `at` (None: not mapped), and how far it goes on unchanged.
-    fn uniform(&self, state: &State, at: u64, limit: u64) -> (Option<u32>, u64) {
+    pub(super) fn uniform(&self, state: &State, at: u64, limit: u64) -> (Option<u32>, u64) {
         if let Some((r, m)) = state.map.get(at) {
             let end = self.floor(r.end).min(limit);
             if end > at {

@@ -195,8 +195,7 @@ mod tests {
         };
         let (queue, entries) = (map(0, 0).unwrap(), map(0, 0x1000_0000).unwrap());
         assert!(queue + 4096 <= end && entries + 4096 <= end, "{queue:x} {entries:x} {end:x}");
-        let stat = crate::proc_fs::fstat(fd as u64).unwrap();
-        let file = (stat.st_dev, stat.st_ino);
+        let file = crate::inode::Inode::of(fd as u64).unwrap().file;
         assert_eq!(memory.find_file(file, 0, 0), Some(queue));
         assert_eq!(memory.find_file(file, 0x1000_0000, queue), Some(entries));
         assert!(memory.lock().map.proc_maps().contains("anon_inode:[io_uring]"));

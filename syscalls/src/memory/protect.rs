@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::space::{ADDRESS_LIMIT, EINVAL, ENOMEM, Memory};
+use super::raw::{self, host_prot};
+use super::space::{ADDRESS_LIMIT, EINVAL, ENOMEM, Memory, State};
 use super::write_exec;
 use crate::host::Errno;
-use crate::memmap::{EXEC, PAGE, READ, WRITE};
+use crate::memmap::{EXEC, Mapping, PAGE, READ, Source, WRITE};
 
 impl Memory {
     /// mprotect(2).
@@ -22,6 +23,10 @@ impl Memory {
         state.seals.check(&range)?;
         let before: Vec<_> = state.map.clipped(range.clone()).collect();
         before.iter().try_for_each(|(_, m)| write_exec::check(Some(m.prot), prot))?;
+        if let Err(error) = before.iter().try_for_each(|part| self.check_exec(&state, part, prot)) {
+            self.settle(&state, &range)?;
+            return Err(error);
+        }
         let held_code = self.holds_code(&state, &range);
         state.map.update(range.clone(), |m| m.prot = prot & (READ | WRITE | EXEC));
         let result = self.settle(&state, &range);
@@ -36,6 +41,23 @@ impl Memory {
         self.finish(state, range, held_code);
         self.forget_code(twins);
         result.and(whole)
+    }
+
+    /// Whether a part that is to become executable may be: nothing of a mount with `noexec` may, which the host keeps
+    /// with its mapping (VM_MAYEXEC). What this leaves behind has to be settled.
+    fn check_exec(
+        &self,
+        state: &State,
+        (part, mapping): &(Range<u64>, Mapping),
+        prot: u32,
+    ) -> Result<(), Errno> {
+        let gains = prot & !mapping.prot & EXEC != 0;
+        if !gains || !matches!(mapping.source, Source::File(..)) {
+            return Ok(());
+        }
+        let page = self.floor(part.start);
+        let (before, _) = self.uniform(state, page, page + self.host_page);
+        raw::mprotect(page, self.host_page, host_prot(before.unwrap_or(0)) | EXEC)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::raw::{self, last_errno};
+use super::raw::{self, host_prot, last_errno};
 use super::space::{EINVAL, Memory, fixed_range};
 use crate::host::SysResult;
 use crate::memmap::{EXEC, File, Mapping, PAGE, READ, Source, WRITE};
@@ -15,8 +15,9 @@ const SHM_EXEC: u32 = 0o100000;
 const RESERVE: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u32;
 
 impl Memory {
-    /// shmat(2) of a segment of `size` bytes; `addr` is page-aligned, 0 for anywhere.
-    pub fn attach(&self, id: i32, addr: u64, size: u64, flags: u32) -> SysResult {
+    /// shmat(2) of a segment of `size` bytes; `addr` is page-aligned, 0 for anywhere. `implied` is what protection is
+    /// meant beside the flags'.
+    pub fn attach(&self, id: i32, addr: u64, size: u64, flags: u32, implied: u32) -> SysResult {
         let len = size.next_multiple_of(PAGE);
         let span = self.ceil(len);
         let mut state = self.lock();
@@ -35,7 +36,8 @@ impl Memory {
             self.claim(&state, &range)?;
             addr
         };
-        let host_flags = flags & !SHM_EXEC | SHM_REMAP;
+        // Whether it may be executed is the host's to say.
+        let host_flags = flags | SHM_REMAP;
         // SAFETY: the range is the guest's or reserved for it above.
         let result = unsafe { libc::shmat(id, at as *const _, host_flags as i32) };
         if result as i64 == -1 {
@@ -46,10 +48,14 @@ impl Memory {
         }
         let write = if flags & SHM_RDONLY == 0 { WRITE } else { 0 };
         let exec = if flags & SHM_EXEC != 0 { EXEC } else { 0 };
+        let prot = READ | write | exec | implied;
+        if exec != 0 {
+            raw::mprotect(at, span, host_prot(prot))?;
+        }
         let file = File { dev: 0, inode: id as u64, path: b"/SYSV00000000 (deleted)".to_vec() };
         let source = Source::SharedMemory(Arc::new(file), at);
         let held_code = self.holds_code(&state, &(at..at + len));
-        state.map.insert(at..at + len, Mapping { prot: READ | write | exec, shared: true, source });
+        state.map.insert(at..at + len, Mapping { prot, shared: true, source });
         self.finish(state, at..at + len, held_code);
         Ok(at)
     }
@@ -86,14 +92,14 @@ mod tests {
         let id = unsafe { libc::shmget(libc::IPC_PRIVATE, 5000, 0o600) };
         assert!(id >= 0);
         let memory = memory(super::super::host_page_size());
-        let first = memory.attach(id, 0, 5000, 0).unwrap();
-        let second = memory.attach(id, 0, 5000, SHM_RDONLY).unwrap();
+        let first = memory.attach(id, 0, 5000, 0, 0).unwrap();
+        let second = memory.attach(id, 0, 5000, SHM_RDONLY, 0).unwrap();
         // SAFETY: the segment is attached at both places.
         unsafe { *((first + 4096) as *mut u8) = 5 };
         // SAFETY: as above.
         assert_eq!(unsafe { *((second + 4096) as *const u8) }, 5);
         assert!(memory.lock().map.is_mapped(first..first + 8192));
-        assert_eq!(memory.attach(id, first, 5000, 0), Err(EINVAL));
+        assert_eq!(memory.attach(id, first, 5000, 0, 0), Err(EINVAL));
         assert_eq!(memory.detach(first + PAGE), Err(EINVAL));
         assert_eq!(memory.detach(first), Ok(0));
         assert!(memory.lock().map.is_free(first..first + 8192));

@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +14,7 @@ use super::seal::Seals;
 use super::write_exec;
 use crate::guest;
 use crate::host::Errno;
+use crate::inode::Inode;
 use crate::memmap::{EXEC, File, IntervalMap, Mapping, PAGE, READ, Source, WRITE};
 use crate::vsyscall;
 
@@ -83,7 +83,7 @@ impl Map {
 
 pub(crate) struct State {
     pub(super) map: IntervalMap,
-    pub(super) rings: crate::io_uring::Rings,
+    pub(crate) rings: crate::io_uring::Rings,
     pub(super) seals: Seals,
     /// From the start of the heap to the program break.
     brk: Range<u64>,
@@ -492,8 +492,8 @@ impl Memory {
         self.lock().brk = start..start;
     }
 
-    /// brk(2): the new break, or the old one if it cannot be.
-    pub fn brk(&self, wanted: u64) -> u64 {
+    /// brk(2): the new break, or the old one if it cannot be. What is new gets a protection.
+    pub fn brk(&self, wanted: u64, prot: u32) -> u64 {
         let mut state = self.lock();
         let brk = state.brk.clone();
         if wanted < brk.start || wanted > ADDRESS_LIMIT - PAGE {
@@ -504,14 +504,13 @@ impl Memory {
             let request = Map {
                 addr: old,
                 len: new - old,
-                prot: READ | WRITE,
+                prot,
                 flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
                 fd: -1,
                 offset: 0,
                 name: Some("[heap]"),
             };
-            let mapping =
-                Mapping { prot: READ | WRITE, shared: false, source: Source::Named("[heap]") };
+            let mapping = Mapping { prot, shared: false, source: Source::Named("[heap]") };
             self.map_fixed(&mut state, &request, old..new, mapping).is_ok()
         } else {
             let sealed = new < old && state.seals.check(&(new..old)).is_err();
@@ -561,13 +560,14 @@ fn source(request: &Map) -> Result<Source, Errno> {
         return Ok(request.name.map_or(Source::Anonymous, Source::Named));
     }
     let link = format!("/proc/self/fd/{}", request.fd);
-    // Without /proc the mapping is shown without its name; a descriptor that is not open is the host's to refuse.
-    let Ok(meta) = std::fs::metadata(&link) else {
+    // A descriptor that is not open is the host's to refuse.
+    let Some(Inode { file: (dev, inode), .. }) = Inode::of(request.fd as u64) else {
         return Ok(Source::Anonymous);
     };
+    // Without /proc the mapping is shown without its name.
     let path =
         std::fs::read_link(&link).map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
-    let file = File { dev: meta.dev(), inode: meta.ino(), path };
+    let file = File { dev, inode, path };
     Ok(Source::File(Arc::new(file), request.offset))
 }
 
@@ -687,18 +687,18 @@ pub(super) mod tests {
         let room = memory.map(&anonymous(0, 8, 0, 0)).unwrap();
         memory.unmap(room, 8 * PAGE).unwrap();
         memory.set_brk(room - 100);
-        assert_eq!(memory.brk(0), room);
-        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        assert_eq!(memory.brk(0, READ | WRITE), room);
+        assert_eq!(memory.brk(room + 3 * PAGE, READ | WRITE), room + 3 * PAGE);
         // SAFETY: inside the heap.
         unsafe { *((room + 2 * PAGE) as *mut u8) = 9 };
-        assert_eq!(memory.brk(room + PAGE + 5), room + PAGE + 5);
-        assert_eq!(memory.brk(room + 3 * PAGE), room + 3 * PAGE);
+        assert_eq!(memory.brk(room + PAGE + 5, READ | WRITE), room + PAGE + 5);
+        assert_eq!(memory.brk(room + 3 * PAGE, READ | WRITE), room + 3 * PAGE);
         // SAFETY: inside the heap.
         assert_eq!(unsafe { *((room + 2 * PAGE) as *const u8) }, 0);
-        assert_eq!(memory.brk(room - 1), room + 3 * PAGE);
-        assert_eq!(memory.brk(u64::MAX), room + 3 * PAGE);
+        assert_eq!(memory.brk(room - 1, READ | WRITE), room + 3 * PAGE);
+        assert_eq!(memory.brk(u64::MAX, READ | WRITE), room + 3 * PAGE);
         assert!(memory.proc_maps().contains("[heap]"));
-        assert_eq!(memory.brk(room), room);
+        assert_eq!(memory.brk(room, READ | WRITE), room);
     }
 
     #[test]

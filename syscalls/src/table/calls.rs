@@ -13,13 +13,13 @@ use crate::abi::errno;
 use crate::strace::names::*;
 use crate::strace::structs::*;
 use crate::{
-    aio, clone, exec, files, io_uring, ipc, limits, membarrier, memory, misc, perf_event,
+    aio, clone, exec, files, fuse, io_uring, ipc, limits, membarrier, memory, misc, perf_event,
     personality, pointers, poll, prctl, process_info, ptrace, robust_list, seccomp, signal,
     sockets, stat, thread, time,
 };
 
 calls! {
-      0  63 read(fd: Fd, buf: Out(Buffer), count: Ulong) pass;
+      0  63 read(fd: Fd, buf: Out(Buffer), count: Ulong) convert(fuse::read) "open flags of FUSE requests";
       1  64 write(fd: Fd, buf: In(Buffer), count: Ulong) pass;
       2   - open(path: Path, flags: OPEN, mode: Mode) convert(files::open) "open flags";
       3  57 close(fd: Fd) emulate(files::close) "the translator's own descriptors stay open";
@@ -36,9 +36,9 @@ calls! {
      14 135 rt_sigprocmask(how: SIG_HOW, set: In(Sigset), oldset: Out(Sigset), sigsetsize: Ulong) emulate(signal::rt_sigprocmask);
      15 139 rt_sigreturn() emulate(signal::rt_sigreturn);
      16  29 ioctl(fd: Fd, request: IOCTL, arg: IoctlArg) convert(pointers::ioctl) "addresses within structures; what a listener of seccomp(2) receives";
-     17  67 pread64(fd: Fd, buf: Out(Buffer), count: Ulong, offset: Long) pass;
+     17  67 pread64(fd: Fd, buf: Out(Buffer), count: Ulong, offset: Long) convert(fuse::pread64) "open flags of FUSE requests";
      18  68 pwrite64(fd: Fd, buf: In(Buffer), count: Ulong, offset: Long) pass;
-     19  65 readv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong) pass;
+     19  65 readv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong) convert(fuse::readv) "open flags of FUSE requests";
      20  66 writev(fd: Fd, iov: In(Iovec), iovcnt: Ulong) pass;
      21   - access(path: Path, mode: ACCESS) convert(files::access);
      22   - pipe(pipefd: Out(FdPair)) convert(files::pipe);
@@ -294,7 +294,7 @@ calls! {
     272  97 unshare(flags: UNSHARE) pass;
     273  99 set_robust_list(head: In(One(&ROBUST_LIST)), len: Ulong) emulate(robust_list::set) "the head is given back as it was";
     274 100 get_robust_list(pid: Int, head_ptr: Out(One(&ADDRESS)), len_ptr: Out(Number64)) emulate(robust_list::get);
-    275  76 splice(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: SPLICE) pass;
+    275  76 splice(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: SPLICE) convert(fuse::splice) "open flags of FUSE requests";
     276  77 tee(fd_in: Fd, fd_out: Fd, len: Ulong, flags: SPLICE) pass;
     277  84 sync_file_range(fd: Fd, offset: Long, nbytes: Long, flags: SYNC_FILE_RANGE) pass;
     278  75 vmsplice(fd: Fd, iov: In(Iovec), nr_segs: Ulong, flags: SPLICE) pass;
@@ -314,7 +314,7 @@ calls! {
     292  24 dup3(oldfd: Fd, newfd: Fd, flags: DESCRIPTOR) convert(files::dup3);
     293  59 pipe2(pipefd: Out(FdPair), flags: DESCRIPTOR) convert(files::pipe2) "open flags";
     294  26 inotify_init1(flags: INOTIFY) pass;
-    295  69 preadv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
+    295  69 preadv(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) convert(fuse::preadv) "open flags of FUSE requests";
     296  70 pwritev(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long) pass;
     297 240 rt_tgsigqueueinfo(tgid: Pid, tid: Pid, sig: Signal, info: In(Siginfo)) pass;
     298 241 perf_event_open(attr: In(One(&PERF_ATTR)), pid: Pid, cpu: Int, group_fd: Int, flags: PERF_FLAGS) convert(perf_event::perf_event_open) "no events of x86 processors";
@@ -346,7 +346,7 @@ calls! {
     324 283 membarrier(cmd: Int, flags: Hex32, cpu_id: Int) convert(membarrier::membarrier) "no commands about rseq";
     325 284 mlock2(addr: Ptr, len: Ulong, flags: MLOCK) convert(memory::mlock2) "pages of 4 KiB";
     326 285 copy_file_range(fd_in: Fd, off_in: Out(Number64), fd_out: Fd, off_out: Out(Number64), len: Ulong, flags: Hex32) pass;
-    327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
+    327 286 preadv2(fd: Fd, iov: Out(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) convert(fuse::preadv2) "open flags of FUSE requests";
     328 287 pwritev2(fd: Fd, iov: In(Iovec), iovcnt: Ulong, pos_l: Long, pos_h: Long, flags: RWF) pass;
     329 288 pkey_mprotect(addr: Ptr, len: Ulong, prot: PROT, pkey: Int) emulate(memory::pkey_mprotect);
     330 289 pkey_alloc(flags: Hex, init_val: PKEY) refuse(errno::EINVAL) "as on a processor without protection keys";

@@ -162,7 +162,8 @@ fn page() -> String {
          - An address that no x86_64 program can have (2^47 and up) is a bad one, in arguments and in the structures that\n  \
            they point to; in those of ioctl(2), where the request is a common one ([ioctl.rs](../syscalls/src/pointers/ioctl.rs)).\n  \
            In a driver's own structures, and in programs of bpf(2), it may be the translator's memory.\n\
-         - What the kernel asks of a program that serves a FUSE file system has the open flags of arm64 in it.\n\
+         - A program that serves a FUSE file system and reads the kernel's requests through io_uring, or with io_submit(2),\n  \
+           finds the open flags of arm64 in them. FUSE over io_uring is not offered (FUSE_OVER_IO_URING).\n\
          - perf_event_open(2) counts what the kernel counts. An event of an x86 processor (PERF_TYPE_RAW) is ENOENT; samples\n  \
            of registers and breakpoints in code are EOPNOTSUPP, with a line in the log. The addresses of code in samples are\n  \
            those of translated code (`--perf-map` names it).\n\

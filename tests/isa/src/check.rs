@@ -87,7 +87,7 @@ pub fn check(
         let standing = report.0.entry(kind.clone()).or_default();
         for (index, sample) in chosen(kind, samples, depth) {
             let mut case = Case::by_name(&name(kind, index as u32, 0))?;
-            case.tolerance.baseline = host == Host::Baseline;
+            case.tolerance.baseline = host.baseline;
             let expected = sample.outcome(&case)?;
             standing.add(&case.name, judge(executor, &case, &expected));
         }

@@ -16,28 +16,28 @@ pub trait Executor {
     fn run(&mut self, program: &Program) -> Result<Outcome>;
 }
 
-/// What the translator may use of the host processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// All it has.
-    Full,
-    /// ARMv8.0 and nothing more.
-    Baseline,
-    /// All it has; and what can be interpreted is not translated.
-    Interpreted,
+/// How the translator translates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// For ARMv8.0 and nothing more, not for all that the processor has.
+    pub baseline: bool,
+    /// What can be interpreted is not translated.
+    pub interpreted: bool,
+    /// As for several threads: accesses to memory in the order of x86.
+    pub ordered: bool,
 }
 
 /// The executor of this machine: the processor on x86_64 (`host` has no meaning there), the
 /// translator on arm64.
 pub fn local(host: Host) -> Result<Box<dyn Executor>> {
     #[cfg(target_arch = "x86_64")]
-    return match host {
-        Host::Full | Host::Baseline | Host::Interpreted => {
-            Ok(Box::new(crate::native::Native::new()?))
-        }
+    let executor = {
+        let _ = host;
+        crate::native::Native::new()?
     };
     #[cfg(target_arch = "aarch64")]
-    return Ok(Box::new(crate::translated::Translated::new(host)?));
+    let executor = crate::translated::Translated::new(host)?;
+    Ok(Box::new(executor))
 }
 
 /// A signal handler with SA_SIGINFO.

@@ -26,6 +26,9 @@ struct Arguments {
     /// Interpret what can be interpreted, and translate the rest.
     #[arg(long, global = true, conflicts_with = "baseline")]
     interpret: bool,
+    /// Translate as for several threads: accesses to memory in the order of x86.
+    #[arg(long, global = true)]
+    ordered: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,11 +91,8 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let host = match (arguments.baseline, arguments.interpret) {
-        (true, _) => Host::Baseline,
-        (_, true) => Host::Interpreted,
-        _ => Host::Full,
-    };
+    let Arguments { baseline, interpret: interpreted, ordered, .. } = arguments;
+    let host = Host { baseline, interpreted, ordered };
     match arguments.command {
         Command::Record { only } => {
             let mut processor = processor(host)?;

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 use translator::{
-    engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures},
+    engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures, MemoryOrder},
     state::{CpuState, Fault},
 };
 
@@ -51,18 +51,17 @@ impl Translated {
         map(CODE, CODE_SIZE)?;
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
-        let interpret = if host == Host::Interpreted { u8::MAX } else { 0 };
-        let host = match host {
+        let features = if host.baseline {
+            HostFeatures::default()
+        } else {
             // SAFETY: reads the auxiliary vector.
-            Host::Full | Host::Interpreted => unsafe {
-                detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2))
-            },
-            Host::Baseline => HostFeatures::default(),
+            unsafe { detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2)) }
         };
         let config = Config {
-            host,
+            host: features,
+            order: if host.ordered { MemoryOrder::Ordered } else { MemoryOrder::Plain },
             cache_size: CACHE_SIZE,
-            interpret,
+            interpret: if host.interpreted { u8::MAX } else { 0 },
             flags_live_at_return: true,
             ..Config::default()
         };
