@@ -333,7 +333,7 @@ static void full_pipes(void)
         while (read(pipes[0], request.bytes, sizeof request.bytes) == 1)
             ;
         int operation = request.header.opcode;
-        check(operation == FUSE_WRITE && sysconf(_SC_PAGESIZE) > 4096, "splice of operation %d", operation);
+        check(operation == FUSE_WRITE, "a page larger than 4 KiB had room for operation %d", operation);
         need("umount2", umount2("mounted", MNT_FORCE | MNT_DETACH));
         need("waitpid", waitpid(child, NULL, 0));
         close(fd);
