@@ -438,7 +438,7 @@ fn a_leaf_stops_and_returns() {
     let engine = engine(HostFeatures::default());
     let (mut cpu, _) = prepare(&engine, calls_of_a_leaf);
     let start = cpu.rip;
-    let mut run = |cpu: &mut CpuState| {
+    let run = |cpu: &mut CpuState| {
         cpu.rip = start;
         assert_eq!(engine.run(cpu), Exit::Syscall);
         assert_eq!((cpu.gpr[3], cpu.gpr[12]), (2 * 5150, 0));

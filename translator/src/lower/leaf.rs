@@ -178,12 +178,13 @@ mod tests {
 
     #[test]
     fn what_writes_memory_or_the_stack_pointer_is_recognized() {
-        let may = |build: fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+        type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+        let may = |build: Build| {
             let mut a = CodeAssembler::new(64).expect("64-bit");
             build(&mut a).expect("encodable");
             may_write(&a.instructions()[0])
         };
-        const WRITE: &[fn(&mut CodeAssembler) -> Result<(), IcedError>] = &[
+        const WRITE: &[Build] = &[
             |a| a.mov(ptr(rdi), rax),
             |a| a.push(rax),
             |a| a.pop(rax),
@@ -200,7 +201,7 @@ mod tests {
             |a| a.fxsave(ptr(rdi)),
             |a| a.pushfq(),
         ];
-        const READ: &[fn(&mut CodeAssembler) -> Result<(), IcedError>] = &[
+        const READ: &[Build] = &[
             |a| a.mov(rax, ptr(rsp + 8)),
             |a| a.cmp(qword_ptr(rdi), rax),
             |a| a.cmp(qword_ptr(rdi), 1),
