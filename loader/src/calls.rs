@@ -83,7 +83,7 @@ mod tests {
         let rows: Vec<Row> = CALLS.iter().map(Row::of).collect();
         let text = text(&rows);
         assert_eq!(text.lines().count(), CALLS.len() + 1);
-        assert!(text.contains("\n     0     63  pass             read(fd, buf, count)\n"));
+        assert!(text.contains("\n     1     64  pass             write(fd, buf, count)\n"));
         assert!(text.contains("\n   134      -  refuse: ENOSYS   uselib(library)  # not in"));
         let value: serde_json::Value = serde_json::from_str(&json(&rows)).unwrap();
         let open = &value[2];
