@@ -22,7 +22,10 @@ fn is_in_tables(bytes: &[u8]) -> bool {
 fn as_in_iced(bytes: &[u8], ip: u64) -> Instruction {
     let (ours, theirs) = (decode(bytes, ip), from_iced(bytes, ip));
     assert!(ours.eq_all_bits(&theirs), "{bytes:02x?}\n   is {ours:?}\n not {theirs:?}");
-    if let Some(skimmed) = skim(bytes, ip) {
+    let mut window = [0; WINDOW];
+    let there = bytes.len().min(WINDOW);
+    window[..there].copy_from_slice(&bytes[..there]);
+    if let Some(skimmed) = skim(&window, ip).filter(|skimmed| skimmed.length <= there) {
         let (code, length) = (ours.code(), ours.len());
         assert_eq!(skimmed, Skimmed { code, length, target: direct_target(&ours) }, "{bytes:02x?}");
     }
