@@ -526,18 +526,24 @@ impl Engine {
         if !built {
             return None;
         }
-        if !*flags_live_at_return && facts::reads_flags_behind_call(region) {
-            // Before the call is made: what has been translated so far may be the callee.
-            self.set_flags_live_at_return(inner);
-            self.flush(inner);
-            return self.translate(inner, rip, max, publish);
-        }
         let outside = facts::Outside {
             code: &code,
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
             found: publish.then_some(found_flags),
         };
+        if !*flags_live_at_return
+            && let Some(call) = facts::reads_flags_behind_call(region, outside)
+        {
+            if call == 0 {
+                // Before the call is made: what has been translated so far may be the callee.
+                self.set_flags_live_at_return(inner);
+                self.flush(inner);
+                return self.translate(inner, rip, max, publish);
+            }
+            // Perhaps it is never made: behind one that does not return stands code of something else.
+            region.end_before(call);
+        }
         facts::flag_liveness(region, outside);
         let config = Config { order: *order, ..self.config };
         asm.clear();

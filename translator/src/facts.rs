@@ -36,17 +36,28 @@ pub struct FoundFlags {
 }
 
 /// Flags that are live at `start`, and how many bytes of code there this rests on.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Found {
     start: u64,
     generation: u32,
     length: u16,
+    ahead: Ahead,
+}
+
+/// What a look at the code ahead tells.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Flags that may be read before they are written.
     live: Flags,
+    /// None is read before the code has written all, or calls, or returns.
+    no_reader: bool,
 }
 
 impl Default for FoundFlags {
     fn default() -> Self {
-        let places = vec![Cell::new(Found::default()); Self::PLACES];
+        let ahead = Ahead { live: Flags::ALL, no_reader: false };
+        let nothing = Found { start: 0, generation: 0, length: 0, ahead };
+        let places = vec![Cell::new(nothing); Self::PLACES];
         FoundFlags { places: places.into(), generation: 1 }
     }
 }
@@ -63,16 +74,15 @@ impl FoundFlags {
         &self.places[(addr ^ addr >> 10) as usize % Self::PLACES]
     }
 
-    fn get(&self, addr: u64) -> Option<(Flags, Looked)> {
-        let Found { start, generation, length, live } = self.place(addr).get();
+    fn get(&self, addr: u64) -> Option<(Ahead, Looked)> {
+        let Found { start, generation, length, ahead } = self.place(addr).get();
         let looked = Looked { start, end: start + u64::from(length) };
-        (start == addr && generation == self.generation).then_some((live, looked))
+        (start == addr && generation == self.generation).then_some((ahead, looked))
     }
 
-    fn put(&self, live: Flags, Looked { start, end }: Looked) {
-        let found =
-            Found { start, generation: self.generation, length: (end - start) as u16, live };
-        self.place(start).set(found);
+    fn put(&self, ahead: Ahead, Looked { start, end }: Looked) {
+        let (generation, length) = (self.generation, (end - start) as u16);
+        self.place(start).set(Found { start, generation, length, ahead });
     }
 }
 
@@ -83,6 +93,9 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
         if outside.flags_live_at_fault { Observable::of(region) } else { Observable::nothing() };
     region.looked_at.clear();
     for insn in &mut region.insns {
+        if insn.flow == FlowControl::Next && insn.next == Next::Inside {
+            continue;
+        }
         let (taken, fallen) = live_outside(insn, outside, &mut region.looked_at);
         insn.live_taken = taken;
         // Until the backward pass has been here this is what leaves the region.
@@ -140,16 +153,18 @@ fn live_outside(insn: &Insn, outside: Outside, looked_at: &mut Vec<Looked>) -> (
 
 /// Flags that may be read at `addr` before they are written, from a short look at the code there.
 fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
-    if let Some((live, looked)) = outside.found.and_then(|found| found.get(addr)) {
-        looked_at.extend((live != Flags::ALL).then_some(looked));
-        return live;
-    }
-    look_ahead(outside, addr, looked_at)
+    look_ahead(outside, addr, looked_at).live
 }
 
-fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
+/// A short look at the code at `addr`, if nobody has looked before.
+fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead {
+    if let Some((ahead, looked)) = outside.found.and_then(|found| found.get(addr)) {
+        looked_at.extend((ahead.live != Flags::ALL).then_some(looked));
+        return ahead;
+    }
     let mut unknown = Flags::ALL;
     let mut live = Flags::NONE;
+    let mut no_reader = false;
     let mut pos = addr;
     let mut start = addr;
     for _ in 0..LOOK_AHEAD {
@@ -161,6 +176,7 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags
         pos += effect.length;
         unknown = unknown.without(effect.kills.or(live));
         if unknown.is_empty() {
+            no_reader = true;
             break;
         }
         match effect.flow {
@@ -174,12 +190,18 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags
             },
             FlowControl::Return if !outside.flags_live_at_return => {
                 unknown = Flags::NONE;
+                no_reader = true;
                 break;
             }
-            _ => break,
+            flow => {
+                no_reader = flow == FlowControl::Call;
+                break;
+            }
         }
     }
-    let (live, looked) = (live.or(unknown), Looked { start, end: pos });
+    no_reader &= live.is_empty();
+    let ahead = Ahead { live: live.or(unknown), no_reader };
+    let (live, looked) = (ahead.live, Looked { start, end: pos });
     // Nothing rests on code that leaves all flags live.
     if live != Flags::ALL && pos > start {
         looked_at.push(looked);
@@ -188,9 +210,9 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags
     if let Some(found) = outside.found
         && start == addr
     {
-        found.put(live, looked);
+        found.put(ahead, looked);
     }
-    live
+    ahead
 }
 
 /// What an instruction does to the flags, and how it goes on.
@@ -238,12 +260,23 @@ impl Effect {
     }
 }
 
-/// Whether the region reads flags that it did not set behind one of its calls: then a callee's
-/// flags must be exact at its return.
-pub fn reads_flags_behind_call(region: &Region) -> bool {
-    let calls = region.insns.iter().enumerate().filter(|(_, i)| i.flow == FlowControl::Call);
-    let code = |insn: &Insn| (insn.ins.code(), insn.next == Next::Inside);
-    calls.into_iter().any(|(i, _)| reads_first(region.insns[i + 1..].iter().map(code)))
+/// Index of the first call behind which flags are read that were not set there: if that call is made and returns, a
+/// callee's flags must be exact at its return.
+pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usize> {
+    let form = |insn: &Insn| (insn.ins.code(), insn.next == Next::Inside);
+    let reader = |i: usize, insn: &Insn| match insn.next {
+        Next::Inside => reads_first(region.insns[i + 1..].iter().map(form)),
+        Next::Outside => {
+            let next = insn.ins.next_ip();
+            let ahead = look_ahead(outside, next, &mut Vec::new());
+            !ahead.no_reader && reads_flags_behind(outside.code, next)
+        }
+        Next::Never => false,
+    };
+    // Not a system call: the flags behind that are the guest's own.
+    let is_call = |insn: &Insn| insn.flow == FlowControl::Call && !insn.leaves_for_good();
+    let calls = region.insns.iter().enumerate().filter(|(_, insn)| is_call(insn));
+    calls.into_iter().find(|&(i, insn)| reader(i, insn)).map(|(i, _)| i)
 }
 
 /// The same for the code at an address behind a call that is interpreted.

@@ -95,7 +95,15 @@ impl Insn {
         ends_block(self.flow, self.ins.code())
     }
 
-    fn leaves_for_good(&self) -> bool {
+    /// There is no instruction behind it in the region.
+    fn ends_region(&mut self) {
+        if self.next == Next::Inside {
+            self.next = Next::Outside;
+        }
+    }
+
+    /// Whether the region must end behind it because it leaves translated code.
+    pub fn leaves_for_good(&self) -> bool {
         leaves_for_good(self.flow, self.ins.code())
     }
 }
@@ -131,12 +139,17 @@ pub struct Region {
     /// Code outside of the region that what is known of it rests on, see [`crate::facts`].
     pub looked_at: Vec<Looked>,
     open: Vec<u64>,
+    /// Indices of its jumps.
+    jumps: Vec<u16>,
 }
 
 /// What a region being found is told of the others.
 pub trait Translated {
     /// Whether there is a translation that can be entered at the instruction at an address.
     fn at(&self, addr: u64) -> bool;
+
+    /// There is none from `addr` up to this address, and perhaps further.
+    fn none_before(&self, addr: u64) -> u64;
 
     /// Whether one that can be entered at `addr` leads back to the code from `entry` on before it.
     fn goes_back(&self, addr: u64, entry: u64) -> bool;
@@ -148,6 +161,10 @@ pub struct NoneTranslated;
 impl Translated for NoneTranslated {
     fn at(&self, _: u64) -> bool {
         false
+    }
+
+    fn none_before(&self, _: u64) -> u64 {
+        u64::MAX
     }
 
     fn goes_back(&self, _: u64, _: u64) -> bool {
@@ -305,18 +322,24 @@ impl Region {
         self.entry = entry;
         self.insns.clear();
         self.open.clear();
+        self.jumps.clear();
         let mut pos = entry;
+        let mut none_before = translated.none_before(entry + 1);
         let mut certain = max;
         let mut max = max;
         let mut runs_into = false;
+        let mut behind_branch = false;
         loop {
             let count = self.insns.len();
-            if !runs_into && count > 0 && translated.at(pos) {
-                if !translated.goes_back(pos, entry) {
-                    break;
+            if !runs_into && count > 0 && pos >= none_before {
+                if translated.at(pos) {
+                    if !translated.goes_back(pos, entry) {
+                        break;
+                    }
+                    runs_into = true;
+                    max = max.min(count + MAX_LOOP);
                 }
-                runs_into = true;
-                max = max.min(count + MAX_LOOP);
+                none_before = translated.none_before(pos + 1);
             }
             self.insns.push(Insn::new());
             let insn = &mut self.insns[count];
@@ -331,19 +354,36 @@ impl Region {
                 break;
             }
             let next = insn.ins.next_ip();
-            let ends = insn.leaves_for_good() || insn.ends_block();
-            if insn.is_jump()
-                && let Some(t) = direct_target(&insn.ins)
-                && t > pos
-                && t < entry + MAX_SPAN
-                && visited(t)
-            {
-                self.open.push(t);
+            if insn.flow == FlowControl::Next {
+                insn.next = Next::Inside;
+                if behind_branch {
+                    self.falls_into(count, pos);
+                    behind_branch = false;
+                }
+                pos = next;
+                continue;
+            }
+            let never = insn.ends_block();
+            insn.next = if never { Next::Never } else { Next::Outside };
+            let ends = never || insn.leaves_for_good();
+            if insn.is_jump() {
+                self.jumps.push(count as u16);
+                if let Some(t) = direct_target(&insn.ins)
+                    && t > pos
+                    && t < entry + MAX_SPAN
+                    && visited(t)
+                {
+                    self.open.push(t);
+                }
             }
             if insn.flow == FlowControl::ConditionalBranch || ends {
                 certain = certain.min(count + 1);
             }
             let choice = matches!(insn.flow, FlowControl::ConditionalBranch | FlowControl::Call);
+            if behind_branch {
+                self.falls_into(count, pos);
+            }
+            behind_branch = true;
             pos = if ends || choice && !visited(next) {
                 // The nearest forward target that has not been passed.
                 match self.open.iter().copied().filter(|&t| t >= next).min() {
@@ -354,11 +394,22 @@ impl Region {
                 next
             };
         }
+        let Some(last) = self.insns.last_mut() else { return false };
+        last.ends_region();
         self.resolve();
         if runs_into {
             self.end_where(translated);
         }
-        !self.insns.is_empty()
+        true
+    }
+
+    /// The instruction at an index, and an address, has been taken in: control may come there from the one before.
+    fn falls_into(&mut self, index: usize, addr: u64) {
+        let before = &mut self.insns[index - 1];
+        if before.next == Next::Outside && before.ins.next_ip() == addr && !before.leaves_for_good()
+        {
+            before.next = Next::Inside;
+        }
     }
 
     /// Cuts the region short where it runs into an instruction that is translated, unless a loop goes from there
@@ -377,16 +428,18 @@ impl Region {
             }
         }
         if cut < self.insns.len() {
-            self.insns.truncate(cut);
-            for insn in &mut self.insns {
-                // A join whose only branch is gone stays one: that does no harm.
-                insn.target = insn.target.filter(|&t| usize::from(t) < cut);
-            }
-            let last = &mut self.insns[cut - 1];
-            if last.next == Next::Inside {
-                last.next = Next::Outside;
-            }
+            self.end_before(cut);
         }
+    }
+
+    /// Cuts the region short before the instruction at an index, which is not the first one.
+    pub fn end_before(&mut self, cut: usize) {
+        self.insns.truncate(cut);
+        for insn in &mut self.insns {
+            // A join whose only branch is gone stays one: that does no harm.
+            insn.target = insn.target.filter(|&t| usize::from(t) < cut);
+        }
+        self.insns[cut - 1].ends_region();
     }
 
     /// Index of the instruction at an address.
@@ -394,30 +447,12 @@ impl Region {
         self.insns.binary_search_by_key(&addr, |i| i.ins.ip()).ok()
     }
 
-    /// Finds out which instructions are joined by branches, and where control falls through.
+    /// Finds out which instructions are joined by branches.
     fn resolve(&mut self) {
-        let (mut following, mut jumps) = (None, false);
-        for insn in self.insns.iter_mut().rev() {
-            let adjacent = following == Some(insn.ins.next_ip());
-            following = Some(insn.ins.ip());
-            insn.next = if insn.flow == FlowControl::Next {
-                if adjacent { Next::Inside } else { Next::Outside }
-            } else {
-                jumps |= insn.is_jump();
-                match insn.ends_block() {
-                    true => Next::Never,
-                    false if adjacent && !insn.leaves_for_good() => Next::Inside,
-                    false => Next::Outside,
-                }
-            };
-        }
-        if !jumps {
-            return;
-        }
         let last = self.insns.last().map_or(0, |insn| insn.ins.ip());
-        for i in 0..self.insns.len() {
-            if self.insns[i].is_jump()
-                && let Some(t) = direct_target(&self.insns[i].ins)
+        for &i in &self.jumps {
+            let i = usize::from(i);
+            if let Some(t) = direct_target(&self.insns[i].ins)
                 && (self.entry..=last).contains(&t)
                 && let Some(t) = self.index_of(t)
             {

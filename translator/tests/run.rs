@@ -188,6 +188,59 @@ fn flags_survive_to_a_late_reader() {
     assert_eq!(cpu.gpr[3] & 0xff, 0);
 }
 
+/// CF comes from a callee. The code behind the call is executed before the call is, or only by it.
+#[test]
+fn a_callee_returns_a_flag() {
+    for first_behind in [false, true] {
+        let engine = engine(HostFeatures::default());
+        let (mut cpu, end) = prepare(&engine, |a| {
+            let [mut callee, mut behind, mut done] = [(); 3].map(|()| a.create_label());
+            a.test(esi, esi).unwrap();
+            a.jne(behind).unwrap();
+            a.mov(ecx, 5u32).unwrap();
+            a.call(callee).unwrap();
+            a.set_label(&mut behind).unwrap();
+            a.setb(dl).unwrap();
+            a.jmp(done).unwrap();
+            a.set_label(&mut callee).unwrap();
+            a.add(ecx, -1).unwrap(); // CF = 1
+            a.mov(ecx, ecx).unwrap();
+            a.ret().unwrap();
+            a.set_label(&mut done).unwrap();
+        });
+        let start = cpu.rip;
+        for skips in [first_behind, false] {
+            (cpu.rip, cpu.gpr[6], cpu.gpr[2]) = (start, u64::from(skips), 7);
+            assert_eq!((engine.run(&mut cpu), cpu.rip), (Exit::Syscall, end));
+            assert_eq!(cpu.gpr[2], u64::from(!skips), "behind first: {first_behind}");
+        }
+        engine.detach(&mut cpu);
+    }
+}
+
+/// Behind a call that is never made stands code that reads flags: that is no reason to throw anything away.
+#[test]
+fn a_call_that_is_not_made_returns_no_flags() {
+    let engine = engine(HostFeatures::default());
+    let (mut cpu, end) = prepare(&engine, |a| {
+        let [mut callee, mut behind, mut start] = [(); 3].map(|()| a.create_label());
+        a.jmp(start).unwrap();
+        a.set_label(&mut callee).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut start).unwrap();
+        a.cmp(esi, 1).unwrap(); // CF = 1
+        a.jne(behind).unwrap();
+        a.call(callee).unwrap();
+        a.set_label(&mut behind).unwrap();
+        a.setb(dl).unwrap();
+    });
+    (cpu.gpr[6], cpu.gpr[2]) = (0, 7);
+    assert_eq!((engine.run(&mut cpu), cpu.rip, cpu.gpr[2]), (Exit::Syscall, end, 1));
+    // JMP, CMP, JNE, SETB, SYSCALL: none is gone.
+    assert_eq!(engine.stats().distinct_instructions, 5);
+    engine.detach(&mut cpu);
+}
+
 #[test]
 fn an_indirect_jump_finds_its_way() {
     let cpu = run(|a| {

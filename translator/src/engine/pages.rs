@@ -86,6 +86,15 @@ impl Translated for Around<'_> {
         self.page(addr).is_some_and(|page| page.is_enterable(addr))
     }
 
+    #[inline]
+    fn none_before(&self, addr: u64) -> u64 {
+        // As far as one word of the page's bits goes.
+        let next = addr / 64 * 64 + 64;
+        let Some(page) = self.page(addr) else { return next };
+        let bits = page.enterable[(addr % PAGE / 64) as usize] >> (addr % 64);
+        if bits == 0 { next } else { addr + u64::from(bits.trailing_zeros()) }
+    }
+
     fn goes_back(&self, addr: u64, entry: u64) -> bool {
         let mut regions = self.page(addr).into_iter().flat_map(|page| &page.regions);
         let back = |meta: &RegionMeta| {
