@@ -33,11 +33,23 @@ pub struct Decoded {
 
 /// The bytes of an instruction from here on.
 #[derive(Clone, Copy)]
-struct Bytes(*const u8);
+pub(super) struct Bytes(*const u8);
 
 impl Bytes {
+    /// Those at an address.
     #[inline(always)]
-    fn read<T>(&mut self) -> T {
+    pub(super) fn at(address: u64) -> Self {
+        Bytes(address as *const u8)
+    }
+
+    /// Where the next one is.
+    #[inline(always)]
+    pub(super) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(super) fn read<T>(&mut self) -> T {
         // SAFETY: all that is read for an instruction are WINDOW bytes, which the caller of `decode` vouches for. The
         // guest may change them meanwhile, which is its own race: any bytes decode to something.
         unsafe {
@@ -48,8 +60,14 @@ impl Bytes {
     }
 
     #[inline(always)]
-    fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         self.read()
+    }
+
+    /// The next one, which stays the next one.
+    #[inline(always)]
+    pub(super) fn peek(mut self) -> u8 {
+        self.byte()
     }
 }
 
@@ -433,7 +451,7 @@ impl Operation<'_> {
     /// One operand in ModRM.rm. TEST has an immediate, CALL, JMP and PUSH have 8 bytes, ENDBR64 is one encoding.
     #[inline(always)]
     fn unary(&mut self, size: u8) -> Option<()> {
-        let modrm = self.peek();
+        let modrm = self.bytes.peek();
         if let Action::Group(group) = self.decoded.action {
             match group.member(modrm >> 3 & 7) {
                 Action::CallTo | Action::JumpTo | Action::Push => {
@@ -461,12 +479,6 @@ impl Operation<'_> {
     #[inline(always)]
     fn immediate(&mut self, size: u8) -> u64 {
         if size == 2 { self.bytes.read::<i16>() as u64 } else { self.bytes.read::<i32>() as u64 }
-    }
-
-    #[inline(always)]
-    fn peek(&self) -> u8 {
-        let mut bytes = self.bytes;
-        bytes.byte()
     }
 
     /// A bit of REX in its place.
@@ -508,41 +520,15 @@ impl Operation<'_> {
         self.decoded.to = if modrm >= 0xc0 {
             if size == 16 { Operand::Vector(number) } else { self.register(number, size) }
         } else {
-            Operand::Memory(self.address(modrm, number), size)
+            Operand::Memory(self.address(modrm), size)
         };
         Some(reg)
     }
 
     #[inline(always)]
-    fn address(&mut self, modrm: u8, number: u8) -> u64 {
-        let gpr = |number: u8| self.cpu.gpr[usize::from(number & 15)];
-        let mode = modrm >> 6;
-        let (mut base, mut index) = (number, 0);
-        if modrm & 7 == 4 {
-            let sib = self.bytes.byte();
-            base = sib & 7 | self.extension(B) << 3;
-            let indexed = sib >> 3 & 7 | self.extension(X) << 2;
-            if indexed != 4 {
-                index = gpr(indexed) << (sib >> 6);
-            }
-        }
-        let address = if mode == 0 && base & 7 == 5 {
-            let by = self.bytes.read::<i32>() as u64;
-            if modrm & 7 == 5 {
-                // Relative to the next instruction: an immediate may follow.
-                by.wrapping_add(self.bytes.0 as u64 + u64::from(self.immediate_length))
-            } else {
-                by
-            }
-        } else {
-            let by = match mode {
-                0 => 0,
-                1 => self.bytes.read::<i8>() as u64,
-                _ => self.bytes.read::<i32>() as u64,
-            };
-            gpr(base).wrapping_add(by)
-        };
-        let address = address.wrapping_add(index);
+    fn address(&mut self, modrm: u8) -> u64 {
+        let rex = self.prefixes.0 as u8;
+        let address = address(self.cpu, &mut self.bytes, modrm, rex, self.immediate_length);
         if !self.prefixes.any(FS | GS) {
             return address;
         }
@@ -552,6 +538,46 @@ impl Operation<'_> {
             self.cpu.gs_base
         })
     }
+}
+
+/// The address in the memory operand of a ModRM byte, of which SIB and displacement are next. So many bytes of immediate
+/// follow them.
+#[inline(always)]
+pub(super) fn address(
+    cpu: &CpuState,
+    bytes: &mut Bytes,
+    modrm: u8,
+    rex: u8,
+    immediate_length: u8,
+) -> u64 {
+    let gpr = |number: u8| cpu.gpr[usize::from(number & 15)];
+    let mode = modrm >> 6;
+    let (mut base, mut index) = (modrm & 7 | (rex & B as u8) << 3, 0);
+    if modrm & 7 == 4 {
+        let sib = bytes.byte();
+        base = sib & 7 | (rex & B as u8) << 3;
+        let indexed = sib >> 3 & 7 | (rex & X as u8) << 2;
+        if indexed != 4 {
+            index = gpr(indexed) << (sib >> 6);
+        }
+    }
+    let address = if mode == 0 && base & 7 == 5 {
+        let by = bytes.read::<i32>() as u64;
+        if modrm & 7 == 5 {
+            // Relative to the next instruction: an immediate may follow.
+            by.wrapping_add(bytes.address() + u64::from(immediate_length))
+        } else {
+            by
+        }
+    } else {
+        let by = match mode {
+            0 => 0,
+            1 => bytes.read::<i8>() as u64,
+            _ => bytes.read::<i32>() as u64,
+        };
+        gpr(base).wrapping_add(by)
+    };
+    address.wrapping_add(index)
 }
 
 /// ModRM of ENDBR64.

@@ -14,6 +14,14 @@ mod bit {
     pub const V: u64 = 1 << 28;
 }
 
+/// The status flags as the state has them: `af` is the xor of the operands, see `CpuState`.
+#[derive(Clone, Copy)]
+pub(super) struct StatusFlags {
+    nzcv: u64,
+    pf: u64,
+    af: u64,
+}
+
 impl Interpreter<'_> {
     pub(super) fn mov(&mut self, ins: &Decoded) -> Option<()> {
         let value = self.read(ins.from);
@@ -53,11 +61,29 @@ impl Interpreter<'_> {
     }
 
     pub(super) fn arithmetic(&mut self, ins: &Decoded, operation: Arithmetic) -> Option<()> {
-        use Arithmetic::*;
+        use Arithmetic::{Cmp, Test};
         let to = ins.to;
         let size = integer_size(to)?;
         let b = self.read(ins.from) & mask(size);
         let a = self.read(to);
+        let (result, flags) = self.operate(operation, a, b, size);
+        if !matches!(operation, Cmp | Test) {
+            self.write(to, result);
+        }
+        self.set_flags(flags);
+        Some(())
+    }
+
+    /// The result of an operation, and its flags. Both operands are zero-extended.
+    #[inline(always)]
+    pub(super) fn operate(
+        &self,
+        operation: Arithmetic,
+        a: u64,
+        b: u64,
+        size: u8,
+    ) -> (u64, StatusFlags) {
+        use Arithmetic::*;
         let carry = matches!(operation, Adc | Sbb) && self.cpu.nzcv & bit::C != 0;
         let (result, nzcv) = match operation {
             Add | Adc => add(a, b, carry, size),
@@ -66,21 +92,17 @@ impl Interpreter<'_> {
             Or => logic(a | b, size),
             Xor => logic(a ^ b, size),
         };
-        if !matches!(operation, Cmp | Test) {
-            self.write(to, result);
-        }
         let af = match operation {
             And | Test | Or | Xor => result,
             _ => a ^ b,
         };
-        self.set_flags(nzcv, result, af);
-        Some(())
+        (result, StatusFlags { nzcv, pf: result, af })
     }
 
-    /// `af` is the xor of the operands: see `CpuState`.
-    fn set_flags(&mut self, nzcv: u64, result: u64, af: u64) {
+    #[inline(always)]
+    pub(super) fn set_flags(&mut self, StatusFlags { nzcv, pf, af }: StatusFlags) {
         self.cpu.nzcv = nzcv;
-        self.cpu.pf = result;
+        self.cpu.pf = pf;
         self.cpu.af = af;
     }
 
@@ -92,7 +114,8 @@ impl Interpreter<'_> {
         let (result, nzcv) =
             if by > 0 { add(a, 1, false, size) } else { subtract(a, 1, false, size) };
         self.write(to, result);
-        self.set_flags(nzcv & !bit::C | self.cpu.nzcv & bit::C, result, a ^ 1);
+        let nzcv = nzcv & !bit::C | self.cpu.nzcv & bit::C;
+        self.set_flags(StatusFlags { nzcv, pf: result, af: a ^ 1 });
         Some(())
     }
 
@@ -101,7 +124,7 @@ impl Interpreter<'_> {
         let a = self.read(to);
         let (result, nzcv) = subtract(0, a, false, integer_size(to)?);
         self.write(to, result);
-        self.set_flags(nzcv, result, a);
+        self.set_flags(StatusFlags { nzcv, pf: result, af: a });
         Some(())
     }
 
@@ -159,7 +182,8 @@ impl Interpreter<'_> {
         };
         let (_, nz) = logic(result, size);
         self.write(to, result);
-        self.set_flags(nz | u64::from(carry) << 29 | u64::from(overflow) << 28, result, result);
+        let nzcv = nz | u64::from(carry) << 29 | u64::from(overflow) << 28;
+        self.set_flags(StatusFlags { nzcv, pf: result, af: result });
     }
 
     /// Only CF and OF change.
@@ -188,7 +212,8 @@ impl Interpreter<'_> {
         let result = product as u64 & mask(size);
         self.write(ins.to, result);
         let lost = i128::from(sign_extend(result, size) as i64) != product;
-        self.set_flags(overflowed(lost, result, size), result, result);
+        let nzcv = overflowed(lost, result, size);
+        self.set_flags(StatusFlags { nzcv, pf: result, af: result });
         Some(())
     }
 
@@ -207,7 +232,8 @@ impl Interpreter<'_> {
         };
         let low = product as u64 & mask(size);
         self.set_double(size, low, (product >> bits) as u64);
-        self.set_flags(overflowed(lost, low, size), low, low);
+        let nzcv = overflowed(lost, low, size);
+        self.set_flags(StatusFlags { nzcv, pf: low, af: low });
         Some(())
     }
 
@@ -268,7 +294,8 @@ impl Interpreter<'_> {
         Some(())
     }
 
-    fn push_value(&mut self, value: u64) {
+    #[inline]
+    pub(super) fn push_value(&mut self, value: u64) {
         let at = self.cpu.gpr[RSP].wrapping_sub(8);
         self.store(at, 8, value);
         self.cpu.gpr[RSP] = at;
@@ -281,7 +308,8 @@ impl Interpreter<'_> {
         Some(())
     }
 
-    fn pop_value(&mut self, bytes: u64) -> u64 {
+    #[inline]
+    pub(super) fn pop_value(&mut self, bytes: u64) -> u64 {
         let at = self.cpu.gpr[RSP];
         let value = self.load(at, 8);
         self.cpu.gpr[RSP] = at.wrapping_add(bytes);

@@ -12,6 +12,7 @@ mod decode;
 mod integer;
 mod opcodes;
 mod operands;
+mod quick;
 mod vector;
 mod visits;
 mod wishes;
@@ -108,23 +109,27 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             }
             length = known[1] - known[0] - decode::WINDOW as u64 + 1;
         }
-        if decode::decode(interpreter.cpu, rip, &mut ins).is_none() {
-            return Stop::Translate;
-        }
-        match interpreter.execute(&ins) {
+        let (flow, next) = match interpreter.quick(rip) {
+            Some(done) => done,
+            None if decode::decode(interpreter.cpu, rip, &mut ins).is_some() => {
+                (interpreter.execute(&ins), ins.next)
+            }
+            None => return Stop::Translate,
+        };
+        match flow {
             Flow::Next => {
-                interpreter.cpu.rip = ins.next;
+                interpreter.cpu.rip = next;
                 continue;
             }
             Flow::NotTaken => {
-                session.visits.note(ins.next);
-                interpreter.cpu.rip = ins.next;
+                session.visits.note(next);
+                interpreter.cpu.rip = next;
                 continue;
             }
             Flow::Jump => {}
             Flow::Call => {
                 let code = CodeReader::knowing(session.memory, known);
-                if !session.flags_live_at_return && facts::reads_flags_behind(&code, ins.next) {
+                if !session.flags_live_at_return && facts::reads_flags_behind(&code, next) {
                     // Its return address is pushed again.
                     interpreter.cpu.gpr[RSP] += 8;
                     return Stop::FlagsBehindCall;
@@ -132,7 +137,7 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             }
             Flow::Again => interpreter.target = rip,
             Flow::Syscall => {
-                interpreter.cpu.rip = ins.next;
+                interpreter.cpu.rip = next;
                 return Stop::Syscall;
             }
             Flow::Translate => return Stop::Translate,

@@ -89,6 +89,14 @@ pub enum Arithmetic {
     Test,
 }
 
+impl Arithmetic {
+    /// Those with a number in their opcodes (Intel SDM vol. 2, table A-6, group 1).
+    pub const ALL: [Arithmetic; 8] = {
+        use Arithmetic::*;
+        [Add, Or, Adc, Sbb, And, Sub, Xor, Cmp]
+    };
+}
+
 /// Shifts and rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names are the architecture's

@@ -11,10 +11,10 @@ const PLACES: usize = 1 << 18;
 pub struct Visits {
     counts: Box<[AtomicU8]>,
     limit: AtomicU8,
-    /// What it is without the addition for a program's start.
+    /// What it is but for a program's start, and its long run.
     first: u8,
-    /// Translations until that comes to an end.
-    early: AtomicU32,
+    /// Translations so far.
+    made: AtomicU32,
     /// What forked processes wish for, if there have been any; and how many of their wishes have been read.
     wishes: OnceLock<&'static Wishes>,
     wishes_read: AtomicU32,
@@ -29,9 +29,13 @@ const MAX_LIMIT: u8 = 16;
 /// So many translations are made of a program's start: of code that is executed a few times, by the dynamic loader above
 /// all, and then never again. It is interpreted once more.
 const EARLY: u32 = 300;
+/// A program with so many translations is one that computes: what it comes to twice is executed often. It is interpreted
+/// once less, but at least once.
+const LATE: u32 = 2000;
 
 impl Visits {
-    /// Code is interpreted `limit` times, always if that is 255, before it is translated; once more at a program's start.
+    /// Code is interpreted `limit` times, always if that is 255, before it is translated; once more at a program's start,
+    /// once less in the long run.
     pub fn new(limit: u8) -> Self {
         // Zeros from the allocator: pages are there once they are used.
         let bytes = Box::into_raw(vec![0u8; PLACES].into_boxed_slice());
@@ -41,13 +45,12 @@ impl Visits {
             counts,
             limit: AtomicU8::new(limit),
             first: limit,
-            early: AtomicU32::new(0),
+            made: AtomicU32::new(0),
             wishes: OnceLock::new(),
             wishes_read: AtomicU32::new(0),
             forked: AtomicBool::new(false),
         };
         if visits.counts() {
-            visits.early = AtomicU32::new(EARLY);
             visits.limit = AtomicU8::new(limit.saturating_add(1).min(MAX_LIMIT.max(limit)));
         }
         visits
@@ -143,12 +146,10 @@ impl Visits {
     /// There is a translation at `addr`. The caller holds the engine's lock.
     pub fn translated(&self, addr: u64) {
         self.place(addr).store(TRANSLATED, Ordering::Relaxed);
-        let early = self.early.load(Ordering::Relaxed);
-        if early > 0 {
-            self.early.store(early - 1, Ordering::Relaxed);
-            if early == 1 {
-                self.limit.fetch_sub(1, Ordering::Relaxed);
-            }
+        let made = self.made.load(Ordering::Relaxed).saturating_add(1);
+        self.made.store(made, Ordering::Relaxed);
+        if made == EARLY && self.counts() || made == LATE && self.counts() && self.first > 1 {
+            self.limit.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -183,6 +184,15 @@ mod tests {
         assert!(visits.is_cold(0x2000) && visits.is_cold(0x2000));
         (0..EARLY).for_each(|_| visits.translated(0));
         assert!(!visits.is_cold(0x2000));
+    }
+
+    #[test]
+    fn code_of_the_long_run_is_cold_once_less_but_once() {
+        for (limit, colds) in [(1, 1), (2, 1), (3, 2)] {
+            let visits = after_start(limit);
+            (EARLY..LATE).for_each(|_| visits.translated(0));
+            assert_eq!((0..9).filter(|_| visits.is_cold(0x2000)).count(), colds, "{limit}");
+        }
     }
 
     #[test]
