@@ -28,6 +28,8 @@ pub mod moving;
 const ALIGN: u64 = 16;
 /// Bytes of code per region that the index is sized for.
 const MIN_REGION: usize = 128;
+/// Bytes of the cache that a look-up looks at.
+const BLOCK: usize = 4096;
 /// Direct branches reach this far (Arm ARM, B).
 const MAX_SIZE: usize = 128 << 20;
 
@@ -37,8 +39,19 @@ pub struct SiteMeta {
     at: u32,
     /// The word that runs: linked or not.
     run: AtomicU32,
-    /// The word that leads to the dispatcher.
-    stop: u32,
+    /// Where the word that leads to the dispatcher goes.
+    stop: StopAt,
+}
+
+/// Where a site leads to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopAt {
+    /// The same branch, to an offset in the code.
+    Same(u32),
+    /// An unconditional branch there in place of an indirect one.
+    Direct(u32),
+    /// To the dispatcher's trampoline, as a stub calls it.
+    Dispatcher,
 }
 
 /// What is known about a translated region.
@@ -197,6 +210,8 @@ pub struct CodeCache {
     index: u64,
     capacity: usize,
     count: AtomicUsize,
+    /// For each [`BLOCK`] of the cache, as far as there are regions: how many of them begin in front of it.
+    begun: u64,
     /// What is known of the regions.
     arena: Arena,
     trampolines: [u64; tramp::COUNT],
@@ -230,6 +245,7 @@ impl CodeCache {
         let base = anonymous(size, prot | libc::PROT_EXEC)?;
         let capacity = size / MIN_REGION;
         let index = anonymous(capacity * 8, prot)?;
+        let begun = anonymous((size / BLOCK + 1) * 4, prot)?;
         let (detours, room) = Detours::new(base + size as u64, size as u64)?;
         let mut cache = CodeCache {
             base,
@@ -241,6 +257,7 @@ impl CodeCache {
             index,
             capacity,
             count: AtomicUsize::new(0),
+            begun,
             arena: Arena::new(size)?,
             trampolines: [0; tramp::COUNT],
         };
@@ -296,6 +313,16 @@ impl CodeCache {
         unsafe { std::slice::from_raw_parts(self.index as *const _, self.capacity) }
     }
 
+    fn begun(&self) -> &[AtomicU32] {
+        // SAFETY: so many zeroed words were mapped and stay mapped.
+        unsafe { std::slice::from_raw_parts(self.begun as *const _, self.size / BLOCK + 1) }
+    }
+
+    /// Number of the [`BLOCK`] that an address in the cache is in.
+    fn block(&self, addr: u64) -> usize {
+        (addr - self.base) as usize / BLOCK
+    }
+
     /// Copies a region's code into the cache. None if there is no room.
     pub fn append(
         &self,
@@ -329,6 +356,10 @@ impl CodeCache {
             armed: AtomicU32::new(0),
         })?;
         self.slots()[count].store(ptr::from_ref(meta).cast_mut(), Ordering::Release);
+        let (first, last) = (self.block(host), self.block(end.next_multiple_of(ALIGN)));
+        for begun in &self.begun()[first + 1..=last] {
+            begun.store(count as u32 + 1, Ordering::Relaxed);
+        }
         self.count.store(count + 1, Ordering::Release);
         self.next.store(end.next_multiple_of(ALIGN), Ordering::Relaxed);
         Some(meta)
@@ -366,9 +397,20 @@ impl CodeCache {
     /// The region that contains a host address. Async-signal-safe.
     pub fn region_at(&self, pc: u64) -> Option<&'static RegionMeta> {
         let slots = self.published();
-        let i = slots.partition_point(|slot| region(slot).host <= pc);
+        if !self.contains(pc) {
+            return None;
+        }
+        let begun = |block: usize| self.begun()[block].load(Ordering::Relaxed) as usize;
+        let block = self.block(pc);
+        // What lies behind the last region has not been filled in, and may be just now.
+        let last = match begun(block + 1) {
+            0 => slots.len(),
+            n => n.min(slots.len()),
+        };
+        let first = begun(block).min(last);
+        let i = first + slots[first..last].partition_point(|slot| region(slot).host <= pc);
         let meta = region(slots.get(i.checked_sub(1)?)?);
-        (pc - meta.host < u64::from(meta.len)).then_some(meta)
+        pc.checked_sub(meta.host).filter(|&at| at < u64::from(meta.len)).map(|_| meta)
     }
 
     /// The region that a host address in the cache is executed for, and where in it: a detour stands for its access.
@@ -446,17 +488,35 @@ impl CodeCache {
         if meta.armed.load(Ordering::Acquire) == 0 {
             self.patch(at, site.run.load(Ordering::Acquire));
             if meta.armed.load(Ordering::Acquire) != 0 {
-                self.patch(at, site.stop);
+                self.patch(at, self.stop_word(at, site));
             }
+        }
+    }
+
+    /// The word that leads the site at `at` to the dispatcher.
+    fn stop_word(&self, at: u64, site: &SiteMeta) -> u32 {
+        let distance = |to: u32| i64::from(to) - i64::from(site.at);
+        let word = match site.stop {
+            StopAt::Same(to) => retarget(site.run.load(Ordering::Acquire), distance(to)),
+            StopAt::Direct(to) => branch(distance(to)),
+            StopAt::Dispatcher => {
+                retarget(CALL, self.trampoline(Trampoline::Direct).wrapping_sub(at) as i64)
+            }
+        };
+        word.expect("a region is small")
+    }
+
+    fn stop_all(&self, meta: &RegionMeta) {
+        for site in meta.sites {
+            let at = meta.host + u64::from(site.at);
+            self.patch(at, self.stop_word(at, site));
         }
     }
 
     /// Sets all branches of a region to stop. Async-signal-safe.
     pub fn arm(&self, meta: &RegionMeta) {
         meta.armed.fetch_add(1, Ordering::AcqRel);
-        for s in meta.sites {
-            self.patch(meta.host + u64::from(s.at), s.stop);
-        }
+        self.stop_all(meta);
     }
 
     /// Undoes [`arm`](Self::arm).
@@ -478,9 +538,7 @@ impl CodeCache {
     pub fn kill(&self, meta: &RegionMeta) {
         meta.dead.store(true, Ordering::Release);
         meta.armed.fetch_add(1, Ordering::AcqRel);
-        for s in meta.sites {
-            self.patch(meta.host + u64::from(s.at), s.stop);
-        }
+        self.stop_all(meta);
         for entry in meta.all_entries() {
             let at = meta.host + u64::from(entry.at);
             let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
@@ -491,6 +549,8 @@ impl CodeCache {
     /// Starts over behind the trampolines. No thread may be in translated code.
     pub fn reset(&self) {
         self.count.store(0, Ordering::Release);
+        let filled = self.block(self.next.load(Ordering::Relaxed));
+        self.begun()[..=filled].iter().for_each(|begun| begun.store(0, Ordering::Relaxed));
         // SAFETY: no thread is in a region, and the engine forgets what it knows of them.
         unsafe { self.arena.reset() };
         self.next.store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -502,13 +562,13 @@ impl CodeCache {
 fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
     // SAFETY: a word of the code that the caller has just written.
     let run = unsafe { *((host + u64::from(at)) as *const u32) };
-    let to = |l| i64::from(asm.position_of(l).expect("stop labels are bound")) - i64::from(at);
+    let to = |l| asm.position_of(l).expect("stop labels are bound");
     let stop = match stop {
-        Stop::Same(l) => retarget(run, to(l)),
-        Stop::Direct(l) => retarget(0x1400_0000, to(l)),
-        Stop::Original => Some(run),
+        Stop::Same(l) => StopAt::Same(to(l)),
+        Stop::Direct(l) => StopAt::Direct(to(l)),
+        Stop::Original => StopAt::Dispatcher,
     };
-    SiteMeta { at, run: AtomicU32::new(run), stop: stop.expect("a region is small") }
+    SiteMeta { at, run: AtomicU32::new(run), stop }
 }
 
 /// No call entry is so many words behind the region's entry; no instruction that goes on to the next one is less (Arm

@@ -83,7 +83,7 @@ impl CodeCache {
                 None => word,
             };
             let run = AtomicU32::new(word(site.run.load(Ordering::Relaxed)));
-            SiteMeta { at: site.at, run, stop: word(site.stop) }
+            SiteMeta { at: site.at, run, stop: site.stop }
         });
         let meta = RegionMeta {
             host,
