@@ -65,7 +65,7 @@ pub struct Recovery {
     pub start: u32,
     /// Offset of its end.
     pub end: u32,
-    /// Offset of where control goes then.
+    /// Offset of where control goes then; until that is emitted, 0.
     pub to: u32,
 }
 
@@ -74,9 +74,12 @@ pub struct Recovery {
 pub struct Recovering {
     /// Where.
     pub recovery: Recovery,
-    index: usize,
-    late: Late,
-    flags: FlagState,
+    /// The instruction that may fault.
+    pub index: usize,
+    /// What is to be put into its place.
+    pub late: Late,
+    /// What the host flags mean.
+    pub flags: FlagState,
 }
 
 /// Whether the instruction may fault for its memory operand.
@@ -89,7 +92,8 @@ impl Late {
     /// Whether all registers have what they should.
     #[inline]
     pub fn is_nothing(&self) -> bool {
-        *self == Late::default()
+        let Late { words, left_out, schedule, aligned } = self;
+        words.is_none() && left_out.is_none() && schedule.is_none() && aligned.is_none()
     }
 }
 
@@ -136,7 +140,11 @@ impl Lower<'_> {
     /// Emits the recoveries.
     pub fn emit_recoveries(&mut self) {
         for i in 0..self.out.recoveries.len() {
-            self.out.recoveries[i].recovery.to = self.a.pos();
+            let recovery = &mut self.out.recoveries[i].recovery;
+            if recovery.to != 0 {
+                continue; // in the region's own code
+            }
+            recovery.to = self.a.pos();
             let Recovering { index, late, flags, .. } = self.out.recoveries[i];
             (self.index, self.flags) = (index, flags);
             self.mark();

@@ -165,8 +165,7 @@ impl Lower<'_> {
     /// The move behind `index` that overwrites a register, at which nothing looks before.
     fn overwritten(&self, index: usize, register: Register) -> Option<usize> {
         let implied = |ins: &Instruction| register == Register::XMM0 && registers(ins).is_some();
-        let (index, _) =
-            self.straight_on(index, |ins| mentions(ins, register) || implied(ins))?;
+        let (index, _) = self.straight_on(index, |ins| mentions(ins, register) || implied(ins))?;
         let ins = &self.region.insns[index].ins;
         let moves = matches!(ins.mnemonic(), M::Movdqa | M::Movdqu | M::Movaps | M::Movups);
         let from_itself = ins.op1_kind() == OpKind::Register && ins.op1_register() == register;
@@ -175,12 +174,7 @@ impl Lower<'_> {
 
     /// The instruction before `index` that was the last one to look at `register`, or to write it: a mnemonic with that
     /// register and another one.
-    fn earlier(
-        &self,
-        index: usize,
-        mnemonic: M,
-        register: Register,
-    ) -> Option<(usize, Register)> {
+    fn earlier(&self, index: usize, mnemonic: M, register: Register) -> Option<(usize, Register)> {
         let insns = &self.region.insns;
         let i = insns[..index].iter().rposition(|insn| mentions(&insn.ins, register))?;
         let passed = |insn: &Insn| is_harmless(insn) || registers(&insn.ins).is_some();
@@ -195,8 +189,8 @@ impl Lower<'_> {
     }
 
     /// The SHA256MSG2 whose work can be done, with the current PADDD's, by one instruction of Arm's: the PADDD adds
-    /// w\[t-7\], which PALIGNR, at the second index, has put together from the second operand and the words before those.
-    fn early_schedule(&self, words: Register, added: Register) -> Option<(Schedule, usize)> {
+    /// w\[t-7\], which PALIGNR has put together from the second operand and the words before those.
+    fn early_schedule(&self, words: Register, added: Register) -> Option<Schedule> {
         let insns = &self.region.insns;
         let (aligned, before) = self.earlier(self.index, M::Palignr, added)?;
         let (moved, newest) = self.earlier(aligned, M::Movdqa, added)?;
@@ -217,7 +211,7 @@ impl Lower<'_> {
             && self.late.schedule.is_none()
             && insns[moved + 1..self.index].iter().all(same)
             && between.iter().all(unseen))
-        .then_some((Schedule { index, words, newest, before }, aligned))
+        .then_some(Schedule { index, words, newest, before })
     }
 
     /// A PADDD that stands in the message schedule, together with what follows.
@@ -227,8 +221,8 @@ impl Lower<'_> {
             return false;
         }
         let (words, added) = (ins.op0_register(), ins.op1_register());
-        let Some((early, aligned)) = self.early_schedule(words, added) else { return false };
-        self.take_back(aligned, added, early);
+        let Some(early) = self.early_schedule(words, added) else { return false };
+        self.leave_aligned(added, &early);
         let (d, n, m) = (vec_of(words), vec_of(early.before), vec_of(early.newest));
         dynasm!(self.a; .arch aarch64; sha256su1 V(d.0).s4, V(n.0).s4, V(m.0).s4);
         self.late.schedule = Some(early);
@@ -236,21 +230,15 @@ impl Lower<'_> {
     }
 
     /// Takes PALIGNR back, if it is what was emitted last: only the current PADDD looks at its result.
-    fn take_back(&mut self, aligned: usize, added: Register, early: Schedule) {
+    fn leave_aligned(&mut self, added: Register, early: &Schedule) {
         let Some(overwritten) = self.overwritten(self.index, added) else { return };
-        let Schedule { before, newest, .. } = early;
+        let Schedule { before, newest, .. } = *early;
         let same = |insn: &Insn| !writes(&insn.ins, before) && !writes(&insn.ins, newest);
         let possible = self.late.aligned.is_none()
             && self.region.insns[self.index + 1..overwritten].iter().all(same)
-            && self.a.take_back(aligned_word(added, before, newest));
+            && self.take_back(aligned_word(added, before, newest));
         if possible {
             self.late.aligned = Some(Aligned { added, before, newest, overwritten });
-            self.needs_what_ran_before(aligned);
-            // Those in between have emitted nothing.
-            let here = self.a.pos();
-            for entry in self.out.map.iter_mut().rev().take_while(|entry| entry.host > here) {
-                entry.host = here;
-            }
         }
     }
 
