@@ -102,13 +102,13 @@ int main(void) {
 
     struct sigaction action = {.sa_sigaction = look, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval timer = {{0, 500}, {0, 500}};
+    struct itimerval timer = {{0, 4000}, {0, 4000}};
     setitimer(ITIMER_REAL, &timer, NULL);
     mprotect(data, PAGE * PAGES, PROT_READ);
-    for (int i = 0; has_aes && (i < 200 || (seen < 20 && i < 100000)); i++) {
+    for (int i = 0; has_aes && (i < 20 || (seen < 20 && i < 100000)); i++) {
         uint64_t other[2] = {state[0], state[1]};
         rounds(other, data, LENGTH);
-        if (i == 199) show("interrupted", other);
+        if (i == 19) show("interrupted", other);
     }
     timer = (struct itimerval){{0, 0}, {0, 0}};
     setitimer(ITIMER_REAL, &timer, NULL);
