@@ -260,7 +260,8 @@ fn config(shared: &SharedOptions) -> Config {
         flags_live_at_return: false,
         order: match shared.memory_model {
             MemoryModel::Ordered => MemoryOrder::Ordered,
-            _ => MemoryOrder::Plain,
+            MemoryModel::Tso => MemoryOrder::Host,
+            MemoryModel::Auto | MemoryModel::Plain => MemoryOrder::Plain,
         },
         host,
         cache_size: shared.cache_size.unwrap_or(CACHE_SIZE),

@@ -192,13 +192,11 @@ fn apply(options: &Options) {
 /// Runs a program that the loader has put into memory, on the calling thread.
 pub fn start(options: Options, mut config: Config, memory: &'static Memory, image: Image) -> ! {
     apply(&options);
-    let mut ordered = false;
-    match options.memory_model {
-        MemoryModel::Ordered => config.order = MemoryOrder::Ordered,
-        MemoryModel::Plain => config.order = MemoryOrder::Plain,
-        MemoryModel::Auto => ordered = set_hardware_tso(),
+    let mut ordered = options.memory_model != MemoryModel::Auto;
+    if !ordered && set_hardware_tso() {
+        config.order = MemoryOrder::Host;
+        ordered = true;
     }
-    ordered |= options.memory_model != MemoryModel::Auto;
     let engine = match Engine::new(config, Box::new(memory)) {
         Ok(engine) => engine,
         Err(error) => {

@@ -560,6 +560,15 @@ impl Asm {
         if self.bound_at == self.pos() { None } else { self.code.last_mut() }
     }
 
+    /// Removes the last instruction, if it is this one and no branch goes behind it.
+    pub fn take_back(&mut self, word: u32) -> bool {
+        let last = self.last_word().is_some_and(|last| *last == word);
+        if last {
+            self.code.pop();
+        }
+        last
+    }
+
     /// Replaces a word.
     pub fn set_word(&mut self, index: usize, word: u32) {
         self.code[index] = word;

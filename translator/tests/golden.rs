@@ -59,6 +59,7 @@ fn emitted_code_is_as_pinned() {
             flagm2: true,
             lse: true,
             sha2: true,
+            aes: true,
             lrcpc: true,
             lrcpc2: true,
             ..Default::default()

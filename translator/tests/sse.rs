@@ -289,15 +289,90 @@ fn sha256_shapes() -> Vec<fn(&mut CodeAssembler)> {
     ]
 }
 
+/// The steps of the message schedule of SHA-256: what PALIGNR puts together is overwritten unseen, is looked at, is not
+/// overwritten, or one of its words is overwritten before; with an access that faults meanwhile, and one between.
+fn sha256_schedules() -> Vec<fn(&mut CodeAssembler)> {
+    fn steps(a: &mut CodeAssembler, before_the_last: impl Fn(&mut CodeAssembler)) {
+        a.movdqa(xmm7, xmm6).unwrap();
+        a.palignr(xmm7, xmm5, 4).unwrap();
+        a.nop().unwrap();
+        a.paddd(xmm3, xmm7).unwrap();
+        a.sha256msg1(xmm4, xmm5).unwrap();
+        before_the_last(a);
+        a.sha256msg2(xmm3, xmm6).unwrap();
+    }
+    vec![
+        |a| {
+            steps(a, |_| ());
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            steps(a, |_| ());
+            a.movdqa(xmm0, xmm7).unwrap();
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| steps(a, |_| ()),
+        |a| {
+            steps(a, |a| a.paddd(xmm5, xmm4).unwrap());
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            steps(a, |_| ());
+            a.paddd(xmm6, xmm4).unwrap();
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            steps(a, |a| a.movdqa(xmm0, rsp + 8).unwrap()); // raises #GP
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            steps(a, |_| ());
+            a.movdqa(xmm0, rsp + 8).unwrap();
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            a.movdqa(xmm7, xmm6).unwrap();
+            a.palignr(xmm7, xmm5, 4).unwrap();
+            a.sha256msg1(xmm4, xmm5).unwrap(); // emitted behind PALIGNR
+            a.paddd(xmm3, xmm7).unwrap();
+            a.sha256msg2(xmm3, xmm6).unwrap();
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            a.movdqa(xmm7, xmm6).unwrap();
+            a.palignr(xmm7, xmm5, 4).unwrap();
+            a.movdqa(xmm5, xmm4).unwrap();
+            a.paddd(xmm3, xmm7).unwrap();
+            a.sha256msg2(xmm3, xmm6).unwrap();
+            a.movdqa(xmm7, xmm3).unwrap();
+        },
+        |a| {
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.pshufd(xmm0, xmm0, 0xe).unwrap();
+            a.movdqa(xmm7, xmm6).unwrap();
+            a.palignr(xmm7, xmm5, 4).unwrap();
+            a.sha256rnds2(xmm1, xmm2).unwrap(); // its words are not put into their registers yet
+            a.paddd(xmm3, xmm7).unwrap();
+            a.movdqa(xmm0, xmm6).unwrap();
+            a.sha256rnds2(xmm2, xmm1).unwrap();
+            a.pshufd(xmm0, xmm0, 0xe).unwrap();
+            a.sha256msg2(xmm3, xmm6).unwrap();
+            a.movdqa(xmm7, xmm4).unwrap();
+            a.sha256rnds2(xmm1, xmm2).unwrap();
+        },
+    ]
+}
+
 #[test]
 fn rounds_of_sha256_are_those_of_the_helpers() {
     let with = HostFeatures { sha2: true, ..HostFeatures::default() };
     let word = |i: u128| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    let start: Vec<u128> = (0..6).map(word).collect();
-    for (i, shape) in sha256_shapes().into_iter().enumerate() {
-        let (_, arm) = run(with, &start, shape);
-        let (_, helpers) = run(HostFeatures::default(), &start, shape);
+    let start: Vec<u128> = (0..8).map(word).collect();
+    for (i, shape) in sha256_shapes().into_iter().chain(sha256_schedules()).enumerate() {
+        let (exit, arm) = run(with, &start, shape);
+        let (expected, helpers) = run(HostFeatures::default(), &start, shape);
         assert_eq!(arm.xmm, helpers.xmm, "shape {i}");
+        assert_eq!(format!("{exit:?}"), format!("{expected:?}"), "shape {i}");
     }
 }
 

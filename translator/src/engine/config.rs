@@ -3,8 +3,10 @@
 /// How guest loads and stores are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryOrder {
-    /// Plain loads and stores: one thread and no shared writable mapping, or a host in TSO mode.
+    /// Plain loads and stores: one thread and no shared writable mapping.
     Plain,
+    /// The same in the guest's order: the host is in TSO mode.
+    Host,
     /// Acquire loads and release stores (LRCPC2 where the host has it).
     Ordered,
 }

@@ -25,7 +25,8 @@ pub(super) const ROWS: Rows = &[
     plain(M::Sha1msg2, sha1msg2),
 ];
 
-/// x86 adds the round key last, Arm first: Arm's round of the state as the key of zero, then the key.
+/// x86 adds the round key last, Arm first: Arm's round of the state with the key of the round before, which is zero if that
+/// one is done with, then the key.
 fn aes_round(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !l.config.host.aes {
         return Err(Unimplemented);
@@ -36,15 +37,16 @@ fn aes_round(l: &mut Lower, ins: &Instruction) -> Lowered {
         key = l.vtmp();
         l.vmov(key, d);
     }
+    let first = l.added_before(d);
     match ins.mnemonic() {
         M::Aesenc => dynasm!(l.a; .arch aarch64
-            ; aese V(d.0).b16, V(VZERO.0).b16
+            ; aese V(d.0).b16, V(first.0).b16
             ; aesmc V(d.0).b16, V(d.0).b16),
-        M::Aesenclast => dynasm!(l.a; .arch aarch64; aese V(d.0).b16, V(VZERO.0).b16),
+        M::Aesenclast => dynasm!(l.a; .arch aarch64; aese V(d.0).b16, V(first.0).b16),
         M::Aesdec => dynasm!(l.a; .arch aarch64
-            ; aesd V(d.0).b16, V(VZERO.0).b16
+            ; aesd V(d.0).b16, V(first.0).b16
             ; aesimc V(d.0).b16, V(d.0).b16),
-        _ => dynasm!(l.a; .arch aarch64; aesd V(d.0).b16, V(VZERO.0).b16),
+        _ => dynasm!(l.a; .arch aarch64; aesd V(d.0).b16, V(first.0).b16),
     }
     dynasm!(l.a; .arch aarch64; eor V(d.0).b16, V(d.0).b16, V(key.0).b16);
     Ok(())
@@ -117,6 +119,18 @@ fn pclmulqdq(l: &mut Lower, ins: &Instruction) -> Lowered {
 }
 
 impl Lower<'_> {
+    /// Takes an addition to the state back if it was emitted last: AESE and AESD do it first. Returns what is to be added.
+    fn added_before(&mut self, d: V) -> V {
+        const EOR: u32 = 0x6e20_1c00; // d, n, m (Arm ARM C7.2.41)
+        let to_itself = EOR | d.n() << 5 | d.n();
+        let last = self.a.last_word().copied();
+        let key = last.filter(|last| last & !(31 << 16) == to_itself).map(|last| last >> 16 & 31);
+        match key {
+            Some(key) if key != d.n() && self.take_back(to_itself | key << 16) => V(key as u8),
+            _ => VZERO,
+        }
+    }
+
     /// The four words in reverse order.
     fn reverse_words(&mut self, d: V, n: V) {
         dynasm!(self.a; .arch aarch64

@@ -13,7 +13,7 @@
 use super::arith::EdgeFlags;
 use super::late::Late;
 use super::{FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
-use crate::asm::{Asm, Label, R, Reloc, Width};
+use crate::asm::{Asm, Cond, Label, R, Reloc, Width};
 use crate::cache::{CALL, Entry};
 use crate::flags::Flags;
 use crate::state::{BRANCH_TABLE_BITS, BRANCH_TABLE_SHIFT, BranchTableEntry};
@@ -268,6 +268,15 @@ impl Lower<'_> {
         let stop = self.stub_to(ip, None, Flags::NONE);
         self.site(Some(stop));
         self.a.cbnz(w, r, again);
+    }
+
+    /// Branches back to where the current instruction begins, if the condition holds. A thread that is to be stopped leaves
+    /// here; no flag is live.
+    pub fn repeat_if(&mut self, condition: Cond, again: Label) {
+        let ip = self.current().ip();
+        let stop = self.stub_to(ip, None, Flags::NONE);
+        self.site(Some(stop));
+        self.a.b_cond(condition, again);
     }
 
     /// The return point of a call: control comes in here from the callee's return.

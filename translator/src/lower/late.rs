@@ -19,6 +19,8 @@ pub struct Late {
     pub left_out: Option<LeftOut>,
     /// A step that was made early.
     pub schedule: Option<Schedule>,
+    /// A PALIGNR that was taken back.
+    pub aligned: Option<Aligned>,
 }
 
 /// An instruction that is not executed as its result is overwritten.
@@ -39,6 +41,21 @@ pub struct Schedule {
     pub words: Register,
     /// Its second operand, with the newest words of the schedule.
     pub newest: Register,
+    /// The words before those.
+    pub before: Register,
+}
+
+/// PALIGNR by one word, whose result is overwritten when the message schedule has gone on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aligned {
+    /// Its destination.
+    pub added: Register,
+    /// The lower words.
+    pub before: Register,
+    /// The upper ones.
+    pub newest: Register,
+    /// Index of the instruction that overwrites it.
+    pub overwritten: usize,
 }
 
 /// Code behind the region's own for a fault while something is late.
@@ -48,7 +65,7 @@ pub struct Recovery {
     pub start: u32,
     /// Offset of its end.
     pub end: u32,
-    /// Offset of where control goes then.
+    /// Offset of where control goes then; until that is emitted, 0.
     pub to: u32,
 }
 
@@ -57,9 +74,12 @@ pub struct Recovery {
 pub struct Recovering {
     /// Where.
     pub recovery: Recovery,
-    index: usize,
-    late: Late,
-    flags: FlagState,
+    /// The instruction that may fault.
+    pub index: usize,
+    /// What is to be put into its place.
+    pub late: Late,
+    /// What the host flags mean.
+    pub flags: FlagState,
 }
 
 /// Whether the instruction may fault for its memory operand.
@@ -72,7 +92,8 @@ impl Late {
     /// Whether all registers have what they should.
     #[inline]
     pub fn is_nothing(&self) -> bool {
-        self.words.is_none() && self.left_out.is_none() && self.schedule.is_none()
+        let Late { words, left_out, schedule, aligned } = self;
+        words.is_none() && left_out.is_none() && schedule.is_none() && aligned.is_none()
     }
 }
 
@@ -107,6 +128,9 @@ impl Lower<'_> {
         if self.late.left_out.is_some_and(|left_out| left_out.overwritten == index) {
             self.late.left_out = None;
         }
+        if self.late.aligned.is_some_and(|aligned| aligned.overwritten == index) {
+            self.late.aligned = None;
+        }
         let end = self.a.pos();
         if let Some(last) = self.out.recoveries.last_mut().filter(|last| last.index == index) {
             last.recovery.end = end;
@@ -116,7 +140,11 @@ impl Lower<'_> {
     /// Emits the recoveries.
     pub fn emit_recoveries(&mut self) {
         for i in 0..self.out.recoveries.len() {
-            self.out.recoveries[i].recovery.to = self.a.pos();
+            let recovery = &mut self.out.recoveries[i].recovery;
+            if recovery.to != 0 {
+                continue; // in the region's own code
+            }
+            recovery.to = self.a.pos();
             let Recovering { index, late, flags, .. } = self.out.recoveries[i];
             (self.index, self.flags) = (index, flags);
             self.mark();
@@ -136,6 +164,9 @@ impl Lower<'_> {
         if let Some(early) = late.schedule {
             self.free_temps();
             self.undo_schedule(early);
+        }
+        if let Some(aligned) = late.aligned {
+            self.put_aligned(aligned);
         }
         if let Some(left_out) = late.left_out {
             self.free_temps();

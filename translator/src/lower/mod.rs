@@ -42,6 +42,7 @@ pub mod moves;
 pub mod muldiv;
 pub mod narrow;
 pub mod operands;
+pub mod passes;
 pub mod post_index;
 pub mod segments;
 pub mod sha256;
@@ -249,7 +250,8 @@ impl<'a> Lower<'a> {
             self.flags = FlagState::CANONICAL;
             self.far = None;
         }
-        let enterable = self.is_enterable(i, insn);
+        let passes = insn.join && self.passes(i);
+        let enterable = !passes && self.is_enterable(i, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.begin_block(i);
         self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);

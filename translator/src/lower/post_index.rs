@@ -23,7 +23,65 @@ fn post_indexed(word: u32, base: R, by: i64) -> Option<u32> {
     fits.then_some(word & !0x0100_0000 | (by as u32 & 0x1ff) << 12 | 0x400)
 }
 
+/// LDR q1, \[x1, #16\]: its register, and base and offset in units of 16 (Arm ARM C7.2.204).
+fn vector_load(word: u32) -> Option<(u32, u32, i32)> {
+    let fits = word & 0xffc0_0000 == 0x3dc0_0000;
+    fits.then_some((word & 31, word >> 5 & 31, (word >> 10 & 0xfff) as i32))
+}
+
+/// LDP of two loads of neighbours, the lower one last (Arm ARM C7.2.201).
+fn pair(upper: u32, lower: u32) -> Option<u32> {
+    let ((second, base, above), (first, n, offset)) = (vector_load(upper)?, vector_load(lower)?);
+    let fits = base == n && above == offset + 1 && offset < 64 && first != second;
+    fits.then_some(0xad40_0000 | (offset as u32) << 15 | second << 10 | n << 5 | first)
+}
+
+/// LDP q1, q2, \[x1\] as LDP q1, q2, \[x1\], #by.
+fn post_indexed_pair(word: u32, base: R, by: i64) -> Option<u32> {
+    let fits = word & 0xffff_8000 == 0xad40_0000
+        && word >> 5 & 31 == base.n()
+        && by % 16 == 0
+        && (-1024..1024).contains(&by);
+    fits.then_some(word & !0x0100_0000 | 0x0080_0000 | ((by / 16) as u32 & 0x7f) << 15)
+}
+
 impl Lower<'_> {
+    /// Makes one instruction of the last two, if they load vector registers from neighbouring places, the upper one first.
+    pub fn pair_loads(&mut self) {
+        let [.., upper, lower] = *self.a.code() else { return };
+        if self.a.last_word().is_some()
+            && let Some(word) = pair(upper, lower)
+            && self.a.take_back(lower)
+        {
+            match self.a.last_word() {
+                Some(last) => *last = word,
+                None => self.a.word(lower),
+            }
+        }
+    }
+
+    /// Takes back the last instruction, if it is this one, of a guest instruction before the current one, which has emitted
+    /// nothing: that does the work as well.
+    pub fn take_back(&mut self, word: u32) -> bool {
+        let here = self.a.pos();
+        if !self.a.take_back(word) {
+            return false;
+        }
+        for entry in self.out.map.iter_mut().rev().take_while(|entry| entry.host == here) {
+            entry.host = self.a.pos();
+            entry.enterable = false;
+        }
+        true
+    }
+
+    /// Makes the last instruction, if it loads a pair from the address in a register, advance that.
+    pub fn advance_pair(&mut self, base: R, by: i64) -> bool {
+        let Some(last) = self.a.last_word() else { return false };
+        let Some(word) = post_indexed_pair(*last, base, by) else { return false };
+        *last = word;
+        true
+    }
+
     /// Makes the current instruction, an addition of a constant to a register and nothing else, part of the access before it.
     /// Returns false if there is none.
     pub fn post_index(&mut self, base: R, by: i64) -> bool {
@@ -56,5 +114,23 @@ mod tests {
         assert_eq!(post_indexed(0xf940_0043, x1, 8), None); // [x2]
         assert_eq!(post_indexed(0xf980_0020, x1, 8), None); // prfm
         assert_eq!(post_indexed(0x9100_2021, x1, 8), None); // add x1, x1, #8
+    }
+
+    #[test]
+    fn pairs() {
+        let (q2, q3) = (0x3dc0_0422, 0x3dc0_0823); // ldr q2, [x1, #16]; ldr q3, [x1, #32]
+        assert_eq!(pair(q3, q2), Some(0xad40_8c22)); // ldp q2, q3, [x1, #16]
+        assert_eq!(pair(q2, q3), None); // the lower one first
+        assert_eq!(pair(0x3dc0_0843, q2), None); // ldr q3, [x2, #32]
+        assert_eq!(pair(0x3dc0_0822, q2), None); // ldr q2, [x1, #32]
+        assert_eq!(pair(0x3dc1_0423, 0x3dc1_0022), None); // #1040 and #1024
+        assert_eq!(pair(0xf940_0423, q2), None); // ldr x3, [x1, #8]
+        let pair = 0xad40_0c22; // ldp q2, q3, [x1]
+        assert_eq!(post_indexed_pair(pair, R(1), 96), Some(0xacc3_0c22));
+        assert_eq!(post_indexed_pair(pair, R(1), -16), Some(0xacff_8c22));
+        assert_eq!(post_indexed_pair(pair, R(2), 96), None);
+        assert_eq!(post_indexed_pair(pair, R(1), 1024), None);
+        assert_eq!(post_indexed_pair(pair, R(1), 8), None);
+        assert_eq!(post_indexed_pair(0xad40_8c22, R(1), 96), None); // [x1, #16]
     }
 }

@@ -8,7 +8,7 @@
 //! schedule, PADDD and SHA256MSG2.
 
 use super::crypto::call_sha;
-use super::late::{LeftOut, Schedule, accesses_memory};
+use super::late::{Aligned, LeftOut, Schedule, accesses_memory};
 use super::operands::vec_of;
 use super::table::{Rows, plain};
 use super::{Lower, Lowered, VZERO};
@@ -88,6 +88,12 @@ fn takes_other_half(ins: &Instruction) -> bool {
         && ins.immediate8() & 0xf == 0xe
 }
 
+/// EXT of the last three words before the newest ones and the first one of those (Arm ARM C7.2.66).
+fn aligned_word(to: Register, before: Register, newest: Register) -> u32 {
+    let [d, n, m] = [to, before, newest].map(|register| vec_of(register).n());
+    0x6e00_2000 | m << 16 | n << 5 | d
+}
+
 impl Lower<'_> {
     /// The first instruction behind `index` that satisfies the condition, straight on, with harmless ones between.
     fn straight_on(
@@ -156,38 +162,45 @@ impl Lower<'_> {
             && self.second_of_pair(next, cdgh, abef).is_some()
     }
 
-    /// The instruction behind the second of a pair that overwrites xmm0, at which nothing looks before.
-    fn words_overwritten(&self, second: usize) -> Option<usize> {
-        let mentions_xmm0 =
-            |ins: &Instruction| mentions(ins, Register::XMM0) || registers(ins).is_some();
-        let (index, _) = self.straight_on(second, mentions_xmm0)?;
+    /// The move behind `index` that overwrites a register, at which nothing looks before.
+    fn overwritten(&self, index: usize, register: Register) -> Option<usize> {
+        let implied = |ins: &Instruction| register == Register::XMM0 && registers(ins).is_some();
+        let (index, _) = self.straight_on(index, |ins| mentions(ins, register) || implied(ins))?;
         let ins = &self.region.insns[index].ins;
         let moves = matches!(ins.mnemonic(), M::Movdqa | M::Movdqu | M::Movaps | M::Movups);
-        let from_xmm0 = ins.op1_kind() == OpKind::Register && ins.op1_register() == Register::XMM0;
-        (moves && writes(ins, Register::XMM0) && !from_xmm0).then_some(index)
+        let from_itself = ins.op1_kind() == OpKind::Register && ins.op1_register() == register;
+        (moves && writes(ins, register) && !from_itself).then_some(index)
     }
 
-    /// The SHA256MSG2 whose work can be done, with the current PADDD's, by one instruction of Arm's; and the register with
-    /// the words before those of its second operand: the PADDD adds w\[t-7\], which PALIGNR has put together from both.
-    fn early_schedule(&self, words: Register, added: Register) -> Option<(Schedule, Register)> {
+    /// The instruction before `index` that was the last one to look at `register`, or to write it: a mnemonic with that
+    /// register and another one.
+    fn earlier(&self, index: usize, mnemonic: M, register: Register) -> Option<(usize, Register)> {
         let insns = &self.region.insns;
-        let earlier = |index: usize, mnemonic| {
-            let i = insns[..index].iter().rposition(|insn| insn.ins.mnemonic() != M::Nop)?;
-            let straight = (i..index).all(|i| insns[i].next == Next::Inside && !insns[i + 1].join);
-            let ins = &insns[i].ins;
-            let fits = ins.mnemonic() == mnemonic
-                && ins.op1_kind() == OpKind::Register
-                && writes(ins, added);
-            (straight && fits).then(|| (i, ins.op1_register()))
-        };
-        let (aligned, before) = earlier(self.index, M::Palignr)?;
-        let (_, newest) = earlier(aligned, M::Movdqa)?;
+        let i = insns[..index].iter().rposition(|insn| mentions(&insn.ins, register))?;
+        let passed = |insn: &Insn| is_harmless(insn) || registers(&insn.ins).is_some();
+        let straight = insns[i].next == Next::Inside
+            && insns[i + 1..index].iter().all(passed)
+            && insns[i + 1..=index].iter().all(|insn| !insn.join);
+        let ins = &insns[i].ins;
+        let fits = ins.mnemonic() == mnemonic
+            && ins.op1_kind() == OpKind::Register
+            && writes(ins, register);
+        (straight && fits).then(|| (i, ins.op1_register()))
+    }
+
+    /// The SHA256MSG2 whose work can be done, with the current PADDD's, by one instruction of Arm's: the PADDD adds
+    /// w\[t-7\], which PALIGNR has put together from the second operand and the words before those.
+    fn early_schedule(&self, words: Register, added: Register) -> Option<Schedule> {
+        let insns = &self.region.insns;
+        let (aligned, before) = self.earlier(self.index, M::Palignr, added)?;
+        let (moved, newest) = self.earlier(aligned, M::Movdqa, added)?;
         let is_last_step = |ins: &Instruction| {
             ins.mnemonic() == M::Sha256msg2
                 && ins.op1_kind() == OpKind::Register
                 && (ins.op0_register(), ins.op1_register()) == (words, newest)
         };
         let (index, between) = self.straight_on(self.index, is_last_step)?;
+        let same = |insn: &Insn| !writes(&insn.ins, before) && !writes(&insn.ins, newest);
         let unseen = |insn: &Insn| !mentions(&insn.ins, words) && !writes(&insn.ins, newest);
         let mut others = [words, newest, added, before, Register::XMM0];
         others.sort();
@@ -196,8 +209,9 @@ impl Lower<'_> {
             && different
             && self.may_be_late()
             && self.late.schedule.is_none()
+            && insns[moved + 1..self.index].iter().all(same)
             && between.iter().all(unseen))
-        .then_some((Schedule { index, words, newest }, before))
+        .then_some(Schedule { index, words, newest, before })
     }
 
     /// A PADDD that stands in the message schedule, together with what follows.
@@ -207,11 +221,31 @@ impl Lower<'_> {
             return false;
         }
         let (words, added) = (ins.op0_register(), ins.op1_register());
-        let Some((early, before)) = self.early_schedule(words, added) else { return false };
-        let (d, n, m) = (vec_of(words), vec_of(before), vec_of(early.newest));
+        let Some(early) = self.early_schedule(words, added) else { return false };
+        self.leave_aligned(added, &early);
+        let (d, n, m) = (vec_of(words), vec_of(early.before), vec_of(early.newest));
         dynasm!(self.a; .arch aarch64; sha256su1 V(d.0).s4, V(n.0).s4, V(m.0).s4);
         self.late.schedule = Some(early);
         true
+    }
+
+    /// Takes PALIGNR back, if it is what was emitted last: only the current PADDD looks at its result.
+    fn leave_aligned(&mut self, added: Register, early: &Schedule) {
+        let Some(overwritten) = self.overwritten(self.index, added) else { return };
+        let Schedule { before, newest, .. } = *early;
+        let same = |insn: &Insn| !writes(&insn.ins, before) && !writes(&insn.ins, newest);
+        let possible = self.late.aligned.is_none()
+            && self.region.insns[self.index + 1..overwritten].iter().all(same)
+            && self.take_back(aligned_word(added, before, newest));
+        if possible {
+            self.late.aligned = Some(Aligned { added, before, newest, overwritten });
+        }
+    }
+
+    /// Does what was taken back.
+    pub(super) fn put_aligned(&mut self, aligned: Aligned) {
+        let Aligned { added, before, newest, .. } = aligned;
+        self.a.word(aligned_word(added, before, newest));
     }
 
     /// What [`Self::message_schedule`] leaves, as it was before SHA256MSG2: without σ1(w\[t-2\]). Of the last two words that is
@@ -286,7 +320,7 @@ fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
             l.four_rounds(ABCD, EFGH);
             l.sha256 = Some(Kept::Rounds(second));
             if l.may_be_late()
-                && let Some(overwritten) = l.words_overwritten(second)
+                && let Some(overwritten) = l.overwritten(second, Register::XMM0)
             {
                 l.late.left_out = Some(LeftOut { index: half, overwritten });
             }

@@ -1,0 +1,261 @@
+//! A short loop over memory that counts: several of its turns in one pass, as long as enough of them are left.
+//!
+//! The pass stands in front of the loop's own code. It loads what all its turns load first, into temporaries, then does
+//! the operations of one turn after the other, and advances pointers and counter once. So when a load faults nothing has
+//! changed since the pass began, and control goes on in the loop itself, which comes to that fault at its instruction.
+//! The last turn is always the loop's own: it leaves the flags, and the branch out.
+//!
+//! What a loop has to be like is looked at only where one of at most [`LONGEST`] instructions ends. Ordered loads
+//! stay where they are.
+
+use super::late::{Late, Recovering, Recovery};
+use super::operands::{host_of, vec_of, width_of};
+use super::{Lower, sse_int};
+use crate::asm::{Cond, R, V};
+use crate::engine::MemoryOrder;
+use crate::flags::Flags;
+use crate::region::{Insn, Next};
+use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register};
+
+/// So many instructions a turn has at most, the branch included.
+const LONGEST: usize = 8;
+
+/// Hold what is loaded. Lowerings of [`is_operation`] use none of them.
+const LOADED: [V; 6] = [V(26), V(27), V(24), V(23), V(22), V(21)];
+
+/// By how much an instruction, which does nothing else, changes a register.
+fn step(ins: &Instruction) -> Option<(Register, i64)> {
+    let register = ins.op0_register();
+    let immediate = || {
+        let constant = !matches!(ins.op1_kind(), OpKind::Register | OpKind::Memory);
+        constant.then(|| i64::from(ins.immediate(1) as i32))
+    };
+    let by = match ins.mnemonic() {
+        M::Inc => 1,
+        M::Dec => -1,
+        M::Add => immediate()?,
+        M::Sub => -immediate()?,
+        M::Lea => {
+            let advances = register.is_gpr64()
+                && ins.memory_base() == register
+                && ins.memory_index() == Register::None;
+            advances.then_some(ins.memory_displacement64() as i64)?
+        }
+        _ => return None,
+    };
+    let whole = ins.op0_kind() == OpKind::Register && (register.is_gpr32() || register.is_gpr64());
+    (whole && by != 0 && by.abs() <= 256).then_some((register, by))
+}
+
+/// The register that an instruction, which does nothing else, loads from a register's address and a constant. (With an
+/// index it would take two instructions ahead of its turn, and nothing would be won.)
+fn load(ins: &Instruction) -> Option<Register> {
+    let fits = matches!(ins.mnemonic(), M::Movups | M::Movdqu)
+        && ins.op0_register().is_xmm()
+        && ins.op1_kind() == OpKind::Memory
+        && ins.memory_base().is_gpr64()
+        && ins.memory_index() == Register::None
+        && !matches!(ins.memory_segment(), Register::FS | Register::GS);
+    fits.then(|| ins.op0_register())
+}
+
+/// Operations of vector registers alone that change their first operand, and look at no neighbour that is not one.
+fn is_operation(ins: &Instruction) -> bool {
+    let mnemonic = ins.mnemonic();
+    let known =
+        matches!(mnemonic, M::Aesenc | M::Aesenclast | M::Aesdec | M::Aesdeclast | M::Aesimc)
+            || sse_int::operation(mnemonic).is_some();
+    known && ins.op_count() == 2 && (0..2).all(|op| ins.op_register(op).is_xmm())
+}
+
+/// A loop that a pass can be made of.
+struct Turn<'a> {
+    /// What is done in a turn, but for the branch.
+    insns: &'a [Insn],
+    /// The register that is zero at the end, and by how much each turn changes it.
+    counter: (Register, i64),
+}
+
+impl<'a> Turn<'a> {
+    /// The one that begins at an instruction of a region.
+    fn at(insns: &'a [Insn], start: usize) -> Option<Self> {
+        let near = &insns[start..insns.len().min(start + LONGEST)];
+        let (branch, others) = {
+            let at = near.iter().position(|insn| insn.flow != FlowControl::Next)?;
+            (&near[at], &near[..at])
+        };
+        let closed = branch.target == Some(start as u16)
+            && branch.ins.mnemonic() == M::Jne
+            && near[1..=others.len()].iter().all(|insn| !insn.join)
+            && others.iter().all(|insn| insn.next == Next::Inside);
+        if !closed {
+            return None;
+        }
+        let counts = others.iter().rfind(|insn| insn.entry.writes.any(Flags::Z))?;
+        let turn = Turn { insns: others, counter: step(&counts.ins)? };
+        turn.is_regular().then_some(turn)
+    }
+
+    /// The registers that are loaded, by the places of their loads.
+    fn loads(&self) -> impl DoubleEndedIterator<Item = (usize, Register)> {
+        let all = self.insns.iter().enumerate();
+        all.filter_map(|(i, insn)| load(&insn.ins).map(|register| (i, register)))
+    }
+
+    /// Those that advance.
+    fn steps(&self) -> impl Iterator<Item = (usize, Register, i64)> {
+        let all = self.insns.iter().enumerate();
+        all.filter_map(|(i, insn)| step(&insn.ins).map(|(register, by)| (i, register, by)))
+    }
+
+    fn operations(&self) -> impl Iterator<Item = (usize, &Insn)> {
+        self.insns.iter().enumerate().filter(|(_, insn)| is_operation(&insn.ins))
+    }
+
+    fn has_aes(&self) -> bool {
+        self.operations().any(|(_, insn)| sse_int::operation(insn.ins.mnemonic()).is_none())
+    }
+
+    /// Whether nothing else is done, each register is only changed by one instruction if that is a load or an addition,
+    /// and addresses are sums of whole registers.
+    fn is_regular(&self) -> bool {
+        let loads = self.loads().count();
+        let known = loads + self.steps().count() + self.operations().count();
+        let once = self.steps().all(|(i, register, _)| {
+            let same = |other: Register| other.full_register() == register.full_register();
+            self.steps().all(|(j, other, _)| i == j || !same(other))
+                && (register.is_gpr64()
+                    || self.loads().all(|(j, _)| !same(self.insns[j].ins.memory_base())))
+        });
+        let loaded_once = self.loads().all(|(i, register)| {
+            self.loads().all(|(j, other)| i == j || other != register)
+                && self.operations().all(|(_, insn)| insn.ins.op0_register() != register)
+        });
+        let some = (1..=LOADED.len() / 3).contains(&loads) && self.operations().next().is_some();
+        known == self.insns.len() && some && once && loaded_once
+    }
+
+    /// How far the address of a load, in a turn of the pass, is from where the registers point when the pass begins.
+    fn ahead(&self, load: usize, turn: usize) -> i64 {
+        let base = self.insns[load].ins.memory_base();
+        let step = self.steps().find(|&(_, register, _)| register == base);
+        step.map_or(0, |(i, _, by)| by * (turn as i64 + i64::from(i < load)))
+    }
+
+    /// Turns that are done in one pass.
+    fn count(&self) -> usize {
+        LOADED.len() / self.loads().count()
+    }
+
+    /// Where a pass keeps what a turn loads, of the loads of a turn the one with this number.
+    fn loaded(&self, turn: usize, number: usize) -> V {
+        LOADED[turn * self.loads().count() + number]
+    }
+
+    /// The instruction at a place, in a turn of the pass: it has its operand from where it was loaded to.
+    fn renamed(&self, at: usize, turn: usize) -> Instruction {
+        let mut ins = self.insns[at].ins;
+        for (number, (load, register)) in self.loads().enumerate() {
+            let turn = if load < at { Some(turn) } else { turn.checked_sub(1) };
+            if let Some(turn) = turn.filter(|_| ins.op1_register() == register) {
+                ins.set_op1_register(Register::XMM0 + self.loaded(turn, number).n());
+                break;
+            }
+        }
+        ins
+    }
+}
+
+impl Lower<'_> {
+    /// At the first instruction of a loop: does several turns in one pass in front of it. Returns false if there
+    /// is no such loop.
+    pub fn passes(&mut self, index: usize) -> bool {
+        let region = self.region;
+        let insn = &region.insns[index];
+        let allowed = self.config.order == MemoryOrder::Plain
+            && insn.live_in.is_empty()
+            && self.may_be_late()
+            && self.profile.is_none();
+        let turn = if allowed { Turn::at(&region.insns, index) } else { None };
+        let Some(turn) = turn.filter(|turn| self.config.host.aes || !turn.has_aes()) else {
+            return false;
+        };
+        let enterable = self.is_enterable(index, insn);
+        self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
+        let alone = self.a.label();
+        let enough = self.are_enough_left(&turn);
+        self.a.b_cond(enough.invert(), alone);
+        let again = self.a.here();
+        let start = self.a.pos();
+        self.load_ahead(&turn);
+        let end = self.a.pos();
+        self.operate(&turn, index);
+        let enough = self.are_enough_left(&turn);
+        self.repeat_if(enough, again);
+        self.a.bind(alone);
+        let recovery = Recovery { start, end, to: self.a.pos() };
+        let (late, flags) = (Late::default(), self.flags);
+        self.out.recoveries.push(Recovering { recovery, index, late, flags });
+        self.out.labels[index] = Some(alone);
+        true
+    }
+
+    /// Compares the counter with what a pass and one more turn need.
+    fn are_enough_left(&mut self, turn: &Turn) -> Cond {
+        let (register, by) = turn.counter;
+        let (w, r) = (width_of(register.size() as u32), host_of(register));
+        let needed = by.unsigned_abs() * turn.count() as u64;
+        if by < 0 {
+            self.a.subs_imm(w, R::ZR, r, needed);
+            Cond::Hi
+        } else {
+            self.a.adds_imm(w, R::ZR, r, needed);
+            Cond::Cc
+        }
+    }
+
+    /// All loads of a pass, from the last to the first: that one may advance its register as well.
+    fn load_ahead(&mut self, turn: &Turn) {
+        for t in (0..turn.count()).rev() {
+            let numbers = (0..turn.loads().count()).rev();
+            for (number, (at, _)) in numbers.zip(turn.loads().rev()) {
+                let mut ins = turn.insns[at].ins;
+                let ahead = turn.ahead(at, t) as u64;
+                ins.set_memory_displacement64(ins.memory_displacement64().wrapping_add(ahead));
+                self.free_temps();
+                let address = self.address(&ins, 16);
+                self.vload(16, turn.loaded(t, number), address);
+                self.pair_loads();
+            }
+        }
+        self.free_temps();
+    }
+
+    /// What a pass does when all is loaded.
+    fn operate(&mut self, turn: &Turn, index: usize) {
+        let total = |by: i64| by * turn.count() as i64;
+        let mut steps: Vec<_> = turn.steps().collect();
+        steps.retain(|&(_, register, by)| {
+            !register.is_gpr64() || !self.advance_pair(host_of(register), total(by))
+        });
+        (self.need, self.live_out) = (Flags::NONE, Flags::NONE);
+        for t in 0..turn.count() {
+            for (at, insn) in turn.operations() {
+                self.index = index + at;
+                self.free_temps();
+                let ins = turn.renamed(at, t);
+                let lowered = insn.entry.lower.map(|lower| lower(self, &ins));
+                debug_assert!(matches!(lowered, Some(Ok(()))), "operations are implemented");
+            }
+        }
+        self.index = index;
+        self.free_temps();
+        for (number, (_, register)) in turn.loads().enumerate() {
+            self.vmov(vec_of(register), turn.loaded(turn.count() - 1, number));
+        }
+        for (_, register, by) in steps {
+            let (w, r) = (width_of(register.size() as u32), host_of(register));
+            self.add_constant(w, r, r, total(by));
+        }
+    }
+}

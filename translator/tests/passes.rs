@@ -1,0 +1,218 @@
+//! Loops of which several turns are done in one pass, beside the same ones without.
+//! (arm64 only: translated code must execute. What faults in a pass is a whole program's subject.)
+#![cfg(target_arch = "aarch64")]
+
+use iced_x86::code_asm::*;
+use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder};
+use translator::state::CpuState;
+
+/// Everything is executable.
+struct Open;
+
+impl GuestMemory for Open {
+    fn executable_from(&self, _addr: u64) -> u64 {
+        4096
+    }
+    fn watch(&self, _start: u64, _end: u64) {}
+}
+
+/// Where the data is, behind the code.
+const DATA: usize = 4096;
+const SIZE: usize = 16384;
+
+const RAX: usize = 0;
+const RCX: usize = 1;
+const RSI: usize = 6;
+const RDI: usize = 7;
+
+fn noise(i: usize) -> u128 {
+    (i as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).rotate_left(i as u32)
+}
+
+/// Runs code with a counter and pointers into noise.
+fn run(order: MemoryOrder, counter: u64, build: impl Fn(&mut CodeAssembler)) -> Box<CpuState> {
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    build(&mut a);
+    a.syscall().expect("encodable");
+    let code: &'static mut [u8] = Box::leak(vec![0u8; SIZE].into_boxed_slice());
+    let base = code.as_ptr() as u64;
+    let bytes = a.assemble(base).expect("assembles");
+    code[..bytes.len()].copy_from_slice(&bytes);
+    for (i, piece) in code[DATA..].chunks_exact_mut(16).enumerate() {
+        piece.copy_from_slice(&noise(i).to_le_bytes());
+    }
+    let host = HostFeatures { aes: true, ..HostFeatures::default() };
+    let config = Config { host, order, cache_size: 16 << 20, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let mut cpu = CpuState::new();
+    engine.attach(&mut cpu).expect("memory");
+    cpu.rip = base;
+    cpu.gpr[RAX] = counter;
+    for (register, at) in [(RCX, DATA), (RSI, DATA + 4096), (RDI, DATA + 4096 + 800)] {
+        cpu.gpr[register] = base + at as u64;
+    }
+    for (i, xmm) in cpu.xmm.iter_mut().enumerate() {
+        *xmm = noise(1000 + i);
+    }
+    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
+    engine.detach(&mut cpu);
+    for register in [RCX, RSI, RDI] {
+        cpu.gpr[register] = cpu.gpr[register].wrapping_sub(base);
+    }
+    cpu
+}
+
+/// A loop; and what its counter is for so many turns.
+type Shape = (fn(&mut CodeAssembler, CodeLabel), fn(u64) -> u64);
+
+const SHAPES: [Shape; 11] = [
+    (
+        |a, again| {
+            a.aesenc(xmm2, xmm1).unwrap();
+            a.dec(eax).unwrap();
+            a.movups(xmm1, xmmword_ptr(rcx)).unwrap();
+            a.lea(rcx, rcx + 16).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+    (
+        // Two keys, two states, one loaded at the start of a turn and one in its middle.
+        |a, again| {
+            a.movups(xmm1, xmmword_ptr(rcx + 32)).unwrap();
+            a.aesdec(xmm2, xmm1).unwrap();
+            a.aesdec(xmm3, xmm0).unwrap();
+            a.movups(xmm0, xmmword_ptr(rcx + 48)).unwrap();
+            a.add(rcx, 32).unwrap();
+            a.aesdec(xmm2, xmm0).unwrap();
+            a.sub(rax, 1).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+    (
+        // With an index, which counts up to zero: no pass.
+        |a, again| {
+            a.movdqu(xmm1, xmmword_ptr(rsi + rax)).unwrap();
+            a.paddd(xmm0, xmm1).unwrap();
+            a.add(rax, 16).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| (turns * 16).wrapping_neg(),
+    ),
+    (
+        // It is advanced before the load, and scaled.
+        |a, again| {
+            a.add(rax, 8).unwrap();
+            a.movdqu(xmm1, xmmword_ptr(rsi + rax * 2 - 4)).unwrap();
+            a.pxor(xmm0, xmm1).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| (turns * 8).wrapping_neg(),
+    ),
+    (
+        |a, again| {
+            a.sub(rcx, 16).unwrap();
+            a.movdqu(xmm1, xmmword_ptr(rcx + 1024)).unwrap();
+            a.psubb(xmm0, xmm1).unwrap();
+            a.inc(eax).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns.wrapping_neg() & 0xffff_ffff,
+    ),
+    (
+        // What is loaded is an operand of two operations; in one turn, and of the next turn.
+        |a, again| {
+            a.movdqu(xmm1, xmmword_ptr(rsi)).unwrap();
+            a.paddw(xmm0, xmm1).unwrap();
+            a.pxor(xmm4, xmm1).unwrap();
+            a.psubd(xmm4, xmm2).unwrap();
+            a.movdqu(xmm2, xmmword_ptr(rdi + 5)).unwrap();
+            a.add(rax, 32).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| (turns * 32).wrapping_neg(),
+    ),
+    (
+        // The operand is the register that is operated on; two pointers.
+        |a, again| {
+            a.add(rsi, 32).unwrap();
+            a.movdqu(xmm1, xmmword_ptr(rsi - 24)).unwrap();
+            a.movdqu(xmm2, xmmword_ptr(rcx)).unwrap();
+            a.pxor(xmm0, xmm1).unwrap();
+            a.paddq(xmm0, xmm0).unwrap();
+            a.inc(rcx).unwrap();
+            a.sub(eax, 3).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns * 3,
+    ),
+    (
+        // Three loads: no pass.
+        |a, again| {
+            a.movdqu(xmm1, xmmword_ptr(rsi)).unwrap();
+            a.movdqu(xmm2, xmmword_ptr(rdi)).unwrap();
+            a.movdqu(xmm3, xmmword_ptr(rdi + 5)).unwrap();
+            a.paddw(xmm0, xmm1).unwrap();
+            a.pxor(xmm0, xmm2).unwrap();
+            a.psubd(xmm4, xmm3).unwrap();
+            a.dec(rax).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+    (
+        // An address of which only the lower half is counted: no pass.
+        |a, again| {
+            a.movdqu(xmm1, xmmword_ptr(rsi + rax)).unwrap();
+            a.paddd(xmm0, xmm1).unwrap();
+            a.dec(eax).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+    (
+        // What is loaded is changed, too: no pass.
+        |a, again| {
+            a.movdqu(xmm1, xmmword_ptr(rsi)).unwrap();
+            a.pxor(xmm1, xmm2).unwrap();
+            a.paddd(xmm2, xmm1).unwrap();
+            a.add(rsi, 16).unwrap();
+            a.dec(eax).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+    (
+        // The flags are not the counter's: no pass.
+        |a, again| {
+            a.dec(eax).unwrap();
+            a.movdqu(xmm1, xmmword_ptr(rsi)).unwrap();
+            a.pxor(xmm2, xmm1).unwrap();
+            a.add(rsi, 16).unwrap();
+            a.cmp(eax, 0).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| turns,
+    ),
+];
+
+#[test]
+fn a_pass_does_what_its_turns_do() {
+    for (i, (body, counter)) in SHAPES.into_iter().enumerate() {
+        for turns in (1..=26).chain([47]) {
+            let build = |a: &mut CodeAssembler| {
+                let mut again = a.create_label();
+                a.set_label(&mut again).unwrap();
+                body(a, again);
+                a.sets(dl).unwrap(); // of the last turn
+                a.cmp(eax, eax).unwrap();
+            };
+            let start = counter(turns);
+            let one = run(MemoryOrder::Plain, start, build);
+            let other = run(MemoryOrder::Host, start, build);
+            assert_eq!(one.xmm, other.xmm, "shape {i}, {turns} turns");
+            assert_eq!(one.gpr[..8], other.gpr[..8], "shape {i}, {turns} turns");
+        }
+    }
+}
