@@ -28,6 +28,8 @@ pub mod moving;
 const ALIGN: u64 = 16;
 /// Bytes of code per region that the index is sized for.
 const MIN_REGION: usize = 128;
+/// How often a region is armed for nothing but that it is dead.
+const ARMED_BY_DEATH: u32 = 1;
 /// Direct branches reach this far (Arm ARM, B).
 const MAX_SIZE: usize = 128 << 20;
 
@@ -371,6 +373,11 @@ impl CodeCache {
         (pc - meta.host < u64::from(meta.len)).then_some(meta)
     }
 
+    /// Where misaligned accesses go.
+    pub fn detours(&self) -> &Detours {
+        &self.detours
+    }
+
     /// The region that a host address in the cache is executed for, and where in it: a detour stands for its access.
     /// Async-signal-safe.
     pub fn locate(&self, pc: u64) -> Option<(&'static RegionMeta, u64)> {
@@ -457,6 +464,9 @@ impl CodeCache {
         for s in meta.sites {
             self.patch(meta.host + u64::from(s.at), s.stop);
         }
+        if meta.is_dead() {
+            self.close(meta);
+        }
     }
 
     /// Undoes [`arm`](Self::arm).
@@ -477,14 +487,36 @@ impl CodeCache {
     /// Invalidates a region: whoever comes in, or goes round in it, goes to the dispatcher.
     pub fn kill(&self, meta: &RegionMeta) {
         meta.dead.store(true, Ordering::Release);
-        meta.armed.fetch_add(1, Ordering::AcqRel);
-        for s in meta.sites {
-            self.patch(meta.host + u64::from(s.at), s.stop);
-        }
+        self.arm(meta);
+    }
+
+    /// Makes the entries of a dead region lead to the dispatcher. Async-signal-safe.
+    fn close(&self, meta: &RegionMeta) {
         for entry in meta.all_entries() {
-            let at = meta.host + u64::from(entry.at);
-            let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
-            self.patch(at, retarget(CALL, dead as i64).expect("the cache is in reach of itself"));
+            self.close_entry(meta.host + u64::from(entry.at));
+        }
+    }
+
+    fn close_entry(&self, at: u64) {
+        let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
+        self.patch(at, retarget(CALL, dead as i64).expect("the cache is in reach of itself"));
+    }
+
+    /// Makes an entry of a dead region lead to another translation of its instruction, unless somebody is to be stopped
+    /// there. The handler of a signal may arm the region meanwhile.
+    pub fn redirect(&self, meta: &RegionMeta, entry: u64, host: u64) {
+        let to_be_stopped = || meta.armed.load(Ordering::Acquire) != ARMED_BY_DEATH;
+        if to_be_stopped() {
+            return;
+        }
+        // A leaf has an entry for calls of its own.
+        let for_calls = self.call_entry(meta.entry()) == Some(entry);
+        let to = if for_calls { self.call_entry(host) } else { Some(host) };
+        if let Some(word) = to.and_then(|to| branch(to.wrapping_sub(entry) as i64)) {
+            self.patch(entry, word);
+            if to_be_stopped() {
+                self.close_entry(entry);
+            }
         }
     }
 

@@ -57,11 +57,13 @@ static void many_threads(void) {
   CHECK(counter == 58000 && atomic_counter == 58000);
 }
 
-// Ordered accesses at addresses that are not aligned, across 16 bytes, a cache line and a page.
+// Ordered accesses at addresses that are not aligned, across 16 bytes, a cache line and a page; with system calls between,
+// at which they may be translated anew.
 static void misaligned(void) {
   static char memory[3 * 4096] __attribute__((aligned(4096)));
   static const int places[] = {10, 60, 4093};
-  for (int i = 0; i < 3; i++) {
+  for (int n = 0; n < 60; n++, getppid()) {
+    int i = n % 3;
     volatile unsigned long *p = (volatile unsigned long *)(memory + places[i]);
     *p = 0x1122334455667788 + i;
     CHECK(*p == 0x1122334455667788 + i && memory[places[i] + 7] == 0x11);

@@ -72,7 +72,7 @@ use arith::EdgeFlags;
 use exits::{CallMiss, ExitStub, PUSH_RETURN, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// FS base.
 pub const FS: R = R(23);
@@ -138,11 +138,11 @@ pub struct Lower<'a> {
     pub region: &'a Region,
     /// How the translator is set up.
     pub config: &'a Config,
-    /// Addresses of guest instructions that have been seen to cross the alignment that ordered
-    /// accesses need: plain ones between barriers stand for theirs.
-    pub misaligned: Option<&'a HashSet<u64>>,
-    /// Whether the current instruction is one of those.
-    between_barriers: bool,
+    /// Addresses of guest instructions that have been seen to cross the alignment that LDAPUR and STLUR need. None
+    /// if there is none of them in the region.
+    pub misaligned: Option<&'a BTreeSet<u64>>,
+    /// Whether the current instruction is one of those: its accesses are plain ones with barriers.
+    by_barriers: bool,
     /// Whether unmasked exceptions of SSE are raised, see [`traps`].
     pub trap_floats: bool,
     /// Counts how often each block is executed.
@@ -194,7 +194,7 @@ impl<'a> Lower<'a> {
             region,
             config,
             misaligned: None,
-            between_barriers: false,
+            by_barriers: false,
             trap_floats: false,
             profile: None,
             index: 0,
@@ -252,10 +252,7 @@ impl<'a> Lower<'a> {
         let enterable = self.is_enterable(i, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.begin_block(i);
-        self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
-        if self.between_barriers {
-            self.a.dmb_ish();
-        }
+        self.by_barriers = self.misaligned.is_some_and(|known| known.contains(&insn.ins.ip()));
         self.need = insn.live_out.and(insn.entry.writes);
         self.live_out = insn.live_out;
         self.free_temps();
@@ -278,9 +275,6 @@ impl<'a> Lower<'a> {
             self.raise_unimplemented();
             return;
         }
-        if self.between_barriers {
-            self.a.dmb_ish();
-        }
         if late {
             self.end_recovery(i);
         }
@@ -288,14 +282,6 @@ impl<'a> Lower<'a> {
             self.keep_far(i);
         }
         self.fall_through(i, insn);
-    }
-
-    /// Whether an instruction, or the next one that may be lowered together with it, is known to access
-    /// misaligned memory.
-    fn is_misaligned(&self, i: usize) -> bool {
-        let Some(known) = self.misaligned.filter(|known| !known.is_empty()) else { return false };
-        let pair = &self.region.insns[i..(i + 2).min(self.region.insns.len())];
-        pair.iter().any(|insn| known.contains(&insn.ins.ip()))
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
@@ -414,7 +400,14 @@ impl<'a> Lower<'a> {
 
     /// Whether guest accesses must be ordered.
     pub fn ordered(&self) -> bool {
-        self.config.order == MemoryOrder::Ordered && !self.between_barriers
+        self.config.order == MemoryOrder::Ordered
+    }
+
+    /// Whether the current instruction's accesses are LDAPUR and STLUR, which take no index and few offsets. Vector
+    /// registers have none of these.
+    pub fn by_acquire(&self) -> bool {
+        let plain = self.by_barriers || self.region.insns[self.index].entry.vector;
+        self.ordered() && !plain
     }
 
     /// Loads a constant that is not an address.

@@ -194,7 +194,7 @@ impl Lower<'_> {
             Addr::Imm(R::ZR, offset) if fits_offset(i64::from(offset), size) => {
                 Addr::Imm(segment, offset)
             }
-            Addr::Imm(base, 0) if !self.ordered() && self.temps_used <= used + 2 => {
+            Addr::Imm(base, 0) if !self.by_acquire() && self.temps_used <= used + 2 => {
                 Addr::Index(segment, base, 0)
             }
             other => {
@@ -230,7 +230,7 @@ impl Lower<'_> {
             (Some(b), None) => self.base_offset(b, displacement, size),
             (None, Some(x)) => {
                 if !fits_offset(displacement, size)
-                    && !self.ordered()
+                    && !self.by_acquire()
                     && (shift == 0 || 1 << shift == size)
                 {
                     let t = self.constant(Width::X, displacement as u64);
@@ -241,7 +241,7 @@ impl Lower<'_> {
                 self.base_offset(t, displacement, size)
             }
             (Some(b), Some(x)) => {
-                if displacement == 0 && !self.ordered() && (shift == 0 || 1 << shift == size) {
+                if displacement == 0 && !self.by_acquire() && (shift == 0 || 1 << shift == size) {
                     return Addr::Index(b, x, shift);
                 }
                 let t = self.tmp();
@@ -253,7 +253,7 @@ impl Lower<'_> {
 
     /// base + displacement as an address, adding what the access cannot take.
     fn base_offset(&mut self, base: R, displacement: i64, size: u32) -> Addr {
-        let fits = if self.ordered() {
+        let fits = if self.by_acquire() {
             (-256..256).contains(&displacement)
         } else {
             fits_offset(displacement, size)
@@ -272,7 +272,7 @@ impl Lower<'_> {
             return Addr::Imm(t, 0);
         }
         let t = self.constant(Width::X, displacement as u64);
-        if self.ordered() {
+        if self.by_acquire() {
             self.a.add(Width::X, t, base, t);
             return Addr::Imm(t, 0);
         }
@@ -404,8 +404,11 @@ impl Lower<'_> {
             Access::LoadSx32 => 3,
         };
         let common = log2 << 30 | opc << 22 | t.n();
-        if self.ordered() {
+        if self.ordered() && !self.by_barriers {
             return self.ordered_access(access, size, t, m);
+        }
+        if self.ordered() && access == Access::Store {
+            self.a.word(DMB_ISH);
         }
         match m {
             Addr::Imm(R::ZR, o) => {
@@ -424,6 +427,9 @@ impl Lower<'_> {
                 let scaled = u32::from(s != 0);
                 self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
+        }
+        if self.ordered() && access != Access::Store {
+            self.a.word(DMB_ISHLD);
         }
     }
 
