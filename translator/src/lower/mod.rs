@@ -29,6 +29,7 @@ pub mod alignment;
 pub mod arith;
 pub mod atomics;
 pub mod bits;
+pub mod compare;
 pub mod control;
 pub mod crypto;
 pub mod exits;
@@ -53,6 +54,7 @@ pub mod sse_moves;
 pub mod sse_nan;
 pub mod sse_shuffle;
 pub mod sse_strings;
+pub mod stack;
 pub mod strings;
 pub mod system;
 pub mod table;
@@ -68,7 +70,7 @@ use crate::profile::{Block, Profile};
 use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
-use arith::EdgeFlags;
+use compare::EdgeFlags;
 use exits::{CallMiss, ExitStub, PUSH_RETURN, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
@@ -126,6 +128,8 @@ pub struct MapEntry {
     pub flags: FlagState,
     /// Those among them that the code before it computed, see [`crate::fault_flags`].
     pub computed: Flags,
+    /// What is to be added to RSP before the instruction, see [`stack`].
+    pub stack: i16,
     /// Whether control may come in here from outside, as at the start of a region.
     pub enterable: bool,
 }
@@ -161,6 +165,8 @@ pub struct Lower<'a> {
     /// Set by a TEST or CMP whose flags are, but for what the next instruction, a branch, itself looks at, only read
     /// where it leads: they are computed on that edge.
     pub edge_flags: Option<EdgeFlags>,
+    /// Set by a CMP with a constant that has compared with the next number: the branch behind it takes that in.
+    with_next: bool,
     /// Set by a MOV between registers that the next instruction makes superfluous: it reads the source in place of
     /// the destination, which it writes.
     pub copied: Option<R>,
@@ -172,6 +178,8 @@ pub struct Lower<'a> {
     pub late: late::Late,
     /// An address that is kept from an earlier access.
     pub far: Option<far::Far>,
+    /// What is still to be added to RSP, see [`stack`].
+    stack: i16,
     /// While a [`leaf`] is lowered for calls: where its return stops.
     leaf_stop: Option<Label>,
     temps_used: usize,
@@ -203,11 +211,13 @@ impl<'a> Lower<'a> {
             flags: FlagState::CANONICAL,
             bit_test: None,
             edge_flags: None,
+            with_next: false,
             copied: None,
             vector_copied: None,
             sha256: None,
             late: late::Late::default(),
             far: None,
+            stack: 0,
             leaf_stop: None,
             temps_used: 0,
             vtemps_used: 0,
@@ -244,6 +254,8 @@ impl<'a> Lower<'a> {
     }
 
     fn instruction(&mut self, i: usize, insn: &Insn) {
+        self.need = insn.live_out.and(insn.entry.writes);
+        self.begin_with_stack(&insn.ins);
         if insn.join {
             self.a.bind(self.label_of(i as u16));
             self.flags = FlagState::CANONICAL;
@@ -253,7 +265,6 @@ impl<'a> Lower<'a> {
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.begin_block(i);
         self.by_barriers = self.misaligned.is_some_and(|known| known.contains(&insn.ins.ip()));
-        self.need = insn.live_out.and(insn.entry.writes);
         self.live_out = insn.live_out;
         self.free_temps();
         let late = !self.late.is_nothing();
@@ -293,6 +304,7 @@ impl<'a> Lower<'a> {
             Next::Inside => {
                 let next = &self.region.insns[i + 1];
                 if next.join {
+                    self.move_stack();
                     self.canonical(next.live_in);
                 }
             }
@@ -303,7 +315,8 @@ impl<'a> Lower<'a> {
         if insn.flow == FlowControl::ConditionalBranch {
             self.end_block();
         }
-        self.canonical(insn.live_out);
+        self.move_stack();
+        self.canonical(insn.live_fallen);
         self.jump_out(insn.ins.next_ip(), Flags::NONE);
     }
 
@@ -342,8 +355,8 @@ impl<'a> Lower<'a> {
 
     fn map_from(&mut self, host: u32, guest: u64, computed: Flags, enterable: bool) {
         let guest = (guest - self.region.entry) as u32;
-        let flags = self.flags;
-        self.out.map.push(MapEntry { host, guest, flags, computed, enterable });
+        let (flags, stack) = (self.flags, self.stack);
+        self.out.map.push(MapEntry { host, guest, flags, computed, stack, enterable });
     }
 
     /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
@@ -352,11 +365,13 @@ impl<'a> Lower<'a> {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
+            && !self.with_next
             && self.leaf_stop.is_none()
             && self.copied.is_none()
             && self.vector_copied.is_none()
             && self.sha256.is_none()
             && self.late.is_nothing()
+            && self.stack == 0
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault && self.profile.is_none()
                 || insn.join
