@@ -64,6 +64,7 @@ impl Lower<'_> {
 
     /// The second operand of a comparison: the next number, if SUBS takes that and not the constant itself, and nobody reads
     /// the flags but a branch that tells greater from less or equal: it tells greater or equal from less, then.
+    #[inline]
     pub(super) fn compare_with_next(&mut self, size: u32, rhs: Rhs) -> Rhs {
         let Rhs::Imm(v) = rhs else { return rhs };
         let takes = |v: u64| {

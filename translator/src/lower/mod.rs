@@ -421,8 +421,7 @@ impl<'a> Lower<'a> {
     /// Whether the current instruction's accesses are LDAPUR and STLUR, which take no index and few offsets. Vector
     /// registers have none of these.
     pub fn by_acquire(&self) -> bool {
-        let plain = self.by_barriers || self.region.insns[self.index].entry.vector;
-        self.ordered() && !plain
+        self.ordered() && !self.by_barriers && !self.region.insns[self.index].entry.vector
     }
 
     /// Loads a constant that is not an address.

@@ -404,12 +404,15 @@ impl Lower<'_> {
             Access::LoadSx32 => 3,
         };
         let common = log2 << 30 | opc << 22 | t.n();
-        if self.ordered() && !self.by_barriers {
-            return self.ordered_access(access, size, t, m);
+        if self.ordered() {
+            return self.ordered_access(access, size, t, m, common);
         }
-        if self.ordered() && access == Access::Store {
-            self.a.word(DMB_ISH);
-        }
+        self.plain_access(size, m, common);
+    }
+
+    /// The same without any order; `common` are the encoding's bits but for the address.
+    #[inline]
+    fn plain_access(&mut self, size: u32, m: Addr, common: u32) {
         match m {
             Addr::Imm(R::ZR, o) => {
                 let b = self.constant(Width::X, o as i64 as u64);
@@ -428,14 +431,22 @@ impl Lower<'_> {
                 self.a.word(0x3820_6800 | common | x.n() << 16 | scaled << 12 | b.n() << 5);
             }
         }
-        if self.ordered() && access != Access::Store {
-            self.a.word(DMB_ISHLD);
-        }
     }
 
     /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release. They do not take every misaligned
-    /// address, see [`crate::detours`].
-    fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr) {
+    /// address, see [`crate::detours`]: where that is known, plain accesses with barriers.
+    #[inline(never)]
+    fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr, plain: u32) {
+        if self.by_barriers {
+            if access == Access::Store {
+                self.a.word(DMB_ISH);
+            }
+            self.plain_access(size, m, plain);
+            if access != Access::Store {
+                self.a.word(DMB_ISHLD);
+            }
+            return;
+        }
         let (b, o) = match m {
             Addr::Imm(R::ZR, o) => (self.constant(Width::X, o as i64 as u64), 0),
             Addr::Imm(b, o) => (b, o),

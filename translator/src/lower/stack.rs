@@ -85,6 +85,7 @@ impl Lower<'_> {
         }
     }
 
+    #[inline(never)]
     fn waits(&self, ins: &Instruction) -> bool {
         is_plain_push_or_pop(ins)
             || is_plain_move(ins) && self.need.is_empty()
@@ -95,10 +96,17 @@ impl Lower<'_> {
     /// Puts RSP where it should be.
     #[inline]
     pub fn move_stack(&mut self) {
+        if self.stack != 0 {
+            self.move_stack_now();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn move_stack_now(&mut self) {
         let by = self.take_stack();
         match by {
-            0 => {}
-            1.. => self.a.add_imm(Width::X, RSP, RSP, by.unsigned_abs()),
+            0.. => self.a.add_imm(Width::X, RSP, RSP, by.unsigned_abs()),
             _ => self.a.sub_imm(Width::X, RSP, RSP, by.unsigned_abs()),
         }
     }
@@ -109,6 +117,7 @@ impl Lower<'_> {
     }
 
     /// PUSH, without moving RSP. False if that is not to be.
+    #[inline]
     pub fn push_in_row(&mut self, ins: &Instruction, src: R) -> bool {
         if !self.may_put_off() || !is_plain_push_or_pop(ins) {
             return false;
@@ -124,6 +133,7 @@ impl Lower<'_> {
     }
 
     /// POP, without moving RSP. False if that is not to be.
+    #[inline]
     pub fn pop_in_row(&mut self, ins: &Instruction, to: R) -> bool {
         if !self.may_put_off() || !is_plain_push_or_pop(ins) {
             return false;
@@ -138,6 +148,7 @@ impl Lower<'_> {
     }
 
     /// An addition to RSP or subtraction from it whose flags nobody needs, without moving it. False if that is not to be.
+    #[inline]
     pub fn move_in_row(&mut self, ins: &Instruction) -> bool {
         if !self.may_put_off() || !is_plain_move(ins) || !self.need.is_empty() {
             return false;
