@@ -296,7 +296,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
-    #[inline]
+    #[inline(always)]
     fn fall_through(&mut self, i: usize, insn: &Insn) {
         match insn.next {
             Next::Never => {}
@@ -311,6 +311,7 @@ impl<'a> Lower<'a> {
         }
     }
 
+    #[inline(never)]
     fn fall_out(&mut self, insn: &Insn) {
         if insn.flow == FlowControl::ConditionalBranch {
             self.end_block();
