@@ -30,6 +30,8 @@ const ALIGN: u64 = 16;
 const MIN_REGION: usize = 128;
 /// Bytes of the cache that a look-up looks at.
 const BLOCK: usize = 4096;
+/// How often a region is armed for nothing but that it is dead.
+const ARMED_BY_DEATH: u32 = 1;
 /// Direct branches reach this far (Arm ARM, B).
 const MAX_SIZE: usize = 128 << 20;
 
@@ -413,6 +415,11 @@ impl CodeCache {
         pc.checked_sub(meta.host).filter(|&at| at < u64::from(meta.len)).map(|_| meta)
     }
 
+    /// Where misaligned accesses go.
+    pub fn detours(&self) -> &Detours {
+        &self.detours
+    }
+
     /// The region that a host address in the cache is executed for, and where in it: a detour stands for its access.
     /// Async-signal-safe.
     pub fn locate(&self, pc: u64) -> Option<(&'static RegionMeta, u64)> {
@@ -506,17 +513,16 @@ impl CodeCache {
         word.expect("a region is small")
     }
 
-    fn stop_all(&self, meta: &RegionMeta) {
+    /// Sets all branches of a region to stop. Async-signal-safe.
+    pub fn arm(&self, meta: &RegionMeta) {
+        meta.armed.fetch_add(1, Ordering::AcqRel);
         for site in meta.sites {
             let at = meta.host + u64::from(site.at);
             self.patch(at, self.stop_word(at, site));
         }
-    }
-
-    /// Sets all branches of a region to stop. Async-signal-safe.
-    pub fn arm(&self, meta: &RegionMeta) {
-        meta.armed.fetch_add(1, Ordering::AcqRel);
-        self.stop_all(meta);
+        if meta.is_dead() {
+            self.close(meta);
+        }
     }
 
     /// Undoes [`arm`](Self::arm).
@@ -537,12 +543,36 @@ impl CodeCache {
     /// Invalidates a region: whoever comes in, or goes round in it, goes to the dispatcher.
     pub fn kill(&self, meta: &RegionMeta) {
         meta.dead.store(true, Ordering::Release);
-        meta.armed.fetch_add(1, Ordering::AcqRel);
-        self.stop_all(meta);
+        self.arm(meta);
+    }
+
+    /// Makes the entries of a dead region lead to the dispatcher. Async-signal-safe.
+    fn close(&self, meta: &RegionMeta) {
         for entry in meta.all_entries() {
-            let at = meta.host + u64::from(entry.at);
-            let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
-            self.patch(at, retarget(CALL, dead as i64).expect("the cache is in reach of itself"));
+            self.close_entry(meta.host + u64::from(entry.at));
+        }
+    }
+
+    fn close_entry(&self, at: u64) {
+        let dead = self.trampoline(Trampoline::Dead).wrapping_sub(at);
+        self.patch(at, retarget(CALL, dead as i64).expect("the cache is in reach of itself"));
+    }
+
+    /// Makes an entry of a dead region lead to another translation of its instruction, unless somebody is to be stopped
+    /// there. The handler of a signal may arm the region meanwhile.
+    pub fn redirect(&self, meta: &RegionMeta, entry: u64, host: u64) {
+        let to_be_stopped = || meta.armed.load(Ordering::Acquire) != ARMED_BY_DEATH;
+        if to_be_stopped() {
+            return;
+        }
+        // A leaf has an entry for calls of its own.
+        let for_calls = self.call_entry(meta.entry()) == Some(entry);
+        let to = if for_calls { self.call_entry(host) } else { Some(host) };
+        if let Some(word) = to.and_then(|to| branch(to.wrapping_sub(entry) as i64)) {
+            self.patch(entry, word);
+            if to_be_stopped() {
+                self.close_entry(entry);
+            }
         }
     }
 

@@ -3,6 +3,10 @@
 //! An ordered access faults when it crosses 16 aligned bytes (Arm ARM B2.5.2 with FEAT_LSE2), which most never do. One
 //! that did becomes a branch to a detour: the plain access with the barrier that stands for its order, and a branch
 //! back. Detours are made by the handler of the fault: slots of one size, handed out by one counter, with no lock.
+//!
+//! A detour is two branches too long for what is executed often. When no new ones have been made between two of the
+//! program's system calls, those that there are have served: their regions are translated anew, with the plain accesses
+//! and barriers in their places.
 
 use crate::cache::{RegionMeta, anonymous, branch};
 use crate::lower::operands::Relaxed;
@@ -30,6 +34,10 @@ pub struct Detours {
     start: u64,
     capacity: usize,
     count: AtomicUsize,
+    /// How many there were at the last look.
+    seen: AtomicUsize,
+    /// How many of them, the first ones, have been given to be translated anew.
+    taken: AtomicUsize,
     homes: u64,
 }
 
@@ -40,7 +48,9 @@ impl Detours {
         let capacity = (room / SIZE) as usize;
         let size = (capacity * size_of::<Home>()).max(1);
         let homes = anonymous(size, libc::PROT_READ | libc::PROT_WRITE)?;
-        Ok((Detours { start: end - room, capacity, count: AtomicUsize::new(0), homes }, room))
+        let none = || AtomicUsize::new(0);
+        let (count, seen, taken) = (none(), none(), none());
+        Ok((Detours { start: end - room, capacity, count, seen, taken, homes }, room))
     }
 
     fn homes(&self) -> &[Home] {
@@ -68,11 +78,32 @@ impl Detours {
 
     /// The region and the access that a detour stands for, by an address in it. Async-signal-safe.
     pub fn home(&self, pc: u64) -> Option<(&'static RegionMeta, u64)> {
-        let slot = pc.checked_sub(self.start)? / SIZE;
-        let home = self.homes().get(slot as usize)?;
+        self.home_of((pc.checked_sub(self.start)? / SIZE) as usize)
+    }
+
+    /// The same of a slot. None while its detour is being made.
+    fn home_of(&self, slot: usize) -> Option<(&'static RegionMeta, u64)> {
+        let home = self.homes().get(slot)?;
         // SAFETY: a region that was put there lives until the cache is reset, when nobody is in a detour.
         let region = unsafe { home.region.load(Ordering::Acquire).as_ref() }?;
         Some((region, home.access.load(Ordering::Relaxed)))
+    }
+
+    /// Whether there are detours that have not been taken, and none since the last call.
+    #[inline]
+    pub fn have_settled(&self) -> bool {
+        let count = self.count.load(Ordering::Relaxed).min(self.capacity);
+        count != self.taken.load(Ordering::Relaxed)
+            && self.seen.swap(count, Ordering::Relaxed) == count
+    }
+
+    /// The regions and the accesses of the detours that have not been taken. Only for who keeps the cache from being reset.
+    pub fn take_new(&self) -> impl Iterator<Item = (&'static RegionMeta, u64)> {
+        let from = self.taken.load(Ordering::Relaxed);
+        let new = (from..).map_while(|slot| self.home_of(slot));
+        new.inspect(|_| {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     /// Whether there is none.
@@ -87,5 +118,6 @@ impl Detours {
         for home in &self.homes()[..used] {
             home.region.store(ptr::null_mut(), Ordering::Release);
         }
+        self.taken.store(0, Ordering::Relaxed);
     }
 }

@@ -8,6 +8,7 @@ use crate::lower::{Emitted, Lower};
 use crate::profile;
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
 use iced_x86::{Formatter, NasmFormatter};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
@@ -115,6 +116,16 @@ pub struct Translation {
 
 /// Translates the region at `entry` without running it, or None if there is no code.
 pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Option<Translation> {
+    translate_knowing(memory, entry, config, &BTreeSet::new())
+}
+
+/// The same where instructions are known to access misaligned memory.
+pub fn translate_knowing(
+    memory: &dyn GuestMemory,
+    entry: u64,
+    config: &Config,
+    misaligned: &BTreeSet<u64>,
+) -> Option<Translation> {
     let mut region = Region::default();
     let code = CodeReader::new(memory);
     if !region.build(&code, entry, MAX_INSTRUCTIONS, &NoneTranslated, |_| true) {
@@ -129,7 +140,9 @@ pub fn translate(memory: &dyn GuestMemory, entry: u64, config: &Config) -> Optio
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();
     let mut emitted = Emitted::default();
-    Lower::new(&mut asm, &region, config, &mut emitted).run();
+    let mut lower = Lower::new(&mut asm, &region, config, &mut emitted);
+    lower.misaligned = Some(misaligned);
+    lower.run();
     Some(Translation { region, asm, emitted })
 }
 

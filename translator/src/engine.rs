@@ -14,7 +14,7 @@ use crate::profile::{Profile, Report};
 use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
 use crate::state::{BRANCH_TABLE_SIZE, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -115,7 +115,7 @@ pub struct Engine {
 struct Inner {
     order: MemoryOrder,
     /// See [`Engine::tolerate_misaligned`].
-    misaligned: HashSet<u64>,
+    misaligned: BTreeSet<u64>,
     flags_live_at_return: bool,
     /// See [`Engine::keep_flags_at_faults`].
     flags_live_at_fault: bool,
@@ -159,7 +159,7 @@ impl Engine {
             cache,
             inner: Mutex::new(Inner {
                 order: config.order,
-                misaligned: HashSet::new(),
+                misaligned: BTreeSet::new(),
                 flags_live_at_return: config.flags_live_at_return,
                 flags_live_at_fault: false,
                 trap_floats: false,
@@ -229,6 +229,9 @@ impl Engine {
     pub fn run(&self, cpu: &mut CpuState) -> Exit {
         // The translation to enter next, if it is known; then the thread is marked as about to enter it.
         let mut next = None;
+        if self.cache.detours().have_settled() {
+            self.take_in_detours();
+        }
         loop {
             if self.interrupted(cpu) {
                 return Exit::Interrupted;
@@ -384,7 +387,7 @@ impl Engine {
             }
             ExitCode::Direct => Left::ToGoOn(self.link(cpu, generation)),
             ExitCode::Indirect => Left::ToGoOn(self.fill_branch_table(cpu)),
-            ExitCode::Dead => Left::ToGoOn(None),
+            ExitCode::Dead => Left::ToGoOn(self.redirect(cpu, generation)),
             other => Left::For(self.finish_exit(cpu, other)),
         }
     }
@@ -474,6 +477,20 @@ impl Engine {
         Some(host)
     }
 
+    /// Makes the dead entry that control came to lead to the new translation: links and branch tables still go there.
+    fn redirect(&self, cpu: &mut CpuState, generation: u64) -> Option<u64> {
+        let entry = cpu.exit_arg - 4;
+        let mut inner = self.lock();
+        let host = self.find_or_translate(&mut inner, cpu.rip)?;
+        if self.generation.load(Ordering::Relaxed) == generation
+            && let Some(meta) = self.cache.region_at(entry)
+        {
+            self.cache.redirect(meta, entry, host);
+        }
+        cpu.entering = host;
+        Some(host)
+    }
+
     /// The same for an indirect branch.
     fn fill_branch_table(&self, cpu: &mut CpuState) -> Option<u64> {
         let mut inner = self.lock();
@@ -548,7 +565,9 @@ impl Engine {
         let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config, emitted);
-        lower.misaligned = Some(misaligned);
+        let end = region.insns.last().map_or(rip, |insn| insn.ins.next_ip());
+        let known = misaligned.range(rip..end).next();
+        lower.misaligned = known.is_some().then_some(misaligned);
         lower.trap_floats = trap_floats;
         lower.profile = profile.as_ref();
         lower.run();
@@ -633,20 +652,6 @@ impl Engine {
             inner.trap_floats = true;
             self.flush(&mut inner);
         }
-    }
-
-    /// The instruction at `rip` has raised an alignment fault (SIGBUS, BUS_ADRALN), which x86 does
-    /// not know: an ordered access must not cross 16 aligned bytes (Arm ARM, B2.5.2 with FEAT_LSE2). From
-    /// now on it is translated to plain accesses between barriers. False if that is so already:
-    /// then the fault is the guest's.
-    pub fn tolerate_misaligned(&self, rip: u64) -> bool {
-        let mut inner = self.lock();
-        let new = inner.order == MemoryOrder::Ordered && inner.misaligned.insert(rip);
-        drop(inner);
-        if new {
-            self.invalidate(rip, rip + 1);
-        }
-        new
     }
 
     /// Whether the host address is inside emitted code (translations and trampolines).

@@ -97,7 +97,7 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
             continue;
         }
         let (taken, fallen) = live_outside(insn, outside, &mut region.looked_at);
-        insn.live_taken = taken;
+        (insn.live_taken, insn.live_fallen) = (taken, fallen);
         // Until the backward pass has been here this is what leaves the region.
         insn.live_out = taken.or(fallen);
     }

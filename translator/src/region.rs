@@ -48,6 +48,8 @@ pub struct Insn {
     pub target: Option<u16>,
     /// For a direct branch or call out of the region: flags live at its target.
     pub live_taken: Flags,
+    /// Where control falls out of the region: flags live there.
+    pub live_fallen: Flags,
 }
 
 /// Where control goes behind an instruction that does not branch.
@@ -75,6 +77,7 @@ impl Insn {
             join: false,
             target: None,
             live_taken: Flags::NONE,
+            live_fallen: Flags::NONE,
         }
     }
 

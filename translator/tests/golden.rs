@@ -4,6 +4,7 @@
 //! expected listing. `UPDATE_GOLDEN=1 cargo test -p translator --test golden` rewrites the listings: read the difference
 //! before committing it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use translator::dump;
@@ -21,7 +22,7 @@ impl GuestMemory for Code {
     fn watch(&self, _start: u64, _end: u64) {}
 }
 
-fn listing(code: &[u8], features: HostFeatures, order: MemoryOrder) -> String {
+fn listing(code: &[u8], features: HostFeatures, order: MemoryOrder, misaligned: bool) -> String {
     // SAFETY: a new private mapping at an address that is free in a test process; the copy stays inside.
     unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -31,7 +32,11 @@ fn listing(code: &[u8], features: HostFeatures, order: MemoryOrder) -> String {
         std::ptr::copy_nonoverlapping(code.as_ptr(), BASE as *mut u8, code.len());
     }
     let config = Config { order, host: features, ..Config::default() };
-    dump::translation(&Code(code.len() as u64), BASE, &config).expect("there is code")
+    let memory = Code(code.len() as u64);
+    let known =
+        if misaligned { (BASE..BASE + code.len() as u64).collect() } else { BTreeSet::new() };
+    let made = dump::translate_knowing(&memory, BASE, &config, &known).expect("there is code");
+    dump::text(&made.region, &made.asm, &made.emitted)
 }
 
 #[test]
@@ -66,7 +71,7 @@ fn emitted_code_is_as_pinned() {
         };
         let order =
             if head.contains("ordered") { MemoryOrder::Ordered } else { MemoryOrder::Plain };
-        let got = listing(&bytes, flagm, order);
+        let got = listing(&bytes, flagm, order, head.contains("misaligned"));
         if update {
             std::fs::write(&path, format!("{head}---\n{got}")).expect("writable");
         } else if got != expected {

@@ -226,6 +226,29 @@ fn return_points_are_forgotten_with_their_code() {
     assert_eq!(guest.cpu.gpr[3], 101);
 }
 
+/// What was linked to code that is no more leads to what is there now, and not by way of the dispatcher each time.
+#[test]
+fn links_lead_to_the_new_translation() {
+    const TARGET: u64 = 4 * PAGE;
+    let mut guest = Guest::new();
+    let target = guest.base + TARGET;
+    guest.put(0, |a| a.jmp(target).unwrap());
+    for value in 1..5u32 {
+        guest.put(TARGET, |a| {
+            a.mov(eax, value).unwrap();
+            a.syscall().unwrap();
+        });
+        guest.engine.invalidate(target, target + 1);
+        // Only the dispatcher is told where it is called from.
+        for told in [true, false] {
+            guest.cpu.exit_arg = 0;
+            guest.run(0);
+            assert_eq!(guest.cpu.gpr[0], u64::from(value));
+            assert_eq!(guest.cpu.exit_arg != 0, told, "{value}");
+        }
+    }
+}
+
 /// Calls that are linked to the copy of a leaf that is for calls come to what there is in its place.
 #[test]
 fn a_leaf_changes_that_is_called() {

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define CHECK(x) do { if (!(x)) { printf("line %d: %s (errno %d)\n", __LINE__, #x, errno); fails++; } } while (0)
@@ -57,17 +58,48 @@ static void many_threads(void) {
   CHECK(counter == 58000 && atomic_counter == 58000);
 }
 
-// Ordered accesses at addresses that are not aligned, across 16 bytes, a cache line and a page.
+// Ordered accesses at addresses that are not aligned, across 16 bytes, a cache line and a page; with system calls between,
+// at which they may be translated anew.
 static void misaligned(void) {
   static char memory[3 * 4096] __attribute__((aligned(4096)));
   static const int places[] = {10, 60, 4093};
-  for (int i = 0; i < 3; i++) {
+  for (int n = 0; n < 60; n++, getppid()) {
+    int i = n % 3;
     volatile unsigned long *p = (volatile unsigned long *)(memory + places[i]);
     *p = 0x1122334455667788 + i;
     CHECK(*p == 0x1122334455667788 + i && memory[places[i] + 7] == 0x11);
     *p += 1;
     CHECK(*p == 0x1122334455667789 + i);
   }
+}
+
+// Pushes and pops in a row, with faults between: the handler sees where the stack pointer is, and lets the code go on.
+void row(void);
+__asm__(".text\n.balign 16\nrow:\n mov %rsp, %r8\n push %rcx\n push %rdx\n mov (%rsi), %rax\n push %rax\n sub $24, %rsp\n"
+        " mov %rcx, (%rsp)\n add $24, %rsp\n pop %rax\n pop %r9\n mov (%rdi), %r10\n pop %r10\n cmp %rsp, %r8\n setne %al\n ret\n");
+
+static long depths[2];
+static void note_depth(int signo, siginfo_t *info, void *context) {
+  greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+  static long good;
+  int second = g[REG_RSI] != 0;
+  (void)signo; (void)info;
+  depths[second] = g[REG_R8] - g[REG_RSP];
+  g[second ? REG_RDI : REG_RSI] = (greg_t)&good;
+}
+
+static void faults_in_a_row(void) {
+  struct sigaction a = {.sa_sigaction = note_depth, .sa_flags = SA_SIGINFO}, old;
+  sigaction(SIGSEGV, &a, &old);
+  for (int i = 0; i < 50; i++) {
+    register long r9 __asm__("r9"), r10 __asm__("r10");
+    long rsi = 0, rdi = 0, wrong;
+    __asm__ volatile("sub $128, %%rsp\n call row\n add $128, %%rsp"
+                     : "+S"(rsi), "+D"(rdi), "=a"(wrong), "=r"(r9), "=r"(r10) : "c"(11L), "d"(12L) : "r8", "memory", "cc");
+    CHECK(depths[0] == 16 && depths[1] == 8 && (wrong & 0xff) == 0 && r9 == 12 && r10 == 11);
+    depths[0] = depths[1] = 0;
+  }
+  sigaction(SIGSEGV, &old, 0);
 }
 
 static void one_is_signalled(void) {
@@ -108,6 +140,7 @@ static void programs(void) {
 int main(void) {
   many_threads();
   misaligned();
+  faults_in_a_row();
   one_is_signalled();
   forks();
   programs();

@@ -1,6 +1,6 @@
 //! Translations that are thrown away: those of guest code that changes, and all.
 
-use super::{BRANCH_TABLE_SIZE, Engine, Inner, PAGE, SHADOW_ABOVE, miss_at_zero};
+use super::{BRANCH_TABLE_SIZE, Engine, Inner, MemoryOrder, PAGE, SHADOW_ABOVE, miss_at_zero};
 use crate::cache::RegionMeta;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -24,6 +24,30 @@ impl Engine {
             self.forget(&mut inner, start, end);
         }
         allow_writes();
+    }
+
+    /// The instruction at `rip` has raised an alignment fault (SIGBUS, BUS_ADRALN), which x86 does
+    /// not know: an ordered access must not cross 16 aligned bytes (Arm ARM, B2.5.2 with FEAT_LSE2). From
+    /// now on it is translated to plain accesses with barriers. False if that is so already:
+    /// then the fault is the guest's.
+    pub fn tolerate_misaligned(&self, rip: u64) -> bool {
+        self.tolerate(&mut self.lock(), rip)
+    }
+
+    fn tolerate(&self, inner: &mut Inner, rip: u64) -> bool {
+        let new = inner.order == MemoryOrder::Ordered && inner.misaligned.insert(rip);
+        if new {
+            self.forget(inner, rip, rip + 1);
+        }
+        new
+    }
+
+    /// What the detours stand for is translated anew, with their accesses in the code.
+    pub(super) fn take_in_detours(&self) {
+        let mut inner = self.lock();
+        for (meta, access) in self.cache.detours().take_new() {
+            self.tolerate(&mut inner, meta.guest + u64::from(meta.entry_at(access).guest));
+        }
     }
 
     fn forget(&self, inner: &mut Inner, start: u64, end: u64) {

@@ -152,6 +152,7 @@ impl Engine {
 fn save_context(cpu: &mut CpuState, context: &HostContext, meta: &RegionMeta, pc: u64) {
     let entry = meta.entry_at(pc);
     cpu.gpr.copy_from_slice(&context.x[..16]);
+    cpu.gpr[4] = cpu.gpr[4].wrapping_add_signed(entry.stack.into());
     cpu.xmm.copy_from_slice(&context.v[..16]);
     cpu.fs_base = context.x[23];
     cpu.pf = context.x[25];

@@ -6,11 +6,10 @@ use super::narrow::{
 };
 use super::operands::{Addr, host_of, is_high_byte, width_of};
 use super::table::{Rows, row};
-use super::{AF, BitTest, Carry, Lower, Lowered, PF, Test};
+use super::{AF, Carry, Lower, Lowered, PF, Test};
 use crate::asm::{R, Width, fits_add_imm, fits_logical_imm};
 use crate::flags::Flags;
-use crate::region::Next;
-use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic as M, OpKind};
+use iced_x86::{ConditionCode, Instruction, Mnemonic as M, OpKind};
 
 /// Scratch for constants that one instruction takes.
 const SCRATCH: R = R(30);
@@ -30,19 +29,6 @@ pub(super) const ROWS: Rows = &[
     row(M::Neg, neg, Flags::NONE, Flags::ALL),
     row(M::Not, not, Flags::NONE, Flags::NONE),
 ];
-
-/// Flags of a CMP or TEST of 32 or 64 bits that are computed where a branch behind it leads, see
-/// [`Lower::leave_to_edge`].
-#[derive(Clone, Copy, Debug)]
-pub struct EdgeFlags {
-    /// CMP, else TEST.
-    compare: bool,
-    size: u32,
-    a: R,
-    rhs: Rhs,
-    /// The flags that are read there.
-    pub need: Flags,
-}
 
 /// Addition or subtraction.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -216,12 +202,16 @@ fn sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: bool) -> Lowered {
     if size < 4 {
         return narrow_sum(l, ins, op, compare);
     }
+    if l.move_in_row(ins) {
+        return Ok(());
+    }
     let w = width_of(size);
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     if compare {
         l.leave_to_edge(true, size, a, rhs);
         if !(matches!(rhs, Rhs::Imm(0)) && l.leave_to_branch(a, size, None)) {
+            let rhs = l.compare_with_next(size, rhs);
             l.sum_flags(op, size, a, rhs);
         }
         return Ok(());
@@ -501,6 +491,9 @@ fn logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
     if ins.has_lock_prefix() {
         return locked_logic(l, ins, op);
     }
+    if op == Logic::Xor && l.is_counted_already() {
+        return Ok(());
+    }
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     // OR r, r is an idiom for TEST r, r.
@@ -572,7 +565,7 @@ fn locked_logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
 
 impl Lower<'_> {
     /// The needed flags of a & b, of 32 or 64 bits.
-    fn test_flags(&mut self, size: u32, a: R, rhs: Rhs) {
+    pub(super) fn test_flags(&mut self, size: u32, a: R, rhs: Rhs) {
         let d = if self.wants_pf() { PF } else { R::ZR };
         self.emit_ands(width_of(size), d, a, rhs);
     }
@@ -586,65 +579,6 @@ impl Lower<'_> {
             }
         }
         self.flags_are(Carry::Zero);
-    }
-}
-
-impl Lower<'_> {
-    /// If a conditional branch out of the region follows, leaves the flags of a comparison that are read only where
-    /// it leads to that edge: often that is code for errors, where they are not read, but too far to be seen.
-    fn leave_to_edge(&mut self, compare: bool, size: u32, a: R, rhs: Rhs) {
-        let Some([branch, behind]) = self.region.insns.get(self.index + 1..self.index + 3) else {
-            return;
-        };
-        let leaves = self.region.falls_into_next(self.index)
-            && branch.next == Next::Inside
-            && branch.flow == FlowControl::ConditionalBranch
-            && branch.target.is_none()
-            && !branch.join
-            && !self.region.flags_live_at_fault
-            && !branch.entry.reads.any(Flags::P);
-        let inline = self.need.and(branch.entry.reads.or(behind.live_in));
-        if leaves && inline != self.need && branch.ins.is_jcc_short_or_near() {
-            let need = self.need.and(branch.live_taken);
-            self.edge_flags = Some(EdgeFlags { compare, size, a, rhs, need });
-            self.need = inline;
-        }
-    }
-
-    /// Computes what [`Self::leave_to_edge`] left.
-    pub(super) fn flags_on_edge(&mut self, edge: EdgeFlags) {
-        self.need = edge.need;
-        if edge.compare {
-            self.sum_flags(Sum::Sub, edge.size, edge.a, edge.rhs);
-        } else if !edge.need.is_empty() {
-            self.test_flags(edge.size, edge.a, edge.rhs);
-        }
-    }
-
-    /// If nobody but the conditional branch that follows reads the flags of `r & mask` (no mask:
-    /// `r` itself), and CBZ or TBZ can do it, leaves the test to that branch.
-    pub(super) fn leave_to_branch(&mut self, r: R, size: u32, mask: Option<u64>) -> bool {
-        if !self.region.falls_into_next(self.index) {
-            return false;
-        }
-        let next = &self.region.insns[self.index + 1];
-        let behind = if self.edge_flags.is_some() {
-            self.need.without(next.entry.reads)
-        } else {
-            next.live_out
-        };
-        if next.join || !behind.is_empty() {
-            return false;
-        }
-        let sign = 8 * size - 1;
-        let test = match (next.ins.mnemonic(), mask) {
-            (M::Je | M::Jne, None) if size >= 4 => BitTest::Zero(width_of(size), r),
-            (M::Je | M::Jne, Some(m)) if m.is_power_of_two() => BitTest::Bit(r, m.trailing_zeros()),
-            (M::Js | M::Jns, None) => BitTest::Bit(r, sign),
-            _ => return false,
-        };
-        self.bit_test = Some(test);
-        true
     }
 }
 

@@ -198,10 +198,50 @@ fn locked_bit_test(l: &mut Lower, ins: &Instruction, size: u32, m: Addr, bit: Bi
 }
 
 /// BSF and BSR: ZF tells a zero source, which leaves the destination alone.
+impl Lower<'_> {
+    /// Whether the instruction is BSR in one register, and the next one turns its result round by XOR with 31 or 63: that
+    /// is what compilers make of a count of leading zeros. Nobody needs the flags.
+    fn counts_leading_zeros(&self, index: usize) -> bool {
+        let [scan, xor] = &self.region.insns[index..(index + 2).min(self.region.insns.len())]
+        else {
+            return false;
+        };
+        let register = scan.ins.op0_register();
+        let size = register.size() as u64;
+        scan.ins.mnemonic() == M::Bsr
+            && xor.ins.mnemonic() == M::Xor
+            && size >= 4
+            && scan.ins.op1_kind() == OpKind::Register
+            && scan.ins.op1_register() == register
+            && self.region.falls_into_next(index)
+            && !xor.join
+            && xor.ins.op0_kind() == OpKind::Register
+            && xor.ins.op0_register() == register
+            && !matches!(xor.ins.op1_kind(), OpKind::Register | OpKind::Memory)
+            && xor.ins.immediate(1) == 8 * size - 1
+            && !scan.live_out.or(xor.live_out).any(Flags::ALL)
+    }
+
+    /// Whether the instruction before the current one, XOR, has counted leading zeros.
+    pub(super) fn is_counted_already(&mut self) -> bool {
+        let Some(i) = self.index.checked_sub(1).filter(|&i| self.counts_leading_zeros(i)) else {
+            return false;
+        };
+        self.needs_what_ran_before(i);
+        true
+    }
+}
+
 fn scan(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let w = width_of(size);
     let d = host_of(ins.op0_register());
+    if l.counts_leading_zeros(l.index) {
+        // The scan leaves a zero as it is, as the same of 1 would.
+        l.a.orr_imm(w, d, d, 1);
+        l.a.clz(w, d, d);
+        return Ok(());
+    }
     let src = if size == 2 { l.read_zx(ins, 1) } else { l.read(ins, 1) };
     let t = l.tmp();
     l.a.tst(w, src, src);

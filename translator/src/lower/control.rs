@@ -1,5 +1,6 @@
 //! Control flow: JMP, Jcc, JRCXZ, LOOP, CALL, RET, SYSCALL, and the instructions that trap.
 
+use super::compare::or_equal;
 use super::exits::BACK;
 use super::operands::{Addr, host_of};
 use super::segments;
@@ -79,7 +80,11 @@ fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
             }
         }
     } else {
-        let test = l.test(ins.condition_code());
+        let mut condition = ins.condition_code();
+        if std::mem::take(&mut l.with_next) {
+            condition = or_equal(condition).unwrap_or(condition);
+        }
+        let test = l.test(condition);
         l.branch(test, target, internal, live);
     }
     l.edge_flags = None;
@@ -190,13 +195,15 @@ fn ret(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Ok(());
     }
     let extra = if ins.op_count() == 1 { u64::from(ins.immediate16()) } else { 0 };
-    if extra == 0 {
+    let moved = l.take_stack();
+    if extra == 0 && moved == 0 {
         l.pop_value(TARGET, 8);
     } else {
-        l.load(8, TARGET, Addr::Imm(RSP, 0));
-        l.add_constant(Width::X, RSP, RSP, 8 + extra as i64);
+        let m = l.displaced(Addr::Imm(RSP, 0), moved as i32, 8);
+        l.load(8, TARGET, m);
+        l.add_constant(Width::X, RSP, RSP, moved + 8 + extra as i64);
     }
-    l.canonical(Flags::ALL);
+    l.canonical(l.live_out);
     l.branch_return();
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! and the host's in x30. As a rule that is the word in front of the entry, which pushes both on the shadow stack; see
 //! [`super::leaf`] for the others. Whoever does not come in by a call entry has pushed them before.
 
-use super::arith::EdgeFlags;
+use super::compare::EdgeFlags;
 use super::late::Late;
 use super::{FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Cond, Label, R, Reloc, Width};

@@ -29,6 +29,7 @@ pub mod alignment;
 pub mod arith;
 pub mod atomics;
 pub mod bits;
+pub mod compare;
 pub mod control;
 pub mod crypto;
 pub mod exits;
@@ -54,6 +55,7 @@ pub mod sse_moves;
 pub mod sse_nan;
 pub mod sse_shuffle;
 pub mod sse_strings;
+pub mod stack;
 pub mod strings;
 pub mod system;
 pub mod table;
@@ -69,11 +71,11 @@ use crate::profile::{Block, Profile};
 use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
-use arith::EdgeFlags;
+use compare::EdgeFlags;
 use exits::{CallMiss, ExitStub, PUSH_RETURN, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// FS base.
 pub const FS: R = R(23);
@@ -127,6 +129,8 @@ pub struct MapEntry {
     pub flags: FlagState,
     /// Those among them that the code before it computed, see [`crate::fault_flags`].
     pub computed: Flags,
+    /// What is to be added to RSP before the instruction, see [`stack`].
+    pub stack: i16,
     /// Whether control may come in here from outside, as at the start of a region.
     pub enterable: bool,
 }
@@ -139,11 +143,11 @@ pub struct Lower<'a> {
     pub region: &'a Region,
     /// How the translator is set up.
     pub config: &'a Config,
-    /// Addresses of guest instructions that have been seen to cross the alignment that ordered
-    /// accesses need: plain ones between barriers stand for theirs.
-    pub misaligned: Option<&'a HashSet<u64>>,
-    /// Whether the current instruction is one of those.
-    between_barriers: bool,
+    /// Addresses of guest instructions that have been seen to cross the alignment that LDAPUR and STLUR need. None
+    /// if there is none of them in the region.
+    pub misaligned: Option<&'a BTreeSet<u64>>,
+    /// Whether the current instruction is one of those: its accesses are plain ones with barriers.
+    by_barriers: bool,
     /// Whether unmasked exceptions of SSE are raised, see [`traps`].
     pub trap_floats: bool,
     /// Counts how often each block is executed.
@@ -162,6 +166,8 @@ pub struct Lower<'a> {
     /// Set by a TEST or CMP whose flags are, but for what the next instruction, a branch, itself looks at, only read
     /// where it leads: they are computed on that edge.
     pub edge_flags: Option<EdgeFlags>,
+    /// Set by a CMP with a constant that has compared with the next number: the branch behind it takes that in.
+    with_next: bool,
     /// Set by a MOV between registers that the next instruction makes superfluous: it reads the source in place of
     /// the destination, which it writes.
     pub copied: Option<R>,
@@ -173,6 +179,8 @@ pub struct Lower<'a> {
     pub late: late::Late,
     /// An address that is kept from an earlier access.
     pub far: Option<far::Far>,
+    /// What is still to be added to RSP, see [`stack`].
+    stack: i16,
     /// While a [`leaf`] is lowered for calls: where its return stops.
     leaf_stop: Option<Label>,
     temps_used: usize,
@@ -195,7 +203,7 @@ impl<'a> Lower<'a> {
             region,
             config,
             misaligned: None,
-            between_barriers: false,
+            by_barriers: false,
             trap_floats: false,
             profile: None,
             index: 0,
@@ -204,11 +212,13 @@ impl<'a> Lower<'a> {
             flags: FlagState::CANONICAL,
             bit_test: None,
             edge_flags: None,
+            with_next: false,
             copied: None,
             vector_copied: None,
             sha256: None,
             late: late::Late::default(),
             far: None,
+            stack: 0,
             leaf_stop: None,
             temps_used: 0,
             vtemps_used: 0,
@@ -245,6 +255,8 @@ impl<'a> Lower<'a> {
     }
 
     fn instruction(&mut self, i: usize, insn: &Insn) {
+        self.need = insn.live_out.and(insn.entry.writes);
+        self.begin_with_stack(&insn.ins);
         if insn.join {
             self.a.bind(self.label_of(i as u16));
             self.flags = FlagState::CANONICAL;
@@ -254,11 +266,7 @@ impl<'a> Lower<'a> {
         let enterable = !passes && self.is_enterable(i, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         self.begin_block(i);
-        self.between_barriers = self.config.order == MemoryOrder::Ordered && self.is_misaligned(i);
-        if self.between_barriers {
-            self.a.dmb_ish();
-        }
-        self.need = insn.live_out.and(insn.entry.writes);
+        self.by_barriers = self.misaligned.is_some_and(|known| known.contains(&insn.ins.ip()));
         self.live_out = insn.live_out;
         self.free_temps();
         let late = !self.late.is_nothing();
@@ -280,9 +288,6 @@ impl<'a> Lower<'a> {
             self.raise_unimplemented();
             return;
         }
-        if self.between_barriers {
-            self.a.dmb_ish();
-        }
         if late {
             self.end_recovery(i);
         }
@@ -292,16 +297,8 @@ impl<'a> Lower<'a> {
         self.fall_through(i, insn);
     }
 
-    /// Whether an instruction, or the next one that may be lowered together with it, is known to access
-    /// misaligned memory.
-    fn is_misaligned(&self, i: usize) -> bool {
-        let Some(known) = self.misaligned.filter(|known| !known.is_empty()) else { return false };
-        let pair = &self.region.insns[i..(i + 2).min(self.region.insns.len())];
-        pair.iter().any(|insn| known.contains(&insn.ins.ip()))
-    }
-
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
-    #[inline]
+    #[inline(always)]
     fn fall_through(&mut self, i: usize, insn: &Insn) {
         match insn.next {
             Next::Never => {}
@@ -309,17 +306,20 @@ impl<'a> Lower<'a> {
             Next::Inside => {
                 let next = &self.region.insns[i + 1];
                 if next.join {
+                    self.move_stack();
                     self.canonical(next.live_in);
                 }
             }
         }
     }
 
+    #[inline(never)]
     fn fall_out(&mut self, insn: &Insn) {
         if insn.flow == FlowControl::ConditionalBranch {
             self.end_block();
         }
-        self.canonical(insn.live_out);
+        self.move_stack();
+        self.canonical(insn.live_fallen);
         self.jump_out(insn.ins.next_ip(), Flags::NONE);
     }
 
@@ -358,8 +358,8 @@ impl<'a> Lower<'a> {
 
     fn map_from(&mut self, host: u32, guest: u64, computed: Flags, enterable: bool) {
         let guest = (guest - self.region.entry) as u32;
-        let flags = self.flags;
-        self.out.map.push(MapEntry { host, guest, flags, computed, enterable });
+        let (flags, stack) = (self.flags, self.stack);
+        self.out.map.push(MapEntry { host, guest, flags, computed, stack, enterable });
     }
 
     /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
@@ -368,11 +368,13 @@ impl<'a> Lower<'a> {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
         self.bit_test.is_none()
+            && !self.with_next
             && self.leaf_stop.is_none()
             && self.copied.is_none()
             && self.vector_copied.is_none()
             && self.sha256.is_none()
             && self.late.is_nothing()
+            && self.stack == 0
             && (canonical || no_matter)
             && (!self.region.flags_live_at_fault && self.profile.is_none()
                 || insn.join
@@ -416,7 +418,13 @@ impl<'a> Lower<'a> {
 
     /// Whether guest accesses must be ordered.
     pub fn ordered(&self) -> bool {
-        self.config.order == MemoryOrder::Ordered && !self.between_barriers
+        self.config.order == MemoryOrder::Ordered
+    }
+
+    /// Whether the current instruction's accesses are LDAPUR and STLUR, which take no index and few offsets. Vector
+    /// registers have none of these.
+    pub fn by_acquire(&self) -> bool {
+        self.ordered() && !self.by_barriers && !self.region.insns[self.index].entry.vector
     }
 
     /// Loads a constant that is not an address.

@@ -224,14 +224,19 @@ fn push(l: &mut Lower, ins: &Instruction) -> Lowered {
             if v == 0 { R::ZR } else { l.constant(Width::X, v) }
         }
     };
-    l.push_value(src, size);
+    if !l.push_in_row(ins, src) {
+        l.push_value(src, size);
+    }
     Ok(())
 }
 
 /// Operations of two operands, or one, that [`Lower::leave_copy`] makes to ones of three.
 fn takes_copy(mnemonic: M) -> bool {
     use M::*;
-    matches!(mnemonic, Add | Sub | And | Or | Xor | Inc | Dec | Neg | Not | Shl | Sal | Shr | Sar)
+    matches!(
+        mnemonic,
+        Add | Sub | And | Or | Xor | Inc | Dec | Neg | Not | Shl | Sal | Shr | Sar | Imul
+    )
 }
 
 impl Lower<'_> {
@@ -246,6 +251,7 @@ impl Lower<'_> {
         let op = &next.ins;
         let fits = !next.join
             && takes_copy(op.mnemonic())
+            && (op.mnemonic() != M::Imul || op.op_count() == 2)
             && op.op0_kind() == OpKind::Register
             && op.op0_register().full_register() == to.full_register()
             && (4..=to.size()).contains(&op.op0_register().size())
@@ -303,6 +309,9 @@ fn pop(l: &mut Lower, ins: &Instruction) -> Lowered {
         return Ok(());
     }
     let reg = ins.op0_register();
+    if l.pop_in_row(ins, host_of(reg)) {
+        return Ok(());
+    }
     if size == 8 && reg != Register::RSP {
         l.pop_value(host_of(reg), 8);
         return Ok(());

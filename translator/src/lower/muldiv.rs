@@ -93,7 +93,7 @@ fn imul(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     let d = ins.op0_register();
     let (a, b) = if ins.op_count() == 2 {
-        (host_of(d), l.read(ins, 1))
+        (l.copied.take().unwrap_or_else(|| host_of(d)), l.read(ins, 1))
     } else {
         let a = l.read(ins, 1);
         (a, l.constant(Width::X, ins.immediate(2)))

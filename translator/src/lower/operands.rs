@@ -194,7 +194,7 @@ impl Lower<'_> {
             Addr::Imm(R::ZR, offset) if fits_offset(i64::from(offset), size) => {
                 Addr::Imm(segment, offset)
             }
-            Addr::Imm(base, 0) if !self.ordered() && self.temps_used <= used + 2 => {
+            Addr::Imm(base, 0) if !self.by_acquire() && self.temps_used <= used + 2 => {
                 Addr::Index(segment, base, 0)
             }
             other => {
@@ -230,7 +230,7 @@ impl Lower<'_> {
             (Some(b), None) => self.base_offset(b, displacement, size),
             (None, Some(x)) => {
                 if !fits_offset(displacement, size)
-                    && !self.ordered()
+                    && !self.by_acquire()
                     && (shift == 0 || 1 << shift == size)
                 {
                     let t = self.constant(Width::X, displacement as u64);
@@ -241,7 +241,7 @@ impl Lower<'_> {
                 self.base_offset(t, displacement, size)
             }
             (Some(b), Some(x)) => {
-                if displacement == 0 && !self.ordered() && (shift == 0 || 1 << shift == size) {
+                if displacement == 0 && !self.by_acquire() && (shift == 0 || 1 << shift == size) {
                     return Addr::Index(b, x, shift);
                 }
                 let t = self.tmp();
@@ -253,7 +253,7 @@ impl Lower<'_> {
 
     /// base + displacement as an address, adding what the access cannot take.
     fn base_offset(&mut self, base: R, displacement: i64, size: u32) -> Addr {
-        let fits = if self.ordered() {
+        let fits = if self.by_acquire() {
             (-256..256).contains(&displacement)
         } else {
             fits_offset(displacement, size)
@@ -272,7 +272,7 @@ impl Lower<'_> {
             return Addr::Imm(t, 0);
         }
         let t = self.constant(Width::X, displacement as u64);
-        if self.ordered() {
+        if self.by_acquire() {
             self.a.add(Width::X, t, base, t);
             return Addr::Imm(t, 0);
         }
@@ -405,8 +405,14 @@ impl Lower<'_> {
         };
         let common = log2 << 30 | opc << 22 | t.n();
         if self.ordered() {
-            return self.ordered_access(access, size, t, m);
+            return self.ordered_access(access, size, t, m, common);
         }
+        self.plain_access(size, m, common);
+    }
+
+    /// The same without any order; `common` are the encoding's bits but for the address.
+    #[inline]
+    fn plain_access(&mut self, size: u32, m: Addr, common: u32) {
         match m {
             Addr::Imm(R::ZR, o) => {
                 let b = self.constant(Width::X, o as i64 as u64);
@@ -428,8 +434,19 @@ impl Lower<'_> {
     }
 
     /// x86's order on a weakly ordered host: load-acquire (RCpc) and store-release. They do not take every misaligned
-    /// address, see [`crate::detours`].
-    fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr) {
+    /// address, see [`crate::detours`]: where that is known, plain accesses with barriers.
+    #[inline(never)]
+    fn ordered_access(&mut self, access: Access, size: u32, t: R, m: Addr, plain: u32) {
+        if self.by_barriers {
+            if access == Access::Store {
+                self.a.word(DMB_ISH);
+            }
+            self.plain_access(size, m, plain);
+            if access != Access::Store {
+                self.a.word(DMB_ISHLD);
+            }
+            return;
+        }
         let (b, o) = match m {
             Addr::Imm(R::ZR, o) => (self.constant(Width::X, o as i64 as u64), 0),
             Addr::Imm(b, o) => (b, o),
