@@ -176,13 +176,32 @@ fn debian() -> Result<String> {
     if let Ok(address) = std::env::var(DEBIAN) {
         return Ok(address);
     }
-    if !is_debian() {
-        bail!(
-            "this machine's packages are not Debian's: set {DEBIAN} to the address of a mirror of Debian"
-        );
+    if is_debian() {
+        let (address, _) = mirror().context("apt knows no source for this release")?;
+        return Ok(address);
     }
-    let (address, _) = mirror().context("apt knows no source for this release")?;
-    Ok(address)
+    mmdebstraps().with_context(|| {
+        format!(
+            "this machine's packages are not Debian's, and mmdebstrap does not say where those are: \
+             set {DEBIAN} to the address of a mirror of Debian"
+        )
+    })
+}
+
+/// Where mmdebstrap takes Debian's packages from when it is not told: it writes that into a root that it then leaves
+/// empty.
+fn mmdebstraps() -> Option<String> {
+    let mut ask = Command::new("mmdebstrap");
+    ask.args(["--quiet", "--variant=custom", "--skip=update"]);
+    ask.args([r#"--setup-hook=cat "$1/etc/apt/sources.list""#, "sid", "/dev/null"]);
+    first_source(&output(ask.stdin(Stdio::null())).ok()?).map(String::from)
+}
+
+/// The address in the first line of sources.list(5).
+fn first_source(list: &str) -> Option<&str> {
+    let source = list.lines().find_map(|line| line.strip_prefix("deb "))?;
+    let after_options = source.split_once("] ").map_or(source, |(_, rest)| rest);
+    after_options.split_whitespace().next()
 }
 
 /// The line of sources.list(5) for any suite of Debian.
@@ -244,6 +263,18 @@ mod tests {
         assert_eq!(address(sources, "bookworm-backports"), Some("http://b/debian"));
         assert_eq!(address(sources, "forky"), Some("http://a/debian"));
         assert_eq!(address("", "forky"), None);
+    }
+
+    #[test]
+    fn the_first_source_is_found_behind_its_options() {
+        let list =
+            "# a comment\ndeb [arch=amd64 signed-by=\"/a b.gpg\"] http://a/debian sid main\n";
+        assert_eq!(first_source(list), Some("http://a/debian"));
+        assert_eq!(
+            first_source("deb http://b/debian sid main\ndeb http://c d e"),
+            Some("http://b/debian")
+        );
+        assert_eq!(first_source("\n"), None);
     }
 
     #[test]
