@@ -42,7 +42,7 @@ const DENORMAL_MASK: u32 = 1 << 8;
 pub fn compare(case: &Case, expected: &Outcome, actual: &Outcome) -> Vec<Difference> {
     let start = &case.program.state;
     // Without FEAT_AFP the host does not tell denormal operands: no exception of theirs.
-    let unseen = case.tolerance.baseline && start.mxcsr & DENORMAL_MASK == 0;
+    let unseen = case.tolerance.without_afp && start.mxcsr & DENORMAL_MASK == 0;
     if unseen || jumped_nowhere(expected, actual) {
         return Vec::new();
     }
@@ -65,7 +65,7 @@ pub fn compare(case: &Case, expected: &Outcome, actual: &Outcome) -> Vec<Differe
     vectors(&case.tolerance, start, e, a, &mut found);
     x87(case.tolerance.approximation, undefined, e, a, &mut found);
     // Nor can MXCSR be compared where it was stored.
-    if !(case.tolerance.baseline && stores_mxcsr(case)) {
+    if !(case.tolerance.without_afp && stores_mxcsr(case)) {
         memory(case, expected, actual, &mut found);
     }
     found.0
@@ -106,7 +106,7 @@ fn flags(expected: u32, actual: u32, found: &mut Differences) {
 
 fn vectors(tolerance: &Tolerance, start: &State, e: &State, a: &State, found: &mut Differences) {
     let mut ignored = rounded_away(e.mxcsr);
-    if tolerance.baseline {
+    if tolerance.without_afp {
         const DE: u32 = 1 << 1;
         const FTZ_DAZ: u32 = 0x8040;
         if (start.mxcsr | e.mxcsr) & FTZ_DAZ != 0 {
