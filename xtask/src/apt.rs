@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::say;
+
 /// The processor that this project also has to do with, as Debian calls it.
 const FOREIGN: &str = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
 
@@ -104,9 +106,11 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Fetches the lists of packages.
-pub fn update() -> Result<()> {
-    apt_get(&["update"])
+/// Fetches the lists of packages. A source that fails is no reason not to install from the others.
+pub fn update() {
+    if let Err(error) = apt_get(&["update"]) {
+        say(&format!("{error:#}: going on with the lists that are there"));
+    }
 }
 
 /// Installs packages, each `name`, `name:architecture` or `name=version`.
@@ -126,7 +130,8 @@ pub fn add_arm64() -> Result<()> {
     if !status.success() {
         bail!("dpkg --add-architecture arm64 failed");
     }
-    update()
+    update();
+    Ok(())
 }
 
 /// The `KEY=` value in os-release(5).
@@ -233,7 +238,8 @@ pub fn add_backports() -> Result<()> {
     if !status.success() {
         bail!("{place} could not be written");
     }
-    update()
+    update();
+    Ok(())
 }
 
 /// What a command prints, when it succeeds.
