@@ -196,10 +196,13 @@ fn debian() -> Result<String> {
 /// Where mmdebstrap takes Debian's packages from when it is not told: it writes that into a root that it then leaves
 /// empty.
 fn mmdebstraps() -> Option<String> {
+    let folder = tempfile::tempdir().ok()?;
+    let list = folder.path().join("sources.list");
     let mut ask = Command::new("mmdebstrap");
     ask.args(["--quiet", "--variant=custom", "--skip=update"]);
-    ask.args([r#"--setup-hook=cat "$1/etc/apt/sources.list""#, "sid", "/dev/null"]);
-    first_source(&output(ask.stdin(Stdio::null())).ok()?).map(String::from)
+    ask.arg(format!("--setup-hook=download /etc/apt/sources.list {}", list.display()));
+    output(ask.args(["sid", "/dev/null"]).stdin(Stdio::null())).ok()?;
+    first_source(&std::fs::read_to_string(list).ok()?).map(String::from)
 }
 
 /// The address in the first line of sources.list(5).
@@ -281,6 +284,15 @@ mod tests {
             Some("http://b/debian")
         );
         assert_eq!(first_source("\n"), None);
+    }
+
+    #[test]
+    fn mmdebstrap_knows_an_address_of_debians() {
+        if output(Command::new("mmdebstrap").arg("--version")).is_err() {
+            eprintln!("no mmdebstrap here: it is not asked");
+            return;
+        }
+        assert!(mmdebstraps().is_some_and(|address| address.starts_with("http")));
     }
 
     #[test]
