@@ -86,6 +86,10 @@ fn open_flags_mean_what_they_do_on_x86_64() {
     let link = guest.path(0x800, &dir.path().join("link"));
     assert_eq!(guest.call(nr::open, &[link, O_NOFOLLOW, 0]), Err(errno::ELOOP));
     guest.call(nr::open, &[link, O_DIRECTORY, 0]).unwrap();
+    if guest.task.host_call(nr::openat2, [0; 6]) == Err(errno::ENOSYS) {
+        eprintln!("the host has no openat2: it is not tried");
+        return;
+    }
     let how = guest.memory + 0x1000;
     guest::write(how, &[O_DIRECTORY, 0, 0]).unwrap();
     let here = AT_FDCWD as u64;

@@ -119,7 +119,7 @@ static void opening(struct ring *ring)
     ring_entry(ring, IORING_OP_NOP, -1);
     unsigned now = (index + 1) & (ring->params.sq_entries - 1);
     ring_word(ring, ring->params.sq_off.array)[now] = index;
-    unsigned long of;
+    unsigned long of = 0;
     int result = -4095;
     same_number("submitted again", ring_enter(ring, 1, 1, IORING_ENTER_GETEVENTS), 1);
     ring_take(ring, &of, &result);
@@ -562,8 +562,8 @@ static void forms(void)
     memset(memory, 0, 131072);
     memset(&ring, 0, sizeof ring);
     ring.params.flags = SETUP_NO_MMAP;
-    ring.params.cq_off.resv2 = (unsigned long)memory;
-    ring.params.sq_off.resv2 = (unsigned long)memory + 65536;
+    USER_ADDRESS(ring.params.cq_off) = (unsigned long)memory;
+    USER_ADDRESS(ring.params.sq_off) = (unsigned long)memory + 65536;
     ring.fd = syscall(SYS_io_uring_setup, 4, &ring.params);
     ring.next = 1;
     ring.entry_size = 64;

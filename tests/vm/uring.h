@@ -8,6 +8,8 @@
 
 /* What the headers may be too old for. */
 #define SETUP_NO_MMAP (1U << 14)
+/* The last member of a structure of offsets: user_addr, which was called resv2 before Linux 6.5. */
+#define USER_ADDRESS(offsets) (((__u64 *)(&(offsets) + 1))[-1])
 #define SETUP_NO_SQARRAY (1U << 16)
 #define OP_EPOLL_WAIT 59
 #define OP_PIPE 62

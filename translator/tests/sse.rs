@@ -121,6 +121,27 @@ fn nans_are_those_of_x86() {
 }
 
 #[test]
+fn a_dot_product_with_memory_keeps_its_nan() {
+    let lanes = |lanes: [u32; 4]| lanes.iter().rfold(0, |v, &lane| v << 32 | u128::from(lane));
+    let one = 1f32.to_bits();
+    const QUIET: u32 = 0x7fc1_2345;
+    for (odd, sum) in [(one, 4f32.to_bits()), (QUIET, QUIET)] {
+        for at in 0..4 {
+            let mut first = [one; 4];
+            first[at] = odd;
+            each(
+                &[lanes(first), lanes([one; 4])],
+                |a| {
+                    a.movups(xmmword_ptr(rsp), xmm1).unwrap();
+                    a.dpps(xmm0, xmmword_ptr(rsp), 0xff).unwrap();
+                },
+                |cpu| assert_eq!(cpu.xmm[0], lanes([sum; 4]), "lane {at}"),
+            );
+        }
+    }
+}
+
+#[test]
 fn a_nan_does_not_disturb_live_flags() {
     each(
         &[pair(QUIET, 0), pair(SIGNALLING, 0)],

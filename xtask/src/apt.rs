@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::say;
+
 /// The processor that this project also has to do with, as Debian calls it.
 const FOREIGN: &str = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
 
@@ -104,9 +106,11 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Fetches the lists of packages.
-pub fn update() -> Result<()> {
-    apt_get(&["update"])
+/// Fetches the lists of packages. A source that fails is no reason not to install from the others.
+pub fn update() {
+    if let Err(error) = apt_get(&["update"]) {
+        say(&format!("{error:#}: going on with the lists that are there"));
+    }
 }
 
 /// Installs packages, each `name`, `name:architecture` or `name=version`.
@@ -126,7 +130,8 @@ pub fn add_arm64() -> Result<()> {
     if !status.success() {
         bail!("dpkg --add-architecture arm64 failed");
     }
-    update()
+    update();
+    Ok(())
 }
 
 /// The `KEY=` value in os-release(5).
@@ -176,13 +181,35 @@ fn debian() -> Result<String> {
     if let Ok(address) = std::env::var(DEBIAN) {
         return Ok(address);
     }
-    if !is_debian() {
-        bail!(
-            "this machine's packages are not Debian's: set {DEBIAN} to the address of a mirror of Debian"
-        );
+    if is_debian() {
+        let (address, _) = mirror().context("apt knows no source for this release")?;
+        return Ok(address);
     }
-    let (address, _) = mirror().context("apt knows no source for this release")?;
-    Ok(address)
+    mmdebstraps().with_context(|| {
+        format!(
+            "this machine's packages are not Debian's, and mmdebstrap does not say where those are: \
+             set {DEBIAN} to the address of a mirror of Debian"
+        )
+    })
+}
+
+/// Where mmdebstrap takes Debian's packages from when it is not told: it writes that into a root that it then leaves
+/// empty.
+fn mmdebstraps() -> Option<String> {
+    let folder = tempfile::tempdir().ok()?;
+    let list = folder.path().join("sources.list");
+    let mut ask = Command::new("mmdebstrap");
+    ask.args(["--quiet", "--variant=custom", "--skip=update"]);
+    ask.arg(format!("--setup-hook=download /etc/apt/sources.list {}", list.display()));
+    output(ask.args(["sid", "/dev/null"]).stdin(Stdio::null())).ok()?;
+    first_source(&std::fs::read_to_string(list).ok()?).map(String::from)
+}
+
+/// The address in the first line of sources.list(5).
+fn first_source(list: &str) -> Option<&str> {
+    let source = list.lines().find_map(|line| line.strip_prefix("deb "))?;
+    let after_options = source.split_once("] ").map_or(source, |(_, rest)| rest);
+    after_options.split_whitespace().next()
 }
 
 /// The line of sources.list(5) for any suite of Debian.
@@ -214,7 +241,8 @@ pub fn add_backports() -> Result<()> {
     if !status.success() {
         bail!("{place} could not be written");
     }
-    update()
+    update();
+    Ok(())
 }
 
 /// What a command prints, when it succeeds.
@@ -244,6 +272,27 @@ mod tests {
         assert_eq!(address(sources, "bookworm-backports"), Some("http://b/debian"));
         assert_eq!(address(sources, "forky"), Some("http://a/debian"));
         assert_eq!(address("", "forky"), None);
+    }
+
+    #[test]
+    fn the_first_source_is_found_behind_its_options() {
+        let list =
+            "# a comment\ndeb [arch=amd64 signed-by=\"/a b.gpg\"] http://a/debian sid main\n";
+        assert_eq!(first_source(list), Some("http://a/debian"));
+        assert_eq!(
+            first_source("deb http://b/debian sid main\ndeb http://c d e"),
+            Some("http://b/debian")
+        );
+        assert_eq!(first_source("\n"), None);
+    }
+
+    #[test]
+    fn mmdebstrap_knows_an_address_of_debians() {
+        if output(Command::new("mmdebstrap").arg("--version")).is_err() {
+            eprintln!("no mmdebstrap here: it is not asked");
+            return;
+        }
+        assert!(mmdebstraps().is_some_and(|address| address.starts_with("http")));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Installs what a command needs and the machine lacks: `packages.toml` says what, and why.
 
 use std::{
-    collections::BTreeMap, env::consts::ARCH, io::Write, os::unix::fs::symlink, path::PathBuf,
+    collections::{BTreeMap, HashSet},
+    env::consts::ARCH,
+    io::Write,
+    os::unix::fs::symlink,
+    path::PathBuf,
 };
 
 use anyhow::{Context, Result, bail};
@@ -41,10 +45,13 @@ struct Table {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Group {
     /// The only processor it is needed on.
     on: Option<String>,
+    /// Only machines that are not Debian's need it.
+    #[serde(default)]
+    beside_debian: bool,
     commands: Vec<For>,
     packages: Vec<Package>,
 }
@@ -105,16 +112,24 @@ impl Package {
     }
 }
 
+/// What `command` needs on a machine with this processor, which is Debian's or not.
+fn needed(command: For, processor: &str, debian: bool) -> Vec<Package> {
+    let wanted = |group: &Group| {
+        group.commands.contains(&command)
+            && group.on.as_ref().is_none_or(|only| only == processor)
+            && !(group.beside_debian && debian)
+    };
+    let mut packages: Vec<Package> =
+        table().group.into_iter().filter(wanted).flat_map(|group| group.packages).collect();
+    let mut seen = HashSet::new();
+    packages.retain(|package| seen.insert(package.name.clone()));
+    packages
+}
+
 /// Installs what `command` needs and the machine lacks, asking first when there is someone to ask.
 /// What cannot be had is said, and is no error: what needs it will fail, and say so.
 pub fn ensure(command: For) {
-    let packages: Vec<Package> = table()
-        .group
-        .into_iter()
-        .filter(|group| group.commands.contains(&command))
-        .filter(|group| group.on.as_ref().is_none_or(|processor| processor == ARCH))
-        .flat_map(|g| g.packages)
-        .collect();
+    let packages = needed(command, ARCH, apt::is_debian());
     let Some(installed) = Installed::query() else {
         say("no dpkg here: install what xtask/packages.toml names by other means");
         return;
@@ -155,7 +170,7 @@ fn install(missing: &[Package]) -> Result<()> {
     if !agreed()? {
         bail!("not wanted");
     }
-    apt::update()?;
+    apt::update();
     let mut wanted = Vec::new();
     for package in missing {
         match package.wanted() {
@@ -202,7 +217,7 @@ pub fn install_rust(parts: &[RustPart]) -> Result<()> {
     if !agreed()? {
         bail!("not wanted");
     }
-    apt::update()?;
+    apt::update();
     if parts.contains(&RustPart::Arm64) {
         apt::add_arm64()?;
     }
@@ -237,16 +252,34 @@ fn agreed() -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     #[test]
-    fn the_table_names_each_package_once_and_says_why() {
-        let mut seen = HashSet::new();
+    fn the_table_names_each_package_once_in_a_group_and_says_why() {
         let table = table();
         assert!(!table.rust.is_empty());
-        for package in table.group.into_iter().flat_map(|group| group.packages) {
-            assert!(!package.why.is_empty(), "{} has no reason", package.name);
-            assert!(seen.insert(package.name.clone()), "{} stands twice", package.name);
+        for group in table.group {
+            let mut seen = HashSet::new();
+            for package in group.packages {
+                assert!(!package.why.is_empty(), "{} has no reason", package.name);
+                assert!(seen.insert(package.name.clone()), "{} stands twice", package.name);
+            }
         }
+    }
+
+    #[test]
+    fn a_machine_of_another_distribution_can_find_debians_packages_and_check_them() {
+        let names = |command, processor, debian| -> Vec<_> {
+            needed(command, processor, debian).into_iter().map(|package| package.name).collect()
+        };
+        for processor in ["x86_64", "aarch64"] {
+            for command in [For::Test, For::Bench, For::Count, For::Vm] {
+                let found = names(command, processor, false);
+                for name in ["debian-archive-keyring", "mmdebstrap"] {
+                    assert_eq!(found.iter().filter(|found| *found == name).count(), 1, "{name}");
+                }
+            }
+            assert!(!names(For::Test, processor, true).contains(&"debian-archive-keyring".into()));
+        }
+        assert!(names(For::Run, "aarch64", false).is_empty());
     }
 }

@@ -24,9 +24,9 @@ pub struct Tolerance {
     pub memory: Vec<(u64, u64)>,
     /// How exact vector and x87 results are.
     pub approximation: Approximation,
-    /// Whether the translator runs on ARMv8.0, where SSE's treatment of denormals is inexact
+    /// Whether the translator runs on a processor without FEAT_AFP, where SSE's treatment of denormals is inexact
     /// (see the translator's `mxcsr` module).
-    pub baseline: bool,
+    pub without_afp: bool,
 }
 
 impl Tolerance {
@@ -181,7 +181,7 @@ fn finish(name: String, mut state: State, built: &Built, code: Vec<u8>, rng: &mu
         flags: vec![(0, effect.undefined), (state.rip, 0), (state.rip + 1, effect.undefined)],
         memory,
         approximation: undefined::approximation(instruction.mnemonic()),
-        baseline: false,
+        without_afp: false,
     };
     Case { name, program: Program { code, state, memory_seed: rng.bits(), patches }, tolerance }
 }

@@ -83,11 +83,12 @@ pub fn check(
     host: Host,
 ) -> Result<Report> {
     let mut report = Report::default();
+    let without_afp = host.without_afp();
     for (kind, samples) in answers.iter().filter(|(kind, _)| forms.is_match(kind)) {
         let standing = report.0.entry(kind.clone()).or_default();
         for (index, sample) in chosen(kind, samples, depth) {
             let mut case = Case::by_name(&name(kind, index as u32, 0))?;
-            case.tolerance.baseline = host.baseline;
+            case.tolerance.without_afp = without_afp;
             let expected = sample.outcome(&case)?;
             standing.add(&case.name, judge(executor, &case, &expected));
         }

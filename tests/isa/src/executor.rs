@@ -27,6 +27,18 @@ pub struct Host {
     pub ordered: bool,
 }
 
+impl Host {
+    /// Whether the translator does without FEAT_AFP: when told to, or because the processor has none. One behind a
+    /// command is taken to have it.
+    pub fn without_afp(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        let lacking = !crate::translated::features(self).afp;
+        #[cfg(not(target_arch = "aarch64"))]
+        let lacking = self.baseline;
+        lacking
+    }
+}
+
 /// The executor of this machine: the processor on x86_64 (`host` has no meaning there), the
 /// translator on arm64.
 pub fn local(host: Host) -> Result<Box<dyn Executor>> {

@@ -34,6 +34,15 @@ impl GuestMemory for TestMemory {
     fn watch(&self, _start: u64, _end: u64) {}
 }
 
+/// The features of the processor that are used.
+pub fn features(host: Host) -> HostFeatures {
+    if host.baseline {
+        return HostFeatures::default();
+    }
+    // SAFETY: reads the auxiliary vector.
+    unsafe { detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2)) }
+}
+
 /// The translator as an executor of test programs.
 pub struct Translated {
     engine: &'static Engine,
@@ -51,14 +60,8 @@ impl Translated {
         map(CODE, CODE_SIZE)?;
         // SAFETY: the area was just mapped.
         unsafe { ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
-        let features = if host.baseline {
-            HostFeatures::default()
-        } else {
-            // SAFETY: reads the auxiliary vector.
-            unsafe { detect(libc::getauxval(libc::AT_HWCAP), libc::getauxval(libc::AT_HWCAP2)) }
-        };
         let config = Config {
-            host: features,
+            host: features(host),
             order: if host.ordered { MemoryOrder::Ordered } else { MemoryOrder::Plain },
             cache_size: CACHE_SIZE,
             interpret: if host.interpreted { u8::MAX } else { 0 },

@@ -285,12 +285,14 @@ impl Lower<'_> {
     /// Clears the lanes whose bit is not in the mask.
     fn keep_lanes(&mut self, shape: Shape, d: V, n: V, mask: u32) {
         let (lanes, bits) = if shape.double() { (2, 64) } else { (4, 32) };
+        let used = self.vtemps_used;
         let t = self.vtmp();
         let ones = (1u128 << bits) - 1;
         let constant =
             (0..lanes).filter(|i| mask >> i & 1 != 0).fold(0, |v, i| v | ones << (bits * i));
         self.a.ldr_literal_q(t, constant);
         dynasm!(self.a; .arch aarch64; and V(d.0).b16, V(n.0).b16, V(t.0).b16);
+        self.vtemps_used = used;
     }
 }
 
@@ -307,9 +309,11 @@ fn dot_product(l: &mut Lower, ins: &Instruction) -> Lowered {
     let sum = l.vtmp();
     l.float_arithmetic(FMUL, shape, sum, a, b);
     let steps = if shape.double() { 1 } else { 2 };
+    let used = l.vtemps_used;
     for _ in 0..steps {
         let (even, odd) = l.deinterleave(shape, sum, sum);
         l.float_arithmetic(FADD, shape, sum, even, odd);
+        l.vtemps_used = used;
     }
     l.keep_lanes(shape, d, sum, imm);
     Ok(())

@@ -80,6 +80,9 @@ mod ops {
 }
 pub use ops::*;
 
+/// What corrections are made with.
+const SCRATCH: [V; 3] = [V(29), V(30), V(31)];
+
 /// A result to be corrected.
 #[derive(Clone, Copy, Debug)]
 pub struct NanFix {
@@ -152,6 +155,10 @@ impl Lower<'_> {
 
     /// Corrects a result if it is (or has a lane that is) a NaN. The operands must still be there.
     pub fn fix_nan(&mut self, shape: Shape, result: V, first: V, second: Option<V>) {
+        debug_assert!(
+            [Some(result), Some(first), second].iter().flatten().all(|v| !SCRATCH.contains(v)),
+            "a correction would overwrite what it works on"
+        );
         let (label, back) = (self.a.label(), self.a.label());
         let t = self.vtmp();
         if self.nzcv_is_free() {
@@ -207,7 +214,7 @@ impl Lower<'_> {
     /// operation itself has not.
     fn correct_nan(&mut self, fix: &NanFix) {
         let (r, n, shape) = (fix.result, fix.first, fix.shape);
-        let (quieted, first, number) = (V(29), V(30), V(31));
+        let [quieted, first, number] = SCRATCH;
         self.float(FCMEQ, shape, first, n, n);
         let mut numbers = first;
         if let Some(m) = fix.second {
