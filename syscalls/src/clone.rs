@@ -238,6 +238,7 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
     drop(engine);
     drop(table);
     if result == Ok(0) {
+        runtime.memory.in_child();
         enter_child(task, args);
     }
     result

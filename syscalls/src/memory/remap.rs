@@ -73,8 +73,7 @@ impl Memory {
         self.open_all(&call.old);
         let new = self.grow(&mut state, &call, &mapping)?;
         // The target of MREMAP_FIXED may have held code as well.
-        drop(state);
-        self.invalidate(call.old, held_code);
+        self.finish(state, call.old, held_code);
         self.invalidate(new.clone(), true);
         Ok(new.start)
     }

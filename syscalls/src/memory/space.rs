@@ -89,6 +89,8 @@ pub(crate) struct State {
     brk: Range<u64>,
     /// Mappings are placed below this.
     base: u64,
+    /// Ranges that have been changed, and whose translations are about to be thrown away.
+    stale: Vec<Range<u64>>,
 }
 
 /// The address space of the process.
@@ -212,6 +214,7 @@ impl Memory {
                 seals: Seals::default(),
                 brk: 0..0,
                 base: stack_top - STACK_GAP,
+                stale: Vec::new(),
             }),
             watched: PageSet::new()?,
             any_watched: AtomicBool::new(false),
@@ -253,10 +256,29 @@ impl Memory {
 
     /// After a change to `range`: the lock is given back, and if the range held code,
     /// its translations are thrown away. (The translator holds its own lock when it asks for ours:
-    /// never the other way round.)
-    pub(super) fn finish(&self, state: MutexGuard<'_, State>, range: Range<u64>, held_code: bool) {
+    /// never the other way round.) Who maps something there meanwhile, or forks, must do so too: the range is noted.
+    pub(super) fn finish(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        range: Range<u64>,
+        held_code: bool,
+    ) {
+        if !held_code {
+            return;
+        }
+        state.stale.push(range.clone());
         drop(state);
-        self.invalidate(range, held_code);
+        self.invalidate(range.clone(), true);
+        let stale = &mut self.lock().stale;
+        if let Some(at) = stale.iter().position(|one| *one == range) {
+            stale.swap_remove(at);
+        }
+    }
+
+    /// In a forked child: nobody else is there to throw away what the parent's other threads were about to.
+    pub fn in_child(&self) {
+        let stale = std::mem::take(&mut self.lock().stale);
+        stale.into_iter().for_each(|range| self.invalidate(range, true));
     }
 
     pub(super) fn invalidate(&self, range: Range<u64>, held_code: bool) {
@@ -275,6 +297,7 @@ impl Memory {
     /// Whether code may have been translated from a range.
     pub(super) fn holds_code(&self, state: &State, range: &Range<u64>) -> bool {
         state.map.any(self.widen(range), |m| m.prot & EXEC != 0)
+            || is_stale(state, &self.widen(range))
     }
 
     /// mmap(2).
@@ -295,7 +318,8 @@ impl Memory {
             let addr = self.map_anywhere(&mut state, request, len, &mapping)?;
             state.map.insert(addr..addr + len, mapping);
             let twins = self.executable_twins(&state, &(addr..addr + len));
-            drop(state);
+            let held_code = is_stale(&state, &(addr..addr + len));
+            self.finish(state, addr..addr + len, held_code);
             self.forget_code(twins);
             return Ok(addr);
         }
@@ -536,6 +560,11 @@ fn check_request(request: &Map) -> Result<(), Errno> {
         return Err(EINVAL);
     }
     Ok(())
+}
+
+/// Whether translations of code that was in a range may still be there.
+fn is_stale(state: &State, range: &Range<u64>) -> bool {
+    state.stale.iter().any(|stale| stale.start < range.end && range.start < stale.end)
 }
 
 pub(super) fn fixed_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
