@@ -273,10 +273,12 @@ pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usiz
         }
         Next::Never => false,
     };
-    // Not a system call: the flags behind that are the guest's own.
-    let is_call = |insn: &Insn| insn.flow == FlowControl::Call && !insn.leaves_for_good();
-    let calls = region.insns.iter().enumerate().filter(|(_, insn)| is_call(insn));
-    calls.into_iter().find(|&(i, insn)| reader(i, insn)).map(|(i, _)| i)
+    let mut calls = region.calls.iter().map(|&i| usize::from(i));
+    calls.find(|&i| {
+        // Not a system call: the flags behind that are the guest's own.
+        let call = region.insns.get(i).filter(|insn| !insn.leaves_for_good());
+        call.is_some_and(|insn| reader(i, insn))
+    })
 }
 
 /// The same for the code at an address behind a call that is interpreted.

@@ -144,6 +144,8 @@ pub struct Region {
     open: Vec<u64>,
     /// Indices of its jumps.
     jumps: Vec<u16>,
+    /// Indices of its calls; of those that it has been cut short by, too.
+    pub calls: Vec<u16>,
 }
 
 /// What a region being found is told of the others.
@@ -326,6 +328,7 @@ impl Region {
         self.insns.clear();
         self.open.clear();
         self.jumps.clear();
+        self.calls.clear();
         let mut pos = entry;
         let mut none_before = translated.none_before(entry + 1);
         let mut certain = max;
@@ -382,7 +385,11 @@ impl Region {
             if insn.flow == FlowControl::ConditionalBranch || ends {
                 certain = certain.min(count + 1);
             }
-            let choice = matches!(insn.flow, FlowControl::ConditionalBranch | FlowControl::Call);
+            let is_call = insn.flow == FlowControl::Call;
+            let choice = is_call || insn.flow == FlowControl::ConditionalBranch;
+            if is_call {
+                self.calls.push(count as u16);
+            }
             if behind_branch {
                 self.falls_into(count, pos);
             }

@@ -16,6 +16,7 @@ pub const UNKNOWN: u32 = 472;
 const X32: std::ops::Range<u32> = 512..548;
 
 /// Makes the system call with the number and the arguments in the guest's registers.
+#[inline]
 pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
     // The kernel takes the number as an int (do_syscall_64).
     let Some(call) = lookup(number as u32) else {
@@ -30,6 +31,7 @@ pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
 
 impl Call {
     /// The arguments as their types say, from the registers.
+    #[inline(always)]
     pub fn extend(&self, raw: [u64; 6]) -> [u64; 6] {
         std::array::from_fn(|i| self.widths[i].extend(raw[i]))
     }
