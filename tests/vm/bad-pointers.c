@@ -420,6 +420,7 @@ static int where(const char *pid)
 static int refused(int i) { return items[i].argument < 0 ? 0 : calls[items[i].call].refused; }
 
 static const struct exception exceptions[] = {
+    {"kexec_load: segments", "the kernel says EBUSY while another program tries"},
     {"listns: ns_ids: behind the last", "access_ok() comes before the request is read, and arm64's has this address"},
     {NULL, NULL},
 };
