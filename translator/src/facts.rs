@@ -53,6 +53,13 @@ struct Ahead {
     no_reader: bool,
 }
 
+impl Ahead {
+    /// Whether anything may rest on the code: nothing does on what leaves all flags live, and may read them behind a call.
+    fn says_something(self) -> bool {
+        self.live != Flags::ALL || self.no_reader
+    }
+}
+
 impl Default for FoundFlags {
     fn default() -> Self {
         let ahead = Ahead { live: Flags::ALL, no_reader: false };
@@ -159,7 +166,7 @@ fn live_at(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Flags {
 /// A short look at the code at `addr`, if nobody has looked before.
 fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead {
     if let Some((ahead, looked)) = outside.found.and_then(|found| found.get(addr)) {
-        looked_at.extend((ahead.live != Flags::ALL).then_some(looked));
+        looked_at.extend(ahead.says_something().then_some(looked));
         return ahead;
     }
     let mut unknown = Flags::ALL;
@@ -201,9 +208,8 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
     }
     no_reader &= live.is_empty();
     let ahead = Ahead { live: live.or(unknown), no_reader };
-    let (live, looked) = (ahead.live, Looked { start, end: pos });
-    // Nothing rests on code that leaves all flags live.
-    if live != Flags::ALL && pos > start {
+    let looked = Looked { start, end: pos };
+    if ahead.says_something() && pos > start {
         looked_at.push(looked);
     }
     // Code in several pieces is too rare to be kept.

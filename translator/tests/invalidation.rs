@@ -115,6 +115,41 @@ fn code_behind_a_jump_begins_to_read_flags() {
     assert_eq!(guest.cpu.gpr[3], 1);
 }
 
+/// The same for the code behind a call: the callee's flags are read there from now on.
+#[test]
+fn code_behind_a_call_begins_to_read_flags() {
+    const CALLEE: u64 = 3 * PAGE;
+    const OTHER: u64 = 5 * PAGE;
+    // MOV and CALL have five bytes each.
+    const CALL: u64 = PAGE - 10;
+    let mut guest = Guest::new();
+    let [callee, other] = [CALLEE, OTHER].map(|offset| guest.base + offset);
+    guest.put(CALL, |a| {
+        a.mov(ecx, 5u32).unwrap();
+        a.call(callee).unwrap();
+    });
+    guest.put(PAGE, |a| {
+        a.mov(ebx, 7u32).unwrap();
+        a.call(other).unwrap();
+    });
+    guest.put(CALLEE, |a| {
+        a.add(ecx, -1).unwrap(); // CF = 1
+        a.mov(ecx, ecx).unwrap();
+        a.ret().unwrap();
+    });
+    guest.put(OTHER, |a| a.syscall().unwrap());
+    // First what is behind the call: then its region ends there.
+    guest.run(PAGE);
+    guest.run(CALL);
+    guest.put(PAGE, |a| {
+        a.setb(bl).unwrap();
+        a.syscall().unwrap();
+    });
+    guest.engine.invalidate(guest.base + PAGE, guest.base + PAGE + 1);
+    guest.run(CALL);
+    assert_eq!(guest.cpu.gpr[3] & 0xff, 1);
+}
+
 /// The same for a region that did not look there itself, because one before it had.
 #[test]
 fn code_that_another_region_has_looked_at_begins_to_read_flags() {

@@ -148,7 +148,7 @@ impl Visits {
         self.place(addr).store(TRANSLATED, Ordering::Relaxed);
         let made = self.made.load(Ordering::Relaxed).saturating_add(1);
         self.made.store(made, Ordering::Relaxed);
-        if made == EARLY && self.counts() || made == LATE && self.counts() && self.first > 1 {
+        if self.counts() && (made == EARLY || made == LATE && self.first > 1) {
             self.limit.fetch_sub(1, Ordering::Relaxed);
         }
     }
