@@ -2,7 +2,7 @@
 //! and which neighbours are lowered as one.
 
 use crate::decode::Skimmed;
-use crate::fault_flags::{Observable, may_fault};
+use crate::fault_flags::{may_fault, observable};
 use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch, goes_on, skim};
@@ -96,8 +96,11 @@ impl FoundFlags {
 /// Computes `live_in`, `live_out` and `live_taken` of every instruction, and notes in `looked_at` what code
 /// behind the exits that rests on: when that changes, the region must be translated anew.
 pub fn flag_liveness(region: &mut Region, outside: Outside) {
-    let observable =
-        if outside.flags_live_at_fault { Observable::of(region) } else { Observable::nothing() };
+    if outside.flags_live_at_fault {
+        for (i, flags) in observable(region).into_iter().enumerate() {
+            region.insns[i].reads = region.insns[i].reads.or(flags);
+        }
+    }
     region.looked_at.clear();
     for insn in &mut region.insns {
         if insn.flow == FlowControl::Next && insn.next == Next::Inside {
@@ -111,23 +114,24 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
     loop {
         let mut changed = false;
         let mut live_next = Flags::NONE;
-        for i in (0..region.insns.len()).rev() {
-            let insn = &region.insns[i];
+        let insns = &mut region.insns[..];
+        for i in (0..insns.len()).rev() {
+            let taken = insns[i].target.map(|t| insns[usize::from(t)].live_in);
+            let insn = &mut insns[i];
             let mut live = insn.live_out;
             if insn.next == Next::Inside {
                 live = live.or(live_next);
             }
-            if let Some(t) = insn.target {
-                live = live.or(region.insns[usize::from(t)].live_in);
+            if let Some(taken) = taken {
+                live = live.or(taken);
             }
-            let insn = &mut region.insns[i];
-            live_next = live.without(insn.kills).or(insn.entry.reads).or(observable.at(i));
+            live_next = live.without(insn.kills).or(insn.reads);
             insn.live_out = live;
-            // Only a backward branch to here makes another round necessary.
             changed |= insn.join && insn.live_in != live_next;
             insn.live_in = live_next;
         }
-        if !changed {
+        // Only a backward branch makes another round necessary.
+        if !changed || !region.has_loop {
             return;
         }
     }

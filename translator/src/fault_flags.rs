@@ -2,7 +2,7 @@
 //!
 //! A handler for a fault sees the flags a processor would show, also those that later code writes
 //! again before it reads them. For most of them nothing is emitted: behind `ADD RAX, 8` the flags
-//! follow from RAX as long as it stays as it is. [`Observable`] walks a region in execution order
+//! follow from RAX as long as it stays as it is. [`observable`] walks a region in execution order
 //! and knows at each instruction which flags can be derived so; the others count as read by an
 //! instruction that may fault, so they are computed. [`derive`] is the other half: at a fault it
 //! finds the instructions that defined the flags and computes them from the registers.
@@ -222,39 +222,24 @@ impl Sources {
 }
 
 /// The flags that each instruction of a region must find computed because it may fault.
-pub struct Observable(Vec<Flags>);
-
-impl Observable {
-    /// Where no fault is looked at.
-    pub fn nothing() -> Self {
-        Observable(Vec::new())
-    }
-
-    /// By walking the region.
-    pub fn of(region: &Region) -> Self {
-        let mut sources = Sources::default();
-        let walk = region.insns.iter().enumerate().map(|(i, insn)| {
-            if insn.join || i > 0 && !goes_straight_on(region, i - 1) {
-                sources = Sources::default();
-            }
-            let ins = &insn.ins;
-            // A repeated string instruction is left in the middle.
-            let changing = if ins.is_string_instruction() { written(ins) } else { 0 };
-            let observed = if may_fault(ins) {
-                Flags::ALL.without(sources.derivable(changing))
-            } else {
-                Flags::NONE
-            };
-            sources.pass(ins, insn.entry.writes, insn.kills);
-            observed
-        });
-        Observable(walk.collect())
-    }
-
-    /// The flags at an index of the region.
-    pub fn at(&self, index: usize) -> Flags {
-        self.0.get(index).copied().unwrap_or(Flags::NONE)
-    }
+pub fn observable(region: &Region) -> Vec<Flags> {
+    let mut sources = Sources::default();
+    let walk = region.insns.iter().enumerate().map(|(i, insn)| {
+        if insn.join || i > 0 && !goes_straight_on(region, i - 1) {
+            sources = Sources::default();
+        }
+        let ins = &insn.ins;
+        // A repeated string instruction is left in the middle.
+        let changing = if ins.is_string_instruction() { written(ins) } else { 0 };
+        let observed = if may_fault(ins) {
+            Flags::ALL.without(sources.derivable(changing))
+        } else {
+            Flags::NONE
+        };
+        sources.pass(ins, insn.entry.writes, insn.kills);
+        observed
+    });
+    walk.collect()
 }
 
 /// Whether control comes to the next instruction from this one only by falling through it, and

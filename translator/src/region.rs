@@ -32,6 +32,8 @@ pub struct Insn {
     pub ins: Instruction,
     /// Its entry in the instruction table.
     pub entry: &'static Entry,
+    /// Flags that it reads, also at a fault that may be looked at.
+    pub reads: Flags,
     /// Flags whose old values are gone behind it.
     pub kills: Flags,
     /// How it goes on.
@@ -69,6 +71,7 @@ impl Insn {
         Insn {
             ins: Instruction::default(),
             entry: table::invalid(),
+            reads: Flags::NONE,
             kills: Flags::NONE,
             flow: FlowControl::Next,
             next: Next::Never,
@@ -84,6 +87,7 @@ impl Insn {
     /// Fills in what follows from the decoded instruction.
     fn classify(&mut self) {
         self.entry = table::entry(&self.ins);
+        self.reads = self.entry.reads;
         self.kills = self.entry.kills(&self.ins);
         self.flow = self.ins.flow_control();
     }
@@ -135,6 +139,8 @@ pub fn goes_on(code: Code) -> bool {
 pub struct Region {
     /// Guest address of the entry, which is the first instruction.
     pub entry: u64,
+    /// Whether a branch inside of it leads back.
+    pub has_loop: bool,
     /// The instructions.
     pub insns: Vec<Insn>,
     /// Whether a handler may look at the flags at a fault, see [`crate::fault_flags`].
@@ -197,13 +203,15 @@ pub struct CodeReader<'a> {
 impl<'a> CodeReader<'a> {
     /// Reads through the memory map.
     pub fn new(memory: &'a dyn GuestMemory) -> Self {
-        CodeReader { memory, is_watched: None, windows: Cell::default() }
+        CodeReader { memory, is_watched: None, windows: Cell::new([NO_WINDOW; 4]) }
     }
 
     /// The same, of which a stretch is known.
     pub fn knowing(memory: &'a dyn GuestMemory, [start, end]: [u64; 2]) -> Self {
         let reader = Self::new(memory);
-        reader.windows.set([(start, end), (0, 0), (0, 0), (0, 0)]);
+        if end >= ENOUGH {
+            reader.windows.set([(start, end), NO_WINDOW, NO_WINDOW, NO_WINDOW]);
+        }
         reader
     }
 
@@ -217,7 +225,7 @@ impl<'a> CodeReader<'a> {
     #[inline]
     fn available(&self, addr: u64) -> usize {
         let (start, end) = self.windows.get()[0];
-        if addr >= start && end.saturating_sub(addr) >= ENOUGH {
+        if (start..=end - ENOUGH).contains(&addr) {
             decode::WINDOW
         } else {
             self.look_up(addr)
@@ -277,6 +285,8 @@ impl<'a> CodeReader<'a> {
 
 /// So many bytes are all that the decoder looks at.
 const ENOUGH: u64 = decode::WINDOW as u64;
+/// None of its bytes has enough behind it.
+const NO_WINDOW: (u64, u64) = (1, ENOUGH);
 
 /// Decodes the instruction at `addr` into `ins`, which is `Instruction::default()`. An undefined encoding
 /// gives `Code::INVALID`. Returns false if its bytes are not all executable memory.
@@ -331,32 +341,32 @@ impl Region {
         self.calls.clear();
         let mut pos = entry;
         let mut none_before = translated.none_before(entry + 1);
-        let mut certain = max;
-        let mut max = max;
+        let mut limit = max;
         let mut runs_into = false;
         let mut behind_branch = false;
         loop {
             let count = self.insns.len();
-            if !runs_into && count > 0 && pos >= none_before {
+            if pos >= none_before {
+                none_before = translated.none_before(pos + 1);
                 if translated.at(pos) {
                     if !translated.goes_back(pos, entry) {
                         break;
                     }
                     runs_into = true;
-                    max = max.min(count + MAX_LOOP);
+                    none_before = u64::MAX;
+                    limit = limit.min(count + MAX_LOOP);
                 }
-                none_before = translated.none_before(pos + 1);
             }
             self.insns.push(Insn::new());
-            let insn = &mut self.insns[count];
+            let Some(insn) = self.insns.last_mut() else { break };
             if !fetch(code, pos, &mut insn.ins) {
-                self.insns.truncate(count);
+                self.insns.pop();
                 break;
             }
             insn.classify();
-            let over = (count + 1).saturating_sub(max.min(certain + MAX_UNCERTAIN));
-            if over > 0 && (max == 1 || over > MAX_READERS || insn.entry.reads.is_empty()) {
-                self.insns.truncate(count);
+            let over = count >= limit;
+            if over && (max == 1 || count >= limit + MAX_READERS || insn.reads.is_empty()) {
+                self.insns.pop();
                 break;
             }
             let next = insn.ins.next_ip();
@@ -383,7 +393,7 @@ impl Region {
                 }
             }
             if insn.flow == FlowControl::ConditionalBranch || ends {
-                certain = certain.min(count + 1);
+                limit = limit.min(count + 1 + MAX_UNCERTAIN);
             }
             let is_call = insn.flow == FlowControl::Call;
             let choice = is_call || insn.flow == FlowControl::ConditionalBranch;
@@ -460,6 +470,7 @@ impl Region {
     /// Finds out which instructions are joined by branches.
     fn resolve(&mut self) {
         let last = self.insns.last().map_or(0, |insn| insn.ins.ip());
+        self.has_loop = false;
         for &i in &self.jumps {
             let i = usize::from(i);
             if let Some(t) = direct_target(&self.insns[i].ins)
@@ -468,8 +479,15 @@ impl Region {
             {
                 self.insns[i].target = Some(t as u16);
                 self.insns[t].join = true;
+                self.has_loop |= t <= i;
             }
         }
+    }
+
+    /// Indices of the targets of its jumps, as often as they are.
+    pub fn joins(&self) -> impl Iterator<Item = usize> {
+        let jumps = self.jumps.iter().map_while(|&i| self.insns.get(usize::from(i)));
+        jumps.filter_map(|insn| insn.target.map(usize::from))
     }
 
     /// Whether the instruction behind `index` in the list is the one executed next when control

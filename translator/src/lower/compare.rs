@@ -42,6 +42,7 @@ impl Lower<'_> {
         if leaves && inline != self.need && branch.ins.is_jcc_short_or_near() {
             let need = self.need.and(branch.live_taken);
             let behind = self.need.and(behind);
+            self.carries = true;
             self.edge_flags = Some(EdgeFlags { compare, size, a, rhs, need, behind });
             self.need = inline;
         }
@@ -84,6 +85,7 @@ impl Lower<'_> {
         {
             return rhs;
         }
+        self.carries = true;
         self.with_next = true;
         Rhs::Imm(v + 1)
     }
@@ -105,6 +107,7 @@ impl Lower<'_> {
             (M::Js | M::Jns, None) => BitTest::Bit(r, sign),
             _ => return false,
         };
+        self.carries = true;
         self.bit_test = Some(test);
         true
     }

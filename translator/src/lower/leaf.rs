@@ -99,6 +99,7 @@ impl Lower<'_> {
         self.a.here();
         let fixes = self.fixes();
         let stop = self.a.label();
+        self.carries = true;
         self.leaf_stop = Some(stop);
         self.out.leaf_return = Some((self.region.insns.len() - 1, stop));
         self.flags = super::FlagState::CANONICAL;

@@ -152,6 +152,10 @@ pub struct Lower<'a> {
     pub trap_floats: bool,
     /// Counts how often each block is executed.
     pub profile: Option<&'a Profile>,
+    /// Whether anything is set up that has to be looked at before each instruction: a profile, or `misaligned`.
+    watches: bool,
+    /// Whether control comes in from outside only at joins.
+    only_at_joins: bool,
     /// Index of the current instruction in the region.
     pub index: usize,
     /// Flags that the current instruction may write and that are read later.
@@ -160,6 +164,8 @@ pub struct Lower<'a> {
     pub live_out: Flags,
     /// What the host flags mean now.
     pub flags: FlagState,
+    /// Whether one of the following may be set, up to `leaf_stop` and but for `far`. To be set together with it.
+    pub carries: bool,
     /// Set by a TEST or CMP whose only reader is the next instruction, a branch on ZF or SF: the
     /// branch tests the register itself.
     pub bit_test: Option<BitTest>,
@@ -206,10 +212,13 @@ impl<'a> Lower<'a> {
             by_barriers: false,
             trap_floats: false,
             profile: None,
+            watches: false,
+            only_at_joins: region.flags_live_at_fault,
             index: 0,
             need: Flags::NONE,
             live_out: Flags::NONE,
             flags: FlagState::CANONICAL,
+            carries: false,
             bit_test: None,
             edge_flags: None,
             with_next: false,
@@ -228,6 +237,8 @@ impl<'a> Lower<'a> {
 
     /// Lowers the whole region.
     pub fn run(&mut self) {
+        self.watches = self.profile.is_some() || self.misaligned.is_some();
+        self.only_at_joins |= self.profile.is_some();
         self.a.word(PUSH_RETURN);
         self.out.entries.push(Entry { at: self.a.pos(), guest: 0 });
         self.instructions();
@@ -242,8 +253,9 @@ impl<'a> Lower<'a> {
     fn instructions(&mut self) {
         self.out.labels.clear();
         self.out.labels.resize(self.region.insns.len(), None);
-        for (label, insn) in self.out.labels.iter_mut().zip(&self.region.insns) {
-            if insn.join {
+        for target in self.region.joins() {
+            let label = &mut self.out.labels[target];
+            if label.is_none() {
                 *label = Some(self.a.label());
             }
         }
@@ -256,23 +268,21 @@ impl<'a> Lower<'a> {
 
     fn instruction(&mut self, i: usize, insn: &Insn) {
         self.need = insn.live_out.and(insn.entry.writes);
-        self.begin_with_stack(&insn.ins);
-        if insn.join {
-            self.a.bind(self.label_of(i as u16));
-            self.flags = FlagState::CANONICAL;
-            self.far = None;
+        if self.carries {
+            self.begin_with_stack(&insn.ins);
         }
-        let passes = insn.join && self.passes(i);
+        let passes = insn.join && self.begin_join(i, insn);
         let enterable = !passes && self.is_enterable(i, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
-        self.begin_block(i);
-        self.by_barriers = self.misaligned.is_some_and(|known| known.contains(&insn.ins.ip()));
+        if self.watches {
+            self.begin_watched(i, insn);
+        }
         self.live_out = insn.live_out;
         self.free_temps();
-        let late = !self.late.is_nothing();
+        let late = self.carries && !self.late.is_nothing();
         if late {
             if self.is_left_out(i) {
-                return self.fall_through(i, insn);
+                return self.fall_through(insn);
             }
             self.begin_recovery(i);
         }
@@ -294,22 +304,38 @@ impl<'a> Lower<'a> {
         if self.far.is_some() {
             self.keep_far(i);
         }
-        self.fall_through(i, insn);
+        self.fall_through(insn);
+    }
+
+    /// Control comes to an instruction from more than one place. Returns whether several turns of a loop that begins here
+    /// have been done in one pass, see [`passes`].
+    #[inline(never)]
+    fn begin_join(&mut self, i: usize, insn: &Insn) -> bool {
+        if i > 0 && self.region.falls_into_next(i - 1) {
+            self.move_stack();
+            self.canonical(insn.live_in);
+        }
+        if let Some(label) = self.out.labels[i] {
+            self.a.bind(label);
+        }
+        self.flags = FlagState::CANONICAL;
+        self.far = None;
+        self.passes(i)
+    }
+
+    /// Before an instruction of a region with something that is rare, see [`Self::watches`].
+    #[cold]
+    #[inline(never)]
+    fn begin_watched(&mut self, i: usize, insn: &Insn) {
+        self.begin_block(i);
+        self.by_barriers = self.misaligned.is_some_and(|known| known.contains(&insn.ins.ip()));
     }
 
     /// Control goes on behind an instruction: into the next one of the region, or out of it.
     #[inline(always)]
-    fn fall_through(&mut self, i: usize, insn: &Insn) {
-        match insn.next {
-            Next::Never => {}
-            Next::Outside => self.fall_out(insn),
-            Next::Inside => {
-                let next = &self.region.insns[i + 1];
-                if next.join {
-                    self.move_stack();
-                    self.canonical(next.live_in);
-                }
-            }
+    fn fall_through(&mut self, insn: &Insn) {
+        if insn.next == Next::Outside {
+            self.fall_out(insn);
         }
     }
 
@@ -364,10 +390,20 @@ impl<'a> Lower<'a> {
 
     /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
     /// start of a region. If a fault may be looked at, what was executed before it must be known, too.
-    fn is_enterable(&self, index: usize, insn: &Insn) -> bool {
+    fn is_enterable(&mut self, index: usize, insn: &Insn) -> bool {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);
+        debug_assert!(self.carries || self.carries_nothing());
+        self.carries = self.carries && !self.carries_nothing();
+        !self.carries
+            && (canonical || no_matter)
+            && (!self.only_at_joins || insn.join || index == 0)
+    }
+
+    /// Whether the current instruction stands on its own: earlier ones have left nothing to be done with it.
+    fn carries_nothing(&self) -> bool {
         self.bit_test.is_none()
+            && self.edge_flags.is_none()
             && !self.with_next
             && self.leaf_stop.is_none()
             && self.copied.is_none()
@@ -375,10 +411,6 @@ impl<'a> Lower<'a> {
             && self.sha256.is_none()
             && self.late.is_nothing()
             && self.stack == 0
-            && (canonical || no_matter)
-            && (!self.region.flags_live_at_fault && self.profile.is_none()
-                || insn.join
-                || index == 0)
     }
 
     /// Notes that the code from here on already belongs to the next instruction (behind a call).

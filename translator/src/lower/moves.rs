@@ -262,6 +262,7 @@ impl Lower<'_> {
                 second != to.full_register() && second != from.full_register()
             });
         if fits {
+            self.carries = true;
             self.copied = Some(host_of(from));
         }
         fits

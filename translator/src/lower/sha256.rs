@@ -225,6 +225,7 @@ impl Lower<'_> {
         self.leave_aligned(added, &early);
         let (d, n, m) = (vec_of(words), vec_of(early.before), vec_of(early.newest));
         dynasm!(self.a; .arch aarch64; sha256su1 V(d.0).s4, V(n.0).s4, V(m.0).s4);
+        self.carries = true;
         self.late.schedule = Some(early);
         true
     }
@@ -304,6 +305,7 @@ fn sha256rnds2(l: &mut Lower, ins: &Instruction) -> Lowered {
     if !l.config.host.sha2 {
         return call_sha(l, ins, Helper::Sha256Rnds2);
     }
+    l.carries = true;
     let kept = l.sha256.take();
     let abef = l.vread(ins, 1, 16);
     let cdgh = vec_of(ins.op0_register());

@@ -74,6 +74,7 @@ impl Lower<'_> {
         let fits =
             !next.join && takes_copy(op) && op.op0_register() == to && op.op1_register() != to;
         if fits {
+            self.carries = true;
             self.vector_copied = Some(vec_of(from));
         }
         fits

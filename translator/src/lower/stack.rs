@@ -128,6 +128,7 @@ impl Lower<'_> {
         }
         let at = self.stack - 8;
         self.store(8, src, Addr::Imm(RSP, at.into()));
+        self.carries = true;
         self.stack = at;
         true
     }
@@ -143,6 +144,7 @@ impl Lower<'_> {
             self.mark();
         }
         self.load(8, to, Addr::Imm(RSP, self.stack.into()));
+        self.carries = true;
         self.stack += 8;
         true
     }
@@ -158,6 +160,7 @@ impl Lower<'_> {
         let to = i64::from(self.stack).wrapping_add(by);
         let fits = i64::from(by as i16) == by && (-4096..4096).contains(&to);
         if fits {
+            self.carries = true;
             self.stack = to as i16;
         } else {
             self.move_stack();
