@@ -4,6 +4,8 @@
 //! Lowering calls the methods here where the operand width is a parameter, and `dynasm!(asm; .arch
 //! aarch64; …)` directly where it is not (vector code).
 
+use crate::cache::retarget;
+use crate::relocation::Relocation;
 use crate::tramp::Trampoline;
 use dynasmrt::{AssemblyOffset, DynasmApi, dynasm};
 
@@ -100,6 +102,11 @@ impl Cond {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label(u32);
 
+impl Label {
+    /// A place that is not known yet: whoever makes it fills in the branch, see [`Asm::lead`].
+    pub const LATER: Label = Label(u32::MAX);
+}
+
 const UNBOUND: u32 = u32::MAX;
 
 /// The immediate field that a reference to a label sits in.
@@ -131,6 +138,19 @@ pub enum Reloc {
     Guest,
     /// A direct branch (B or BL) to a trampoline, which the cache resolves.
     Trampoline(Trampoline),
+    /// An exit: a BL to the dispatcher's trampoline, and behind it the guest address that it is for.
+    Exit,
+}
+
+impl Reloc {
+    /// The trampoline that the word branches to.
+    pub fn trampoline(self) -> Option<Trampoline> {
+        match self {
+            Reloc::Trampoline(t) => Some(t),
+            Reloc::Exit => Some(Trampoline::Direct),
+            Reloc::None | Reloc::Guest => None,
+        }
+    }
 }
 
 /// A 64-bit word in the literal pool.
@@ -150,8 +170,8 @@ pub struct Asm {
     literals: Vec<Literal>,
     /// Where a label was bound last.
     bound_at: u32,
-    /// Offsets of the words that need relocation, filled until [`Asm::finish`].
-    pub relocations: Vec<(u32, Reloc)>,
+    /// The words that need relocation, filled until [`Asm::finish`].
+    pub relocations: Vec<Relocation>,
 }
 
 const WHOLE_WORDS: &str = "arm64 code is whole words";
@@ -605,8 +625,18 @@ impl Asm {
     }
 
     fn refer(&mut self, label: Label, field: Field, word: u32) {
-        self.fixups.push(Fixup { at: self.pos(), label, field });
+        if label != Label::LATER {
+            self.fixups.push(Fixup { at: self.pos(), label, field });
+        }
         self.word(word);
+    }
+
+    /// Makes a branch to [`Label::LATER`], at an offset, lead here.
+    pub fn lead(&mut self, branch: u32) {
+        let to = self.pos();
+        self.bound_at = to;
+        let word = &mut self.code[branch as usize / 4];
+        *word = retarget(*word, i64::from(to) - i64::from(branch)).expect("a region is small");
     }
 
     pub fn b(&mut self, l: Label) {
@@ -617,7 +647,7 @@ impl Asm {
     }
     /// B (or with `link` BL) to a trampoline; where that is, the cache knows.
     pub fn b_trampoline(&mut self, t: Trampoline, link: bool) {
-        self.relocations.push((self.pos(), Reloc::Trampoline(t)));
+        self.relocations.push(Relocation::new(self.pos(), Reloc::Trampoline(t)));
         self.word(if link { 0x9400_0000 } else { 0x1400_0000 });
     }
     pub fn b_cond(&mut self, c: Cond, l: Label) {
@@ -671,7 +701,7 @@ impl Asm {
     /// A 64-bit word in the code itself (for exit records).
     pub fn quad(&mut self, value: u64, reloc: Reloc) {
         if reloc != Reloc::None {
-            self.relocations.push((self.pos(), reloc));
+            self.relocations.push(Relocation::new(self.pos(), reloc));
         }
         self.code.extend([value as u32, (value >> 32) as u32]);
     }

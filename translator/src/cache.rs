@@ -8,7 +8,7 @@
 //! appended, never changed in place, and needs no lock.
 
 use crate::arena::Arena;
-use crate::asm::{Asm, Reloc};
+use crate::asm::Asm;
 use crate::detours::Detours;
 use crate::lower::exits::{PUSH_RETURN, RECORD_SITE, RECORD_STUB, Site, Stop};
 use crate::lower::late::Recovery;
@@ -39,21 +39,10 @@ const MAX_SIZE: usize = 128 << 20;
 #[derive(Debug)]
 pub struct SiteMeta {
     at: u32,
-    /// The word that runs: linked or not.
+    /// The word that runs: linked or not. 0 if it is the one that leads to the dispatcher.
     run: AtomicU32,
-    /// Where the word that leads to the dispatcher goes.
-    stop: StopAt,
-}
-
-/// Where a site leads to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StopAt {
-    /// The same branch, to an offset in the code.
-    Same(u32),
-    /// An unconditional branch there in place of an indirect one.
-    Direct(u32),
-    /// To the dispatcher's trampoline, as a stub calls it.
-    Dispatcher,
+    /// What leads to the dispatcher.
+    stop: Stop,
 }
 
 /// What is known about a translated region.
@@ -73,8 +62,6 @@ pub struct RegionMeta {
     body: u32,
     /// Where a fault leads before it is the guest's, see [`crate::lower::late`].
     recoveries: &'static [Recovery],
-    /// Offsets of the exit records.
-    pub records: &'static [u32],
     /// The words of the code that depend on where something is.
     pub relocations: &'static [Relocation],
     /// Guest code behind the exits that it rests on, see [`crate::facts`].
@@ -115,8 +102,8 @@ impl RegionMeta {
 
     /// The exits of the region: where the records of their stubs are, and where they go in the guest.
     pub fn exits(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.records.iter().map(|&record| {
-            let at = self.host + u64::from(record);
+        self.relocations.iter().filter_map(|relocation| relocation.exit()).map(|exit| {
+            let at = self.host + u64::from(exit) + RECORD_STUB;
             // SAFETY: a region's records are in its code, which is there as long as this is.
             (at, unsafe { (at as *const u64).read_unaligned() })
         })
@@ -298,10 +285,10 @@ impl CodeCache {
         // SAFETY: the caller checked that the range is in the cache and not yet used; nothing
         // refers to this memory but through raw addresses. Relocations name words of the code.
         unsafe { ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u32, code.len()) };
-        for &(offset, reloc) in &asm.relocations {
-            if let Reloc::Trampoline(t) = reloc {
-                let from = at + u64::from(offset);
-                let word = code[offset as usize / 4];
+        for relocation in &asm.relocations {
+            if let Some(t) = relocation.reloc().trampoline() {
+                let from = at + u64::from(relocation.offset());
+                let word = code[relocation.offset() as usize / 4];
                 let word = retarget(word, self.trampoline(t).wrapping_sub(from) as i64);
                 // SAFETY: as above.
                 unsafe { *(from as *mut u32) = word.expect("the cache is in reach of itself") };
@@ -348,10 +335,9 @@ impl CodeCache {
             map: self.arena.copy(&emitted.map)?,
             body: emitted.body,
             recoveries: self.arena.slice(emitted.recoveries.iter().map(|r| r.recovery))?,
-            records: self.arena.copy(&emitted.records)?,
-            relocations: self.arena.slice(asm.relocations.iter().map(Relocation::from))?,
+            relocations: self.arena.copy(&asm.relocations)?,
             looked_at: self.arena.copy(&region.looked_at)?,
-            sites: self.arena.slice(emitted.sites.iter().map(|s| site_meta(asm, host, s)))?,
+            sites: self.arena.slice(emitted.sites.iter().map(SiteMeta::from))?,
             entries: self.arena.copy(&emitted.entries)?,
             more_entries: AtomicPtr::default(),
             dead: AtomicBool::new(false),
@@ -493,7 +479,11 @@ impl CodeCache {
     fn run_unless_armed(&self, meta: &RegionMeta, site: &SiteMeta) {
         let at = meta.host + u64::from(site.at);
         if meta.armed.load(Ordering::Acquire) == 0 {
-            self.patch(at, site.run.load(Ordering::Acquire));
+            let word = match site.run.load(Ordering::Acquire) {
+                0 => self.stop_word(at, site),
+                run => run,
+            };
+            self.patch(at, word);
             if meta.armed.load(Ordering::Acquire) != 0 {
                 self.patch(at, self.stop_word(at, site));
             }
@@ -504,9 +494,9 @@ impl CodeCache {
     fn stop_word(&self, at: u64, site: &SiteMeta) -> u32 {
         let distance = |to: u32| i64::from(to) - i64::from(site.at);
         let word = match site.stop {
-            StopAt::Same(to) => retarget(site.run.load(Ordering::Acquire), distance(to)),
-            StopAt::Direct(to) => branch(distance(to)),
-            StopAt::Dispatcher => {
+            Stop::Same(to) => retarget(site.run.load(Ordering::Acquire), distance(to)),
+            Stop::Direct(to) => branch(distance(to)),
+            Stop::Dispatcher => {
                 retarget(CALL, self.trampoline(Trampoline::Direct).wrapping_sub(at) as i64)
             }
         };
@@ -588,17 +578,10 @@ impl CodeCache {
     }
 }
 
-/// A site of the code that was written to `host`.
-fn site_meta(asm: &Asm, host: u64, &Site { at, stop }: &Site) -> SiteMeta {
-    // SAFETY: a word of the code that the caller has just written.
-    let run = unsafe { *((host + u64::from(at)) as *const u32) };
-    let to = |l| asm.position_of(l).expect("stop labels are bound");
-    let stop = match stop {
-        Stop::Same(l) => StopAt::Same(to(l)),
-        Stop::Direct(l) => StopAt::Direct(to(l)),
-        Stop::Original => StopAt::Dispatcher,
-    };
-    SiteMeta { at, run: AtomicU32::new(run), stop }
+impl From<&Site> for SiteMeta {
+    fn from(&Site { at, run, stop }: &Site) -> Self {
+        SiteMeta { at, run: AtomicU32::new(run), stop }
+    }
 }
 
 /// No call entry is so many words behind the region's entry; no instruction that goes on to the next one is less (Arm

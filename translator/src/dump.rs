@@ -56,20 +56,26 @@ pub fn text(region: &Region, asm: &Asm, emitted: &Emitted) -> String {
             }
             let _ = writeln!(out, "{guest:#x}  {guest_text}");
         }
-        let reloc = relocations.next_if(|(at, _)| *at as usize <= 4 * i).map(|(_, reloc)| reloc);
-        if let Some(Reloc::Guest) = reloc
+        let relocation = relocations.next_if(|r| r.offset() as usize <= 4 * i);
+        let reloc = relocation.map_or(Reloc::None, |r| r.reloc());
+        let address = match (reloc, reloc.trampoline()) {
+            (_, Some(t)) => {
+                let name = if word >> 31 == 0 { "b" } else { "bl" };
+                let _ = writeln!(out, "    {:5x}  {name} {t:?}", 4 * i);
+                (reloc == Reloc::Exit).then(|| words.next()).flatten()
+            }
+            (Reloc::Guest, None) => Some((i, &word)),
+            _ => {
+                let _ = writeln!(out, "    {:5x}  {}", 4 * i, instruction(word, 4 * i as i64));
+                None
+            }
+        };
+        if let Some((i, &low)) = address
             && let Some((_, &high)) = words.next()
         {
-            let address = u64::from(high) << 32 | u64::from(word);
+            let address = u64::from(high) << 32 | u64::from(low);
             let _ = writeln!(out, "    {:5x}  .quad {address:#x}", 4 * i);
-            continue;
         }
-        if let Some(Reloc::Trampoline(t)) = reloc {
-            let name = if word >> 31 == 0 { "b" } else { "bl" };
-            let _ = writeln!(out, "    {:5x}  {name} {t:?}", 4 * i);
-            continue;
-        }
-        let _ = writeln!(out, "    {:5x}  {}", 4 * i, instruction(word, 4 * i as i64));
     }
     let _ = writeln!(out, "{}", profile::causes(region, code, emitted));
     out

@@ -8,11 +8,12 @@ use crate::tramp::Trampoline;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation(u32);
 
-/// Kinds are [`NONE`], [`GUEST`] and the trampolines.
+/// Kinds are [`NONE`], [`GUEST`], [`EXIT`] and the trampolines.
 const KIND_AT: u32 = 28;
 const NONE: u32 = 0;
 const GUEST: u32 = 1;
-const TRAMPOLINES: u32 = 2;
+const EXIT: u32 = 2;
+const TRAMPOLINES: u32 = 3;
 
 impl Relocation {
     /// What is at an offset, which is less than 2^30.
@@ -20,6 +21,7 @@ impl Relocation {
         let kind = match reloc {
             Reloc::None => NONE,
             Reloc::Guest => GUEST,
+            Reloc::Exit => EXIT,
             Reloc::Trampoline(t) => TRAMPOLINES + t as u32,
         };
         Relocation(kind << KIND_AT | (offset / 4))
@@ -30,26 +32,37 @@ impl Relocation {
         (self.0 & ((1 << KIND_AT) - 1)) * 4
     }
 
+    /// The offset of an exit.
+    #[inline]
+    pub fn exit(self) -> Option<u32> {
+        (self.0 >> KIND_AT == EXIT).then_some(self.offset())
+    }
+
+    /// The offset of a guest address.
+    fn guest(self) -> Option<u32> {
+        match self.reloc() {
+            Reloc::Guest => Some(self.offset()),
+            Reloc::Exit => Some(self.offset() + 4),
+            Reloc::None | Reloc::Trampoline(_) => None,
+        }
+    }
+
     /// What is there.
+    #[inline]
     pub fn reloc(self) -> Reloc {
         match self.0 >> KIND_AT {
             NONE => Reloc::None,
             GUEST => Reloc::Guest,
+            EXIT => Reloc::Exit,
             t => Reloc::Trampoline(Trampoline::ALL[(t - TRAMPOLINES) as usize]),
         }
     }
 }
 
-impl From<&(u32, Reloc)> for Relocation {
-    fn from(&(offset, reloc): &(u32, Reloc)) -> Self {
-        Self::new(offset, reloc)
-    }
-}
-
 /// Makes a region's code that of the same guest code `by` bytes further up.
 pub fn rebase(code: &mut [u32], relocations: impl IntoIterator<Item = Relocation>, by: u64) {
-    for relocation in relocations.into_iter().filter(|r| r.reloc() == Reloc::Guest) {
-        let at = relocation.offset() as usize / 4;
+    for offset in relocations.into_iter().filter_map(Relocation::guest) {
+        let at = offset as usize / 4;
         let address = (u64::from(code[at + 1]) << 32 | u64::from(code[at])).wrapping_add(by);
         (code[at], code[at + 1]) = (address as u32, (address >> 32) as u32);
     }
@@ -62,7 +75,7 @@ mod tests {
     #[test]
     fn a_record_is_what_it_was_made_of() {
         let trampolines = Trampoline::ALL.map(Reloc::Trampoline);
-        for reloc in [&[Reloc::None, Reloc::Guest][..], &trampolines].concat() {
+        for reloc in [&[Reloc::None, Reloc::Guest, Reloc::Exit][..], &trampolines].concat() {
             for offset in [0, 4, 0x1234, (1 << 30) - 4] {
                 let relocation = Relocation::new(offset, reloc);
                 assert_eq!((relocation.offset(), relocation.reloc()), (offset, reloc));
@@ -79,10 +92,10 @@ mod tests {
 
     #[test]
     fn only_guest_addresses_move() {
-        let mut code = [0xd503_201f, 0xffff_fff0, 0x7, 0x9400_0000, 0xffff_fff0, 0x7];
+        let mut code = [0xffff_fff0, 7, 0x9400_0000, 0xffff_fff0, 7, 0x9400_0000, 0xffff_fff0, 7];
         let relocations =
-            [(4, Reloc::Guest), (12, Reloc::Trampoline(Trampoline::Direct))].map(|r| (&r).into());
-        rebase(&mut code, relocations, 0x20);
-        assert_eq!(code, [0xd503_201f, 0x10, 0x8, 0x9400_0000, 0xffff_fff0, 0x7]);
+            [(0, Reloc::Guest), (8, Reloc::Trampoline(Trampoline::Direct)), (20, Reloc::Exit)];
+        rebase(&mut code, relocations.map(|(at, reloc)| Relocation::new(at, reloc)), 0x20);
+        assert_eq!(code, [0x10, 8, 0x9400_0000, 0xffff_fff0, 7, 0x9400_0000, 0x10, 8]);
     }
 }

@@ -56,7 +56,7 @@ fn compare(config: &Config) -> (usize, usize) {
     while let Some(Translation { region, asm, .. }) = translate(&here, at, config) {
         let expected = translate(&there, at.wrapping_add(by), config).expect("the same code").asm;
         let mut code = asm.code().to_vec();
-        rebase(&mut code, asm.relocations.iter().map(Relocation::from), by);
+        rebase(&mut code, asm.relocations.iter().copied(), by);
         assert!(code == expected.code(), "the region at {:#x}", at - here.code.start);
         assert_eq!(asm.relocations, expected.relocations);
         words += code.len();

@@ -70,17 +70,17 @@ impl CodeCache {
         let host = moved.of(old.host);
         let trampoline_at = |offset| {
             let record = old.relocations.iter().find(|r| r.offset() == offset)?;
-            if let Reloc::Trampoline(t) = record.reloc() { Some(t) } else { None }
+            record.reloc().trampoline()
         };
         for record in old.relocations {
-            if let Reloc::Trampoline(t) = record.reloc() {
+            if let Some(t) = record.reloc().trampoline() {
                 self.relocate(old.host + u64::from(record.offset()), t, new, moved);
             }
         }
         let sites = old.sites.iter().map(|site| {
             let word = |word| match trampoline_at(site.at) {
-                Some(t) => self.to_trampoline(old.host + u64::from(site.at), word, t, new, moved),
-                None => word,
+                Some(t) if word != 0 => self.to_trampoline(old.host + u64::from(site.at), word, t, new, moved),
+                _ => word,
             };
             let run = AtomicU32::new(word(site.run.load(Ordering::Relaxed)));
             SiteMeta { at: site.at, run, stop: site.stop }
@@ -93,7 +93,6 @@ impl CodeCache {
             map: old.map,
             body: old.body,
             recoveries: old.recoveries,
-            records: old.records,
             relocations: old.relocations,
             looked_at: old.looked_at,
             sites: new.arena.slice(sites).expect("room"),

@@ -12,24 +12,31 @@
 
 use super::compare::EdgeFlags;
 use super::late::Late;
-use super::{FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
+use super::{Emitted, FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
 use crate::asm::{Asm, Cond, Label, R, Reloc, Width};
 use crate::cache::{CALL, Entry};
 use crate::flags::Flags;
+use crate::relocation::Relocation;
 use crate::state::{BRANCH_TABLE_BITS, BRANCH_TABLE_SHIFT, BranchTableEntry};
 use crate::tramp::Trampoline;
 
+/// A direct exit on whose way nothing is to be done: the branch at its site is linked to the target.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    target: u64,
+    /// Offset of the branch that goes to the stub.
+    site: u32,
+    /// Whether that is a call's.
+    call: bool,
+}
+
 /// An edge's code behind the region's own: a direct exit, or an internal edge whose flags need fixing.
 #[derive(Clone, Copy, Debug)]
-pub struct ExitStub {
+pub struct Edge {
     label: Label,
     target: u64,
     /// For an internal edge: the target.
     internal: Option<Label>,
-    /// Offset of the branch that goes to the stub, if it may be linked to the target directly.
-    site: Option<u32>,
-    /// Whether that is a call's.
-    call: bool,
     /// What must be made canonical on the way.
     flags: FlagState,
     live: Flags,
@@ -42,19 +49,30 @@ pub struct ExitStub {
 pub struct Site {
     /// Offset of the instruction.
     pub at: u32,
-    /// What it becomes when the thread is to be stopped.
+    /// The word that runs as long as it is not linked; 0 if that leads to the dispatcher as well.
+    pub run: u32,
+    /// How it looks when the thread is to be stopped.
     pub stop: Stop,
 }
 
 /// How a site looks when it is to lead to the dispatcher.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The same branch, to this label.
-    Same(Label),
-    /// An unconditional branch in place of an indirect one.
-    Direct(Label),
-    /// As it was emitted.
-    Original,
+    /// The same branch, to an offset in the code.
+    Same(u32),
+    /// An unconditional branch there in place of an indirect one.
+    Direct(u32),
+    /// A call of its trampoline, as a stub has it.
+    Dispatcher,
+}
+
+/// A patchable branch that stops at a label.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled {
+    at: u32,
+    label: Label,
+    /// Whether it is an indirect one.
+    indirect: bool,
 }
 
 /// Code that raises an exception, behind the region's own.
@@ -90,41 +108,48 @@ pub const RECORD_SITE: u64 = 8;
 pub const RECORD_STUB: u64 = 4;
 
 impl Lower<'_> {
-    /// Makes a stub for a direct exit.
-    pub fn stub_to(&mut self, target: u64, site: Option<u32>, live: Flags) -> Label {
-        let label = self.a.label();
-        let needs_fix = self.edge_flags.is_some() || self.needs_fix(live);
-        let live = if needs_fix { live } else { Flags::NONE };
-        let site = site.filter(|_| !needs_fix);
-        self.out.stubs.push(ExitStub {
-            label,
-            target,
-            internal: None,
-            site,
-            call: false,
-            flags: self.flags,
-            live,
-            edge_flags: self.edge_flags,
-        });
+    /// Where a branch, which is emitted next, leaves the region for a guest address. It can be stopped.
+    fn exit_to(&mut self, target: u64, live: Flags) -> Label {
+        if self.edge_flags.is_some() || self.needs_fix(live) {
+            let label = self.edge_to(target, live);
+            self.site(Some(label));
+            return label;
+        }
+        self.out.exits.push(Exit { target, site: self.a.pos(), call: false });
+        Label::LATER
+    }
+
+    /// Makes an edge to a guest address out of the region.
+    pub fn edge_to(&mut self, target: u64, live: Flags) -> Label {
+        self.add_edge(target, None, live, self.edge_flags)
+    }
+
+    fn add_edge(
+        &mut self,
+        target: u64,
+        internal: Option<Label>,
+        live: Flags,
+        edge_flags: Option<EdgeFlags>,
+    ) -> Label {
+        let (label, flags) = (self.a.label(), self.flags);
+        self.out.edges.push(Edge { label, target, internal, flags, live, edge_flags });
         label
     }
 
     /// Leaves the region for a guest address; flags are brought to canonical form on the way.
     pub fn jump_out(&mut self, target: u64, live: Flags) {
         self.canonical(live);
-        let at = self.a.pos();
-        let stub = self.stub_to(target, Some(at), Flags::NONE);
-        self.site(Some(stub));
-        self.a.b(stub);
+        let exit = self.exit_to(target, Flags::NONE);
+        self.a.b(exit);
     }
 
     /// Branches on a test to a guest address, inside or outside of the region; `live` are the
     /// flags that are live there.
     pub fn branch(&mut self, test: Test, target: u64, internal: Option<u16>, live: Flags) {
         let Some(t) = internal else {
-            return self.branch_to_stub(test, target, live);
+            return self.branch_out(test, target, live);
         };
-        let stop = (t as usize <= self.index).then(|| self.stub_to(target, None, live));
+        let stop = (t as usize <= self.index).then(|| self.edge_to(target, live));
         let label = if self.needs_fix(live) { self.edge(t, live) } else { self.label_of(t) };
         self.each_branch(test, label, stop);
     }
@@ -134,47 +159,34 @@ impl Lower<'_> {
             || self.flags.carry == super::Carry::Inverted && live.any(Flags::C)
     }
 
-    /// A stub that fixes the flags on an internal edge.
+    /// An internal edge on which flags are fixed.
     fn edge(&mut self, to: u16, live: Flags) -> Label {
-        let label = self.a.label();
-        let internal = Some(self.label_of(to));
-        self.out.stubs.push(ExitStub {
-            label,
-            target: 0,
-            internal,
-            site: None,
-            call: false,
-            flags: self.flags,
-            live,
-            edge_flags: None,
-        });
-        label
+        let internal = self.label_of(to);
+        self.add_edge(0, Some(internal), live, None)
     }
 
-    fn branch_to_stub(&mut self, test: Test, target: u64, live: Flags) {
+    fn branch_out(&mut self, test: Test, target: u64, live: Flags) {
         // A test of two branches has two sites: each gets its own stub, so that both are linked.
         match test {
             Test::Or(a, b) => {
-                self.branch_to_stub(Test::One(a), target, live);
-                self.branch_to_stub(Test::One(b), target, live);
+                self.branch_out(Test::One(a), target, live);
+                self.branch_out(Test::One(b), target, live);
             }
             Test::And(a, b) => {
                 let no = self.a.label();
                 self.a.b_cond(a.invert(), no);
-                self.branch_to_stub(Test::One(b), target, live);
+                self.branch_out(Test::One(b), target, live);
                 self.a.bind(no);
             }
             Test::Parity(p) => {
                 let odd = self.odd_parity();
-                let at = self.a.pos();
-                let stub = self.stub_to(target, Some(at), live);
-                self.parity_branch(p, odd, stub, Some(stub));
+                let exit = self.exit_to(target, live);
+                self.parity_branch(p, odd, exit, None);
             }
             Test::Known(false) => {}
             Test::One(_) | Test::Known(true) => {
-                let at = self.a.pos();
-                let stub = self.stub_to(target, Some(at), live);
-                self.each_branch(test, stub, Some(stub));
+                let exit = self.exit_to(target, live);
+                self.each_branch(test, exit, None);
             }
         }
     }
@@ -215,14 +227,14 @@ impl Lower<'_> {
 
     /// Notes that the next instruction is a branch that can be stopped.
     fn site(&mut self, stop: Option<Label>) {
-        if let Some(l) = stop {
-            self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Same(l) });
+        if let Some(label) = stop {
+            self.out.labelled.push(Labelled { at: self.a.pos(), label, indirect: false });
         }
     }
 
     /// Notes that the next instruction is an indirect branch that goes to this label to stop.
     pub(super) fn indirect_site(&mut self, stop: Label) {
-        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Direct(stop) });
+        self.out.labelled.push(Labelled { at: self.a.pos(), label: stop, indirect: true });
     }
 
     /// Branches to a label if the test holds. May clobber a temporary.
@@ -248,14 +260,10 @@ impl Lower<'_> {
         let (label, stop) = match internal {
             Some(t) => {
                 let stop =
-                    (t as usize <= self.index).then(|| self.stub_to(target, None, Flags::NONE));
+                    (t as usize <= self.index).then(|| self.edge_to(target, Flags::NONE));
                 (self.label_of(t), stop)
             }
-            None => {
-                let at = self.a.pos();
-                let stub = self.stub_to(target, Some(at), Flags::NONE);
-                (stub, Some(stub))
-            }
+            None => (self.exit_to(target, Flags::NONE), None),
         };
         self.site(stop);
         label
@@ -265,7 +273,7 @@ impl Lower<'_> {
     /// to be stopped leaves here, to begin the instruction anew; flags are canonical.
     pub fn repeat(&mut self, w: Width, r: R, again: Label) {
         let ip = self.current().ip();
-        let stop = self.stub_to(ip, None, Flags::NONE);
+        let stop = self.edge_to(ip, Flags::NONE);
         self.site(Some(stop));
         self.a.cbnz(w, r, again);
     }
@@ -274,7 +282,7 @@ impl Lower<'_> {
     /// here; no flag is live.
     pub fn repeat_if(&mut self, condition: Cond, again: Label) {
         let ip = self.current().ip();
-        let stop = self.stub_to(ip, None, Flags::NONE);
+        let stop = self.edge_to(ip, Flags::NONE);
         self.site(Some(stop));
         self.a.b_cond(condition, again);
     }
@@ -290,11 +298,8 @@ impl Lower<'_> {
 
     /// A direct call's branch-and-link to the callee.
     pub fn call_out(&mut self, target: u64) {
-        let at = self.a.pos();
-        let stub = self.stub_to(target, Some(at), Flags::NONE);
-        self.out.stubs.last_mut().expect("made just now").call = true;
-        self.site(Some(stub));
-        self.a.bl(stub);
+        self.out.exits.push(Exit { target, site: self.a.pos(), call: true });
+        self.a.bl(Label::LATER);
     }
 
     /// Goes to the guest address in a register through the indirect-branch table. Clobbers x17 and x18.
@@ -429,51 +434,64 @@ impl Lower<'_> {
             self.raise(r.vector as u8, ip);
         }
         // Within reach of TBZ: what follows may be long.
-        self.exit_stubs(0);
-        let emitted = self.out.stubs.len();
+        self.emit_exits();
         self.emit_nan_fixes();
         self.emit_indefinites();
         self.emit_recoveries();
-        self.exit_stubs(emitted);
+        self.emit_exits();
     }
 
-    fn exit_stubs(&mut self, first: usize) {
-        for i in first..self.out.stubs.len() {
-            let stub = self.out.stubs[i];
-            self.exit_stub(&stub);
+    /// Emits the exits and edges that there are.
+    fn emit_exits(&mut self) {
+        let Emitted { exits, sites, .. } = &mut *self.out;
+        for Exit { target, site, call } in exits.drain(..) {
+            self.a.lead(site);
+            let (stub, run) = (self.a.pos(), self.a.code()[site as usize / 4]);
+            sites.push(Site { at: site, run, stop: Stop::Same(stub) });
+            if call {
+                self.a.word(PUSH_RETURN);
+            }
+            call_dispatcher(self.a, sites, target, Some(site));
         }
+        for i in 0..self.out.edges.len() {
+            let edge = self.out.edges[i];
+            self.emit_edge(&edge);
+        }
+        self.out.edges.clear();
     }
 
-    fn exit_stub(&mut self, stub: &ExitStub) {
+    fn emit_edge(&mut self, edge: &Edge) {
         self.free_temps();
-        self.a.bind(stub.label);
-        self.flags = stub.flags;
-        if let Some(edge) = stub.edge_flags {
+        self.a.bind(edge.label);
+        self.flags = edge.flags;
+        if let Some(edge) = edge.edge_flags {
             self.flags_on_edge(edge);
             self.canonical(edge.need);
         }
-        self.canonical(stub.live);
-        if let Some(label) = stub.internal {
-            return self.a.b(label);
+        self.canonical(edge.live);
+        match edge.internal {
+            Some(label) => self.a.b(label),
+            None => call_dispatcher(self.a, &mut self.out.sites, edge.target, None),
         }
-        if stub.call {
-            self.a.word(PUSH_RETURN);
+    }
+
+    /// When all labels are bound: the sites that stop at one.
+    pub fn resolve_sites(&mut self) {
+        for &Labelled { at, label, indirect } in &self.out.labelled {
+            let to = self.a.position_of(label).expect("stop labels are bound");
+            let stop = if indirect { Stop::Direct(to) } else { Stop::Same(to) };
+            self.out.sites.push(Site { at, run: self.a.code()[at as usize / 4], stop });
         }
-        self.out.sites.push(Site { at: self.a.pos(), stop: Stop::Original });
-        let record = call_dispatcher(self.a, stub.target, stub.site);
-        self.out.records.push(record);
     }
 }
 
-/// The call of the dispatcher with a record behind it (see [`RECORD_SITE`]); returns the record's offset.
-fn call_dispatcher(a: &mut Asm, target: u64, site: Option<u32>) -> u32 {
+/// The call of the dispatcher with a record behind it (see [`RECORD_SITE`]).
+fn call_dispatcher(a: &mut Asm, sites: &mut Vec<Site>, target: u64, site: Option<u32>) {
     let call = a.pos();
-    let record = call + RECORD_STUB as u32;
-    a.relocations.push((call, Reloc::Trampoline(Trampoline::Direct)));
-    a.relocations.push((record, Reloc::Guest));
-    let site = site.map_or(0, |s| record - s);
+    sites.push(Site { at: call, run: 0, stop: Stop::Dispatcher });
+    a.relocations.push(Relocation::new(call, Reloc::Exit));
+    let site = site.map_or(0, |site| call + RECORD_STUB as u32 - site);
     a.words(&[CALL, target as u32, (target >> 32) as u32, site]);
-    record
 }
 
 /// Where the entry for a guest address is in the branch table that begins at `table`.

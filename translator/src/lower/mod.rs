@@ -72,7 +72,7 @@ use crate::region::{Insn, Next, Region};
 use crate::state::offset;
 use crate::tramp::Trampoline;
 use compare::EdgeFlags;
-use exits::{CallMiss, ExitStub, PUSH_RETURN, Raise, Site};
+use exits::{CallMiss, Edge, Exit, Labelled, PUSH_RETURN, Raise, Site};
 pub use flagstate::{Carry, FlagState, Test};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::BTreeSet;
@@ -247,6 +247,7 @@ impl<'a> Lower<'a> {
         self.leaf_for_calls();
         self.cold_code();
         self.a.finish();
+        self.resolve_sites();
     }
 
     /// Lowers all instructions.
@@ -522,7 +523,11 @@ impl<'a> Lower<'a> {
 pub struct Emitted {
     labels: Vec<Option<Label>>,
     /// Exits so far, whose stubs are emitted behind the region's code.
-    stubs: Vec<ExitStub>,
+    exits: Vec<Exit>,
+    /// Edges so far, which are emitted there, too.
+    edges: Vec<Edge>,
+    /// Patchable branches that stop at a label.
+    labelled: Vec<Labelled>,
     /// Where indirect branches go that miss, by the register that holds their target.
     misses: Vec<(R, Label)>,
     call_misses: Vec<CallMiss>,
@@ -535,8 +540,6 @@ pub struct Emitted {
     pub recoveries: Vec<late::Recovering>,
     /// Patchable branches.
     pub sites: Vec<Site>,
-    /// Offsets of the exit records.
-    pub records: Vec<u32>,
     /// Places where control comes in.
     pub entries: Vec<Entry>,
     /// Guest instruction of each piece of host code, ascending in `host`.
@@ -553,7 +556,9 @@ impl Emitted {
     /// Empties everything and keeps its memory.
     fn clear(&mut self) {
         self.labels.clear();
-        self.stubs.clear();
+        self.exits.clear();
+        self.edges.clear();
+        self.labelled.clear();
         self.misses.clear();
         self.call_misses.clear();
         self.leaf_return = None;
@@ -562,7 +567,6 @@ impl Emitted {
         self.indefinites.clear();
         self.recoveries.clear();
         self.sites.clear();
-        self.records.clear();
         self.entries.clear();
         self.map.clear();
         self.blocks.clear();

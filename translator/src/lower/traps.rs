@@ -132,7 +132,7 @@ impl Lower<'_> {
     pub fn leave_if_unmasked(&mut self, unmasked: R) {
         if !self.trap_floats {
             let next = self.current().next_ip();
-            let leave = self.stub_to(next, None, self.live_out);
+            let leave = self.edge_to(next, self.live_out);
             self.a.cbnz(Width::W, unmasked, leave);
         }
     }
