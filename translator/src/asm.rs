@@ -457,6 +457,11 @@ impl Asm {
         let sf = if w == Width::X { 1 << 31 } else { 0 };
         self.word(0x1a80_0400 | sf | m.n() << 16 | (c as u32) << 12 | n.n() << 5 | d.n());
     }
+    /// CSNEG d = cond ? n : -m.
+    pub fn csneg(&mut self, w: Width, d: R, n: R, m: R, c: Cond) {
+        let sf = if w == Width::X { 1 << 31 } else { 0 };
+        self.word(0x5a80_0400 | sf | m.n() << 16 | (c as u32) << 12 | n.n() << 5 | d.n());
+    }
     /// CSETM d = cond ? -1 : 0.
     pub fn csetm(&mut self, w: Width, d: R, c: Cond) {
         let sf = if w == Width::X { 1 << 31 } else { 0 };

@@ -167,7 +167,8 @@ impl RegionMeta {
 
     /// The guest instructions at which control may come in.
     pub fn enterables(&self) -> impl Iterator<Item = u64> {
-        self.map.iter().filter(|e| e.enterable).map(|e| self.guest + u64::from(e.guest))
+        let body = &self.map[..self.body as usize];
+        body.iter().filter(|e| e.enterable).map(|e| self.guest + u64::from(e.guest))
     }
 
     /// The map's entry for a host address in the region. Async-signal-safe.

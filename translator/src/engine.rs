@@ -357,7 +357,9 @@ impl Engine {
     }
 
     fn find_or_translate(&self, inner: &mut Inner, rip: u64) -> Option<u64> {
-        if let Some(&host) = inner.entries.get(&rip) {
+        if self.visits.may_be_translated(rip)
+            && let Some(&host) = inner.entries.get(&rip)
+        {
             return Some(host);
         }
         if let Some(host) = self.enter_inside(inner, rip) {
@@ -547,7 +549,7 @@ impl Engine {
             code: &code,
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
-            found: publish.then_some(found_flags),
+            found: publish.then(|| found_flags.places()),
         };
         if !*flags_live_at_return
             && let Some(call) = facts::reads_flags_behind_call(region, outside)
@@ -614,6 +616,7 @@ impl Engine {
     fn link_exits(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         for (at, target) in meta.exits() {
             if target != meta.guest
+                && self.visits.may_be_translated(target)
                 && let Some(&host) = inner.entries.get(&target)
             {
                 self.cache.link(meta, at, host);

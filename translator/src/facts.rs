@@ -24,24 +24,26 @@ pub struct Outside<'a> {
     /// those that [`crate::fault_flags`] derives.
     pub flags_live_at_fault: bool,
     /// What earlier regions have found; none if nothing is to rest on this one.
-    pub found: Option<&'a FoundFlags>,
+    pub found: Option<Found<'a>>,
 }
 
 /// The flags that are live at exits of regions, as far as code has been looked at there: many lead to the same places.
 /// It holds as long as no translation is thrown away: until then the code is watched.
 pub struct FoundFlags {
     /// By address; the newest of those that share a place.
-    places: Box<[Cell<Found>]>,
+    places: Vec<Place>,
     generation: u32,
 }
 
-/// Flags that are live at `start`, and how many bytes of code there this rests on.
+/// An address, and what has been found there: see [`Found`].
+type Place = [u64; 2];
+
+/// What has been found, while a region is made: at a place the flags that are live, how many bytes of code this rests
+/// on (16 bits from the 16th on), and when it was found (the upper 32 bits).
 #[derive(Clone, Copy)]
-struct Found {
-    start: u64,
+pub struct Found<'a> {
+    places: &'a [Cell<Place>],
     generation: u32,
-    length: u16,
-    ahead: Ahead,
 }
 
 /// What a look at the code ahead tells.
@@ -58,38 +60,54 @@ impl Ahead {
     fn says_something(self) -> bool {
         self.live != Flags::ALL || self.no_reader
     }
+
+    /// In 16 bits.
+    fn packed(self) -> u64 {
+        u64::from(self.live.0) | u64::from(self.no_reader) << 8
+    }
+
+    fn unpacked(bits: u64) -> Self {
+        Ahead { live: Flags(bits as u8), no_reader: bits >> 8 & 1 != 0 }
+    }
 }
 
 impl Default for FoundFlags {
     fn default() -> Self {
-        let ahead = Ahead { live: Flags::ALL, no_reader: false };
-        let nothing = Found { start: 0, generation: 0, length: 0, ahead };
-        let places = vec![Cell::new(nothing); Self::PLACES];
-        FoundFlags { places: places.into(), generation: 1 }
+        // Zeros from the allocator: pages are there once they are used.
+        FoundFlags { places: vec![[0; 2]; Self::PLACES], generation: 1 }
     }
 }
 
 impl FoundFlags {
-    const PLACES: usize = 1024;
+    const PLACES: usize = 1 << 15;
 
     /// What has been found no longer holds.
     pub fn forget(&mut self) {
         self.generation = self.generation.wrapping_add(1).max(1);
     }
 
-    fn place(&self, addr: u64) -> &Cell<Found> {
-        &self.places[(addr ^ addr >> 10) as usize % Self::PLACES]
+    /// To look things up, and to add to them.
+    pub fn places(&mut self) -> Found<'_> {
+        let places = Cell::from_mut(&mut self.places[..]).as_slice_of_cells();
+        Found { places, generation: self.generation }
+    }
+}
+
+impl Found<'_> {
+    fn place(&self, addr: u64) -> &Cell<Place> {
+        &self.places[(addr ^ addr >> 15) as usize % FoundFlags::PLACES]
     }
 
     fn get(&self, addr: u64) -> Option<(Ahead, Looked)> {
-        let Found { start, generation, length, ahead } = self.place(addr).get();
-        let looked = Looked { start, end: start + u64::from(length) };
-        (start == addr && generation == self.generation).then_some((ahead, looked))
+        let [start, found] = self.place(addr).get();
+        let looked = Looked { start, end: start + (found >> 16 & 0xffff) };
+        let holds = start == addr && found >> 32 == u64::from(self.generation);
+        holds.then_some((Ahead::unpacked(found), looked))
     }
 
     fn put(&self, ahead: Ahead, Looked { start, end }: Looked) {
-        let (generation, length) = (self.generation, (end - start) as u16);
-        self.place(start).set(Found { start, generation, length, ahead });
+        let found = u64::from(self.generation) << 32 | (end - start) << 16 | ahead.packed();
+        self.place(start).set([start, found]);
     }
 }
 

@@ -23,7 +23,7 @@ const MAX_READERS: usize = 8;
 /// So many instructions that are translated already are read in search of the end of a loop.
 const MAX_LOOP: usize = 16;
 /// How far (in bytes) behind the entry a region may reach.
-const MAX_SPAN: u64 = 2048;
+pub const MAX_SPAN: u64 = 2048;
 
 /// A guest instruction with what its neighbours need of it.
 #[derive(Clone, Copy, Debug)]

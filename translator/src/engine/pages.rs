@@ -2,7 +2,7 @@
 
 use super::{AddressHash, PAGE};
 use crate::cache::RegionMeta;
-use crate::region::Translated;
+use crate::region::{MAX_SPAN, Translated};
 use std::cell::Cell;
 use std::collections::HashMap;
 
@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub(super) struct Page {
     /// Those of its code.
     pub(super) regions: Vec<&'static RegionMeta>,
+    /// Those of them from which an exit leads back to code not far before them.
+    leading_back: Vec<&'static RegionMeta>,
     /// Those for which code in it was looked at.
     pub(super) lookers: Vec<&'static RegionMeta>,
     /// One bit for each byte of the page: control may come in there, in one of the regions.
@@ -20,6 +22,7 @@ impl Page {
     pub(super) fn new() -> Box<Self> {
         Box::new(Page {
             regions: Vec::new(),
+            leading_back: Vec::new(),
             lookers: Vec::new(),
             enterable: [0; (PAGE / 64) as usize],
         })
@@ -35,7 +38,13 @@ impl Page {
 
     pub(super) fn add(&mut self, page: u64, meta: &'static RegionMeta) {
         self.regions.push(meta);
-        for addr in meta.enterables().filter(|addr| addr / PAGE == page) {
+        let near = meta.guest.saturating_sub(MAX_SPAN)..meta.guest_end;
+        if meta.exits().any(|(_, target)| near.contains(&target)) {
+            self.leading_back.push(meta);
+        }
+        let within = (page * PAGE..(page + 1) * PAGE).contains(&(meta.guest_end - 1))
+            && meta.guest / PAGE == page;
+        for addr in meta.enterables().filter(|addr| within || addr / PAGE == page) {
             self.enterable[(addr % PAGE / 64) as usize] |= 1 << (addr % 64);
         }
     }
@@ -96,7 +105,7 @@ impl Translated for Around<'_> {
     }
 
     fn goes_back(&self, addr: u64, entry: u64) -> bool {
-        let mut regions = self.page(addr).into_iter().flat_map(|page| &page.regions);
+        let mut regions = self.page(addr).into_iter().flat_map(|page| &page.leading_back);
         let back = |meta: &RegionMeta| {
             (meta.guest..meta.guest_end).contains(&addr)
                 && meta.exits().any(|(_, target)| (entry..addr).contains(&target))

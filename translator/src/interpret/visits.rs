@@ -153,6 +153,12 @@ impl Visits {
         }
     }
 
+    /// False if there is no translation at `addr`.
+    #[inline]
+    pub fn may_be_translated(&self, addr: u64) -> bool {
+        self.place(addr).load(Ordering::Relaxed) == TRANSLATED
+    }
+
     fn place(&self, addr: u64) -> &AtomicU8 {
         &self.counts[(addr ^ addr >> 18) as usize % PLACES]
     }

@@ -5,7 +5,7 @@
 use super::operands::vec_of;
 use super::table::{Rows, row};
 use super::{AF, Carry, Lower, Lowered, PF, VZERO};
-use crate::asm::{R, V, Width};
+use crate::asm::{Cond, R, V, Width};
 use crate::flags::Flags;
 use crate::helpers::Helper;
 use crate::vector::string_form;
@@ -23,6 +23,8 @@ pub(super) const ROWS: Rows = &[
 
 /// Where the index goes.
 const RCX: R = R(1);
+/// Where the lengths are of the first and the second string, if they are given.
+const LENGTHS: [R; 2] = [R(0), R(2)];
 
 fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
     use string_form::*;
@@ -37,8 +39,13 @@ fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
         _ => 0,
     };
     let mode = ins.immediate8();
-    if form == 0 && mode & 0b100_0100 == 0 {
-        least_index(l, n, m, mode);
+    if form & MASK == 0 && mode & 0b100_0100 == 0 {
+        let lengths = match form {
+            EXPLICIT => Some(Width::W),
+            0 => None,
+            _ => Some(Width::X),
+        };
+        least_index(l, n, m, mode, lengths);
         return Ok(());
     }
     let third = u64::from(n.n()) | u64::from(mode) << 8 | form;
@@ -46,17 +53,21 @@ fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// PCMPISTRI "equal any" and "equal each" with the least significant index: element by element, until a string ends.
+/// PCMPISTRI and PCMPESTRI "equal any" and "equal each" with the least significant index: element by element, until a string
+/// ends. `lengths` is the width of their lengths, if they are given.
 ///
 /// A vector of lanes that are all ones or all zeros becomes 64 bits, 4 for a byte and 8 for a word.
-fn least_index(l: &mut Lower, n: V, m: V, mode: u8) {
+fn least_index(l: &mut Lower, n: V, m: V, mode: u8, lengths: Option<Width>) {
     let words = mode & 1 != 0;
     let any = mode & 0b1000 == 0;
-    let ended_n = ended(l, n, words);
-    let ended_m = ended(l, m, words);
+    let lengths = lengths.map(|w| LENGTHS.map(|given| length(l, w, given, words)));
+    let [ended_n, ended_m] = match lengths {
+        Some(lengths) => lengths.map(|length| behind(l, length, words)),
+        None => [n, m].map(|string| ended(l, string, words)),
+    };
     let (result, t) = (l.tmp(), l.tmp());
     if any {
-        equal_any(l, result, n, m, words);
+        equal_any(l, result, n, m, words, lengths.map(|[n, _]| n));
         l.a.bic(Width::X, result, result, ended_m);
     } else {
         let v = l.vtmp();
@@ -83,14 +94,37 @@ fn least_index(l: &mut Lower, n: V, m: V, mode: u8) {
     l.a.lsr(Width::X, RCX, result, if words { 3 } else { 2 });
 }
 
-/// Lanes of `m` that are among the elements of `n` before its first zero: one after the other.
-fn equal_any(l: &mut Lower, result: R, n: V, m: V, words: bool) {
+/// How many elements a string has whose length is given, with any sign (Intel SDM vol. 2, 4.1.3).
+fn length(l: &mut Lower, w: Width, given: R, words: bool) -> R {
+    let (length, all) = (l.tmp(), R(30));
+    l.a.subs_imm(w, R::ZR, given, 0);
+    l.a.csneg(w, length, given, given, Cond::Pl);
+    l.a.mov_imm(Width::W, all, if words { 8 } else { 16 });
+    l.a.subs(w, R::ZR, length, all);
+    l.a.csel(w, length, length, all, Cond::Cc);
+    length
+}
+
+/// The elements behind so many.
+fn behind(l: &mut Lower, length: R, words: bool) -> R {
+    let (bits, behind) = (R(30), l.tmp());
+    // In two steps: all of them are 64 bits.
+    l.a.lsl(Width::X, bits, length, if words { 2 } else { 1 });
+    l.a.mov_imm(Width::X, behind, u64::MAX);
+    l.a.lslv(Width::X, behind, behind, bits);
+    l.a.lslv(Width::X, behind, behind, bits);
+    behind
+}
+
+/// Lanes of `m` that are among the elements of `n`, one after the other: so many as are in a register, which then holds
+/// nothing else; or those before its first zero.
+fn equal_any(l: &mut Lower, result: R, n: V, m: V, words: bool, count: Option<R>) {
     let (found, rest, sought) = (l.vtmp(), l.vtmp(), l.vtmp());
     let element = R(30);
     let (next, done) = (l.a.label(), l.a.label());
     dynasm!(l.a; .arch aarch64; movi V(found.0).d2, 0; mov V(rest.0).b16, V(n.0).b16);
     lowest(l, element, rest, words);
-    l.a.cbz(Width::W, element, done);
+    l.a.cbz(Width::W, count.unwrap_or(element), done);
     l.a.bind(next);
     if words {
         dynasm!(l.a; .arch aarch64
@@ -104,7 +138,10 @@ fn equal_any(l: &mut Lower, result: R, n: V, m: V, words: bool) {
     equal_lanes(l, sought, sought, m, words);
     dynasm!(l.a; .arch aarch64; orr V(found.0).b16, V(found.0).b16, V(sought.0).b16);
     lowest(l, element, rest, words);
-    l.a.cbnz(Width::W, element, next);
+    if let Some(count) = count {
+        l.a.sub_imm(Width::W, count, count, 1);
+    }
+    l.a.cbnz(Width::W, count.unwrap_or(element), next);
     l.a.bind(done);
     narrow(l, result, found);
 }
