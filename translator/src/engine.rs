@@ -11,7 +11,7 @@ use crate::lower::exits::{UNIMPLEMENTED, table_entry};
 use crate::lower::{Emitted, Lower};
 use crate::mxcsr;
 use crate::profile::{Profile, Report};
-use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region};
+use crate::region::{CodeReader, MAX_INSTRUCTIONS, NoneTranslated, Region, Windows};
 use crate::state::{BRANCH_TABLE_SIZE, BranchTableEntry, CpuState, ExitCode, Fault};
 use crate::tramp::{self, Trampoline};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -126,6 +126,7 @@ struct Inner {
     /// What has been translated of each guest page (4096 bytes).
     pages: Pages,
     found_flags: facts::FoundFlags,
+    windows: Windows,
     region: Region,
     asm: Asm,
     emitted: Emitted,
@@ -166,6 +167,7 @@ impl Engine {
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 found_flags: facts::FoundFlags::default(),
+                windows: Windows::default(),
                 region: Region::default(),
                 asm: Asm::default(),
                 emitted: Emitted::default(),
@@ -525,12 +527,13 @@ impl Engine {
             flags_live_at_return,
             profile,
             found_flags,
+            windows,
             ..
         } = inner;
         let (flags_live_at_fault, trap_floats) = (inner.flags_live_at_fault, inner.trap_floats);
         let is_watched = |page| pages.get(&page).is_some_and(|page| page.is_watched());
         let code = if publish {
-            CodeReader::watching(&*self.memory, &is_watched)
+            CodeReader::watching(&*self.memory, &is_watched, *windows)
         } else {
             // A store into its own page is executed once: to watch that would make it fault again.
             CodeReader::new(&*self.memory)
@@ -564,6 +567,7 @@ impl Engine {
             region.end_before(call);
         }
         facts::flag_liveness(region, outside);
+        let watched = code.watched_windows();
         let config = Config { order: *order, ..self.config };
         asm.clear();
         let mut lower = Lower::new(asm, region, &config, emitted);
@@ -589,6 +593,7 @@ impl Engine {
         self.memory.translated(rip, meta.host, meta.len);
         if publish {
             self.publish(inner, meta);
+            inner.windows = watched;
         }
         Some(meta.entry())
     }

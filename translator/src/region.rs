@@ -196,35 +196,57 @@ pub struct CodeReader<'a> {
     memory: &'a dyn GuestMemory,
     /// Tells of a page's number whether it is watched already; none if what is read need not be.
     is_watched: Option<&'a dyn Fn(u64) -> bool>,
-    /// Executable bytes: start and end, of the places that were asked for last.
-    windows: Cell<[(u64, u64); 4]>,
+    windows: Cell<Windows>,
+    /// Whether all of them are watched.
+    all_watched: Cell<bool>,
+}
+
+/// Executable bytes: start and end, of the places that were asked for last.
+#[derive(Clone, Copy)]
+pub struct Windows([(u64, u64); 4]);
+
+impl Default for Windows {
+    fn default() -> Self {
+        Windows([NO_WINDOW; 4])
+    }
 }
 
 impl<'a> CodeReader<'a> {
     /// Reads through the memory map.
     pub fn new(memory: &'a dyn GuestMemory) -> Self {
-        CodeReader { memory, is_watched: None, windows: Cell::new([NO_WINDOW; 4]) }
+        let (windows, all_watched) = (Cell::default(), Cell::new(true));
+        CodeReader { memory, is_watched: None, windows, all_watched }
     }
 
     /// The same, of which a stretch is known.
     pub fn knowing(memory: &'a dyn GuestMemory, [start, end]: [u64; 2]) -> Self {
         let reader = Self::new(memory);
         if end >= ENOUGH {
-            reader.windows.set([(start, end), NO_WINDOW, NO_WINDOW, NO_WINDOW]);
+            reader.windows.set(Windows([(start, end), NO_WINDOW, NO_WINDOW, NO_WINDOW]));
         }
         reader
     }
 
     /// The same for a translation: pages are watched before they are read, so that no write goes unnoticed
-    /// between the two.
-    pub fn watching(memory: &'a dyn GuestMemory, is_watched: &'a dyn Fn(u64) -> bool) -> Self {
-        CodeReader { is_watched: Some(is_watched), ..Self::new(memory) }
+    /// between the two. Of the `windows` all pages are watched.
+    pub fn watching(
+        memory: &'a dyn GuestMemory,
+        is_watched: &'a dyn Fn(u64) -> bool,
+        windows: Windows,
+    ) -> Self {
+        let windows = Cell::new(windows);
+        CodeReader { is_watched: Some(is_watched), windows, ..Self::new(memory) }
+    }
+
+    /// What the next reader may be given, as long as no page ceases to be watched.
+    pub fn watched_windows(&self) -> Windows {
+        if self.all_watched.get() { self.windows.get() } else { Windows::default() }
     }
 
     /// How many bytes at `addr` can be fetched; no more than the decoder looks at.
     #[inline]
     fn available(&self, addr: u64) -> usize {
-        let (start, end) = self.windows.get()[0];
+        let Windows([(start, end), ..]) = self.windows.get();
         if (start..=end - ENOUGH).contains(&addr) {
             decode::WINDOW
         } else {
@@ -235,11 +257,11 @@ impl<'a> CodeReader<'a> {
     #[cold]
     #[inline(never)]
     fn look_up(&self, addr: u64) -> usize {
-        let mut windows = self.windows.get();
+        let Windows(mut windows) = self.windows.get();
         let fits = |&(start, end): &(u64, u64)| addr >= start && end.saturating_sub(addr) >= ENOUGH;
         if let Some(known) = windows.iter().position(fits) {
             windows.swap(0, known);
-            self.windows.set(windows);
+            self.windows.set(Windows(windows));
             return decode::WINDOW;
         }
         let mut end = self.watched_until(addr);
@@ -250,11 +272,12 @@ impl<'a> CodeReader<'a> {
                 return 0;
             }
             end = self.watch(addr, addr + length);
+            self.all_watched.set(false);
         }
         // Access is by pages: what holds for a byte holds for those before it.
         windows.rotate_right(1);
         windows[0] = (addr / PAGE * PAGE, end);
-        self.windows.set(windows);
+        self.windows.set(Windows(windows));
         length.min(ENOUGH) as usize
     }
 

@@ -2,6 +2,7 @@
 
 use super::{BRANCH_TABLE_SIZE, Engine, Inner, MemoryOrder, PAGE, SHADOW_ABOVE, miss_at_zero};
 use crate::cache::RegionMeta;
+use crate::region::Windows;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +52,8 @@ impl Engine {
     }
 
     fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
-        let Inner { pages, entries, stats, found_flags, .. } = inner;
+        let Inner { pages, entries, stats, found_flags, windows, .. } = inner;
+        *windows = Windows::default();
         let mut changed = BTreeSet::new();
         for number in start / PAGE..=(end.max(start + 1) - 1) / PAGE {
             let Some(page) = pages.get(&number) else {
@@ -102,6 +104,7 @@ impl Engine {
         inner.entries.clear();
         inner.pages.clear();
         inner.found_flags.forget();
+        inner.windows = Windows::default();
         self.cache.reset();
     }
 

@@ -171,8 +171,18 @@ impl Lower<'_> {
     /// The address of the instruction's memory operand for accesses of `size` bytes.
     /// Holds at most two temporaries.
     pub fn address(&mut self, ins: &Instruction, size: u32) -> Addr {
+        let base = ins.memory_base();
+        let plain = base.is_gpr64() && ins.memory_index() == Register::None;
+        if plain && ins.segment_prefix() == Register::None {
+            return self.base_offset(host_of(base), ins.memory_displacement64() as i64, size);
+        }
+        self.any_address(ins, size)
+    }
+
+    #[inline(never)]
+    fn any_address(&mut self, ins: &Instruction, size: u32) -> Addr {
         let used = self.temps_used;
-        let segment = match ins.memory_segment() {
+        let segment = match ins.segment_prefix() {
             Register::FS => Some(FS),
             Register::GS => {
                 let t = self.tmp();
