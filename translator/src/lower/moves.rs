@@ -2,7 +2,6 @@
 //! sets, sign extensions of the accumulator, BSWAP, XLAT.
 
 use super::operands::{Addr, host_of, is_high_byte, width_of};
-use super::segments;
 use super::table::{Rows, plain, row};
 use super::{Lower, Lowered};
 use crate::asm::{R, Reloc, Width};
@@ -63,17 +62,6 @@ fn nop(_l: &mut Lower, _ins: &Instruction) -> Lowered {
 }
 
 fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
-    if ins.op1_register().is_segment_register() {
-        return segments::mov(l, ins);
-    }
-    if ins.op0_register().is_cr()
-        || ins.op1_register().is_cr()
-        || ins.op0_register().is_dr()
-        || ins.op1_register().is_dr()
-    {
-        l.raise(13, ins.ip()); // privileged: #GP
-        return Ok(());
-    }
     let size = l.size_of(ins, 0);
     match (ins.op_kind(0), ins.op_kind(1)) {
         (OpKind::Register, OpKind::Register) => {

@@ -2,7 +2,7 @@
 //! and the tables' registers (SGDT SIDT SLDT STR SMSW), whose values Linux makes up for processes.
 
 use super::operands::{Addr, host_of};
-use super::table::{Entry, Rows, row};
+use super::table::{Entry, Rows, plain, row};
 use super::{Lower, Lowered, STATE};
 use crate::asm::{R, Width};
 use crate::flags::Flags;
@@ -20,6 +20,9 @@ const THIRD: R = R(22);
 
 /// MOV and POP into segment registers, which differ from their namesakes: they may raise #GP.
 pub(super) const LOADS: Entry = row(M::Mov, load_segment, Flags::ALL, Flags::NONE).1;
+
+/// The other MOVs that differ from theirs.
+pub(super) const SYSTEM_MOVES: Entry = plain(M::Mov, system_move).1;
 
 pub(super) const ROWS: Rows = &[
     row(M::Lss, load_pointer, Flags::ALL, Flags::NONE),
@@ -110,8 +113,12 @@ impl Lower<'_> {
     }
 }
 
-/// MOV from a segment register.
-pub(super) fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
+/// MOV from a segment register, and from and to control and debug registers, which are privileged.
+fn system_move(l: &mut Lower, ins: &Instruction) -> Lowered {
+    if !ins.op1_register().is_segment_register() {
+        l.raise(13, ins.ip()); // #GP
+        return Ok(());
+    }
     let selector = l.selector(ins.op1_register());
     if ins.op_kind(0) == OpKind::Memory {
         let m = l.address(ins, 2);
