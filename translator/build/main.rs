@@ -65,8 +65,8 @@ fn entries() -> String {
         let entry = match code {
             Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popw_FS | Popq_FS | Popw_GS
             | Popq_GS => "SEGMENT_LOAD as u16".into(),
-            Mov_rm16_Sreg | Mov_r32m16_Sreg | Mov_r64m16_Sreg | Mov_r32_cr | Mov_r64_cr | Mov_r32_dr
-            | Mov_r64_dr | Mov_cr_r32 | Mov_cr_r64 | Mov_dr_r32 | Mov_dr_r64 => {
+            Mov_rm16_Sreg | Mov_r32m16_Sreg | Mov_r64m16_Sreg | Mov_r32_cr | Mov_r64_cr
+            | Mov_r32_dr | Mov_r64_dr | Mov_cr_r32 | Mov_cr_r64 | Mov_dr_r32 | Mov_dr_r64 => {
                 "SYSTEM_MOVE as u16".into()
             }
             // These string instructions share their mnemonics with SSE instructions.

@@ -247,11 +247,7 @@ impl<'a> CodeReader<'a> {
     #[inline]
     fn available(&self, addr: u64) -> usize {
         let Windows([(start, end), ..]) = self.windows.get();
-        if (start..=end - ENOUGH).contains(&addr) {
-            decode::WINDOW
-        } else {
-            self.look_up(addr)
-        }
+        if (start..=end - ENOUGH).contains(&addr) { decode::WINDOW } else { self.look_up(addr) }
     }
 
     #[cold]

@@ -79,7 +79,9 @@ impl CodeCache {
         }
         let sites = old.sites.iter().map(|site| {
             let word = |word| match trampoline_at(site.at) {
-                Some(t) if word != 0 => self.to_trampoline(old.host + u64::from(site.at), word, t, new, moved),
+                Some(t) if word != 0 => {
+                    self.to_trampoline(old.host + u64::from(site.at), word, t, new, moved)
+                }
                 _ => word,
             };
             let run = AtomicU32::new(word(site.run.load(Ordering::Relaxed)));

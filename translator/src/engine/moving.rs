@@ -17,7 +17,9 @@ impl Engine {
         }
         let region = |meta: &RegionMeta| self.cache.region_at(moved.of(meta.host)).expect("moved");
         for page in inner.pages.values_mut() {
-            for meta in page.regions.iter_mut().chain(&mut page.leading_back).chain(&mut page.lookers) {
+            for meta in
+                page.regions.iter_mut().chain(&mut page.leading_back).chain(&mut page.lookers)
+            {
                 *meta = region(meta);
             }
         }

@@ -11,7 +11,7 @@ pub(super) struct Page {
     /// Those of its code.
     pub(super) regions: Vec<&'static RegionMeta>,
     /// Those of them from which an exit leads back to code not far before them.
-    leading_back: Vec<&'static RegionMeta>,
+    pub(super) leading_back: Vec<&'static RegionMeta>,
     /// Those for which code in it was looked at.
     pub(super) lookers: Vec<&'static RegionMeta>,
     /// One bit for each byte of the page: control may come in there, in one of the regions.

@@ -259,8 +259,7 @@ impl Lower<'_> {
     fn plain_edge(&mut self, target: u64, internal: Option<u16>) -> Label {
         let (label, stop) = match internal {
             Some(t) => {
-                let stop =
-                    (t as usize <= self.index).then(|| self.edge_to(target, Flags::NONE));
+                let stop = (t as usize <= self.index).then(|| self.edge_to(target, Flags::NONE));
                 (self.label_of(t), stop)
             }
             None => (self.exit_to(target, Flags::NONE), None),

@@ -60,6 +60,8 @@ fn compare_strings(l: &mut Lower, ins: &Instruction) -> Lowered {
 fn least_index(l: &mut Lower, n: V, m: V, mode: u8, lengths: Option<Width>) {
     let words = mode & 1 != 0;
     let any = mode & 0b1000 == 0;
+    // The second string is there: its address is not needed any more.
+    l.temps_used = 0;
     let lengths = lengths.map(|w| LENGTHS.map(|given| length(l, w, given, words)));
     let [ended_n, ended_m] = match lengths {
         Some(lengths) => lengths.map(|length| behind(l, length, words)),
