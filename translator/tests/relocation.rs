@@ -4,7 +4,7 @@
 use std::ops::Range;
 use translator::dump::{Translation, translate};
 use translator::engine::{Config, GuestMemory, HostFeatures, MemoryOrder};
-use translator::relocation::{Relocation, rebase};
+use translator::relocation::rebase;
 
 /// A program of the C compiler's.
 const PROGRAM: &[u8] = include_bytes!("../../benches/gate/parts");
