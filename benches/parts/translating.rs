@@ -128,10 +128,8 @@ pub fn link(criterion: &mut Criterion) {
     let metas = put(&cache, &lowered);
     let exits: Vec<(&RegionMeta, u64, u64)> = metas
         .iter()
-        .flat_map(|meta| meta.records.iter().map(move |&at| (*meta, meta.host + u64::from(at))))
-        .filter_map(|(meta, record)| {
-            // SAFETY: the record of an exit, which begins with where that goes.
-            let target = unsafe { (record as *const u64).read_unaligned() };
+        .flat_map(|meta| meta.exits().map(move |exit| (*meta, exit)))
+        .filter_map(|(meta, (record, target))| {
             let to = metas.iter().find(|to| to.guest == target && to.guest != meta.guest)?;
             Some((meta, record, to.entry()))
         })

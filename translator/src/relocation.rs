@@ -39,7 +39,7 @@ impl Relocation {
     }
 
     /// The offset of a guest address.
-    fn guest(self) -> Option<u32> {
+    pub fn guest(self) -> Option<u32> {
         match self.reloc() {
             Reloc::Guest => Some(self.offset()),
             Reloc::Exit => Some(self.offset() + 4),

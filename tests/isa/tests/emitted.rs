@@ -9,6 +9,7 @@ use translator::asm::Reloc;
 use translator::dump::{self, Translation};
 use translator::engine::{Config, GuestMemory, HostFeatures, MemoryOrder};
 use translator::lower::table;
+use translator::relocation::Relocation;
 use translator::tramp::Trampoline;
 
 /// Draws of operands for each form.
@@ -87,9 +88,9 @@ fn code_moves_with_the_guest_by_its_relocations() {
         let here = Code::new(rip, &bytes).translate(MemoryOrder::Plain, host);
         let there = Code::new(rip + MOVED, &bytes).translate(MemoryOrder::Plain, host);
         let mut code = here.asm.code().to_vec();
-        for (at, reloc) in &here.asm.relocations {
-            if let Reloc::Guest = reloc {
-                let at = *at as usize / 4;
+        for relocation in &here.asm.relocations {
+            if let Some(at) = relocation.guest() {
+                let at = at as usize / 4;
                 let value = (u64::from(code[at]) | u64::from(code[at + 1]) << 32) + MOVED;
                 (code[at], code[at + 1]) = (value as u32, (value >> 32) as u32);
                 moved_words += 1;
@@ -180,7 +181,7 @@ fn accesses(translation: &Translation) -> Vec<Access> {
     let relocations = &translation.asm.relocations;
     let next =
         translation.emitted.map.iter().find(|entry| entry.guest != 0).map(|entry| entry.host);
-    let record = relocations.iter().find(|(_, reloc)| *reloc == Reloc::Guest).map(|(at, _)| *at);
+    let record = relocations.iter().find_map(|relocation| relocation.guest());
     let code = translation.asm.code();
     let end = next.or(record).map_or(code.len(), |at| at as usize / 4);
     let helper = Reloc::Trampoline(Trampoline::CallHelper);
@@ -191,7 +192,7 @@ fn accesses(translation: &Translation) -> Vec<Access> {
             table = Some(word & 31);
         }
         match Access::of(word) {
-            _ if relocations.contains(&(4 * i as u32, helper)) => Access::Call,
+            _ if relocations.contains(&Relocation::new(4 * i as u32, helper)) => Access::Call,
             Access::PlainLoad if table == Some(word >> 5 & 31) => Access::None,
             access => access,
         }
