@@ -17,7 +17,7 @@ use iced_x86::{Code, FlowControl, Instruction};
 /// Most instructions in a region, but for those that read the flags of the last one.
 pub const MAX_INSTRUCTIONS: usize = 256;
 /// Most of them that are perhaps not executed: behind a conditional branch, or behind where control ends.
-const MAX_UNCERTAIN: usize = 24;
+const MAX_UNCERTAIN: usize = 64;
 /// So many more may be taken in where the region else would end between flags and their reader.
 const MAX_READERS: usize = 8;
 /// So many instructions that are translated already are read in search of the end of a loop.
