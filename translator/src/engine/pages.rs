@@ -5,6 +5,7 @@ use crate::cache::RegionMeta;
 use crate::region::{MAX_SPAN, Translated};
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The translations that depend on a guest page. As long as there are any the page is watched.
 pub(super) struct Page {
@@ -61,6 +62,9 @@ impl Page {
     }
 }
 
+/// How far behind an inner loop another region may begin that leads back around it.
+const NEAR: u64 = 16;
+
 /// Those of all pages, by number.
 pub(super) type Pages = HashMap<u64, Box<Page>, AddressHash>;
 
@@ -104,12 +108,23 @@ impl Translated for Around<'_> {
         if bits == 0 { next } else { addr + u64::from(bits.trailing_zeros()) }
     }
 
+    /// The region there does so itself, or it is a loop behind which another one does: an outer loop around it.
     fn goes_back(&self, addr: u64, entry: u64) -> bool {
-        let mut regions = self.page(addr).into_iter().flat_map(|page| &page.leading_back);
-        let back = |meta: &RegionMeta| {
-            (meta.guest..meta.guest_end).contains(&addr)
-                && meta.exits().any(|(_, target)| (entry..addr).contains(&target))
+        let Some(page) = self.page(addr) else { return false };
+        let leads_to = |meta: &RegionMeta, code: Range<u64>| {
+            !meta.is_dead() && meta.exits().any(|(_, target)| code.contains(&target))
         };
-        regions.any(|meta| back(meta) && !meta.is_dead() && meta.enterable(addr).is_some())
+        let outer = |inner: &RegionMeta| {
+            let near = inner.guest_end..inner.guest_end + NEAR;
+            let mut behind = page.leading_back.iter().filter(|meta| near.contains(&meta.guest));
+            behind.any(|meta| leads_to(meta, entry..addr))
+        };
+        let mut here = page.leading_back.iter().filter(|meta| {
+            (meta.guest..meta.guest_end).contains(&addr) && meta.enterable(addr).is_some()
+        });
+        here.any(|meta| {
+            leads_to(meta, entry..addr)
+                || leads_to(meta, addr..meta.guest_end) && outer(meta)
+        })
     }
 }
