@@ -195,6 +195,9 @@ pub struct SharedOptions {
     /// Write /tmp/perf-PID.map, so that perf(1) names translated code after the program's functions
     #[arg(long, help_heading = "Diagnosis")]
     pub perf_map: bool,
+    /// Write /tmp/jit-PID.dump, from which `perf inject --jit` takes translated code, to annotate it
+    #[arg(long, help_heading = "Diagnosis")]
+    pub jit_dump: bool,
 }
 
 /// `--memory-model`.
@@ -299,6 +302,7 @@ impl SharedOptions {
             ("--stats", self.stats),
             ("--profile", self.profile),
             ("--perf-map", self.perf_map),
+            ("--jit-dump", self.jit_dump),
         ] {
             if set {
                 option(name, OsString::new());
@@ -396,7 +400,7 @@ mod tests {
     #[test]
     fn children_get_the_shared_options() {
         let all = "--sysroot=root --memory-model=ordered --host-features=flagm=off,afp=off --runner=qemu --strace=calls --log=off \
-                   --trace-exec=/t --dump-asm --stats --profile --perf-map";
+                   --trace-exec=/t --dump-asm --stats --profile --perf-map --jit-dump";
         let cli = parse(&format!("demotic {all} -0 x ./a"), None).unwrap();
         let arguments = cli.shared.to_arguments(Path::new("/dir"));
         let expected = all.replace("=root", "=/dir/root").replace("=calls", "=/dir/calls");

@@ -357,6 +357,7 @@ fn options(invocation: Invocation) -> Result<Options, LoadError> {
         log: shared.log == cli::LogLevel::Warn,
         stats: shared.stats,
         perf_map: shared.perf_map,
+        jit_dump: shared.jit_dump,
         binfmt,
         secure,
         loadable,

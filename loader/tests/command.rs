@@ -152,7 +152,7 @@ fn perf_is_told_of_translated_code() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("program");
     fs::write(&path, program(&[(PT_LOAD, 0, headers(1) + code.len())], &code)).unwrap();
-    let arguments = ["--perf-map", "--interpret", "0", path.to_str().unwrap()];
+    let arguments = ["--perf-map", "--jit-dump", "--interpret", "0", path.to_str().unwrap()];
     let mut child = command(&arguments).spawn().unwrap();
     assert!(child.wait().unwrap().success());
     let map = format!("/tmp/perf-{}.map", child.id());
@@ -164,6 +164,14 @@ fn perf_is_told_of_translated_code() {
     assert!(u64::from_str_radix(start, 16).unwrap() > 0);
     assert!(u64::from_str_radix(length, 16).unwrap() >= 4 * 3);
     assert_eq!(name, "program+0x78");
+    // A header of 40 bytes, and one record: its length, where the code is, and its name.
+    let dump = format!("/tmp/jit-{}.dump", child.id());
+    let bytes = fs::read(&dump).unwrap();
+    fs::remove_file(dump).unwrap();
+    let record = &bytes[40..];
+    assert_eq!(record[4..8], (record.len() as u32).to_le_bytes());
+    assert_eq!(record[24..32], u64::from_str_radix(start, 16).unwrap().to_le_bytes());
+    assert!(record[56..].starts_with(b"program+0x78\0"));
 }
 
 /// Where translated code runs, the test program does, and doctor says so.

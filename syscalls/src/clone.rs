@@ -11,6 +11,7 @@ use crate::abi::errno;
 use crate::alloc;
 use crate::guest;
 use crate::host::{self, Errno, SysResult};
+use crate::jit_dump;
 use crate::perf_map;
 use crate::runtime::Runtime;
 use crate::seccomp::threads;
@@ -248,6 +249,7 @@ fn copy(task: &mut Task, runtime: &'static Runtime, args: &CloneArgs, modern: bo
 fn enter_child(task: &mut Task, args: &CloneArgs) {
     task.identify();
     perf_map::forked(std::os::unix::process::parent_id());
+    jit_dump::forked();
     // Its memory is its own now, whoever lent it to the parent.
     task.borrowed = false;
     task.robust_list = 0;

@@ -17,6 +17,7 @@ mod inode;
 pub mod interrupt;
 pub mod io_uring;
 pub mod ipc;
+pub mod jit_dump;
 pub mod limits;
 pub mod log;
 pub mod membarrier;

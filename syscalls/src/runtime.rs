@@ -20,8 +20,8 @@ use crate::signal::{self, Actions};
 use crate::table::host as nr;
 use crate::task::Task;
 use crate::{
-    exe_file, exec, guest, log, paths, perf_map, personality, process, seccomp, strace, table,
-    thread, user_dispatch, vsyscall,
+    exe_file, exec, guest, jit_dump, log, paths, perf_map, personality, process, seccomp, strace,
+    table, thread, user_dispatch, vsyscall,
 };
 
 /// Where `--strace` goes.
@@ -63,6 +63,8 @@ pub struct Options {
     pub stats: bool,
     /// Write a map for perf(1).
     pub perf_map: bool,
+    /// Whether translated code is written to /tmp/jit-PID.dump.
+    pub jit_dump: bool,
     /// The kernel starts the translator for x86_64 programs by itself (binfmt_misc): by this path.
     pub binfmt: Option<PathBuf>,
     /// The translator's own options, for the programs that the guest executes.
@@ -176,6 +178,7 @@ fn set_hardware_tso() -> bool {
 fn apply(options: &Options) {
     log::init(options.log);
     perf_map::enable(options.perf_map);
+    jit_dump::enable(options.jit_dump);
     if let Some(dir) = &options.sysroot {
         paths::set_sysroot(dir.as_os_str().as_bytes());
     }

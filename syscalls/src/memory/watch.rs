@@ -16,7 +16,7 @@ use super::raw;
 use super::space::{Memory, State};
 use crate::guest;
 use crate::memmap::{self, EXEC, Mapping, PAGE, READ, Source, WRITE};
-use crate::{perf_map, symbols};
+use crate::{jit_dump, perf_map, symbols};
 
 /// All that a guest can have.
 pub const EVERYWHERE: Range<u64> = 0..1 << 47;
@@ -186,7 +186,9 @@ impl GuestMemory for &'static Memory {
     }
 
     fn translated(&self, addr: u64, host: u64, len: u32) {
-        perf_map::note(host, len, || self.symbol(addr).unwrap_or_else(|| format!("{addr:#x}")));
+        let name = || self.symbol(addr).unwrap_or_else(|| format!("{addr:#x}"));
+        perf_map::note(host, len, name);
+        jit_dump::note(host, len, name);
     }
 
     fn watch(&self, start: u64, end: u64) {

@@ -123,8 +123,7 @@ impl Translated for Around<'_> {
             (meta.guest..meta.guest_end).contains(&addr) && meta.enterable(addr).is_some()
         });
         here.any(|meta| {
-            leads_to(meta, entry..addr)
-                || leads_to(meta, addr..meta.guest_end) && outer(meta)
+            leads_to(meta, entry..addr) || leads_to(meta, addr..meta.guest_end) && outer(meta)
         })
     }
 }
