@@ -3,7 +3,7 @@
 
 use iced_x86::code_asm::*;
 use translator::engine::{Config, Engine, Exit, GuestMemory, HostContext, HostFeatures};
-use translator::state::CpuState;
+use translator::state::{CpuState, rflags};
 
 /// Everything is executable, but at address 0.
 struct Open;
@@ -414,6 +414,32 @@ fn flags_behind_a_branch_are_those_of_the_comparison() {
             assert_eq!(left, direct, "comparison {i} of {values:x?}");
         }
     }
+}
+
+/// Flags that a comparison leaves to a branch are not those of who comes to that branch in another way.
+#[test]
+fn a_branch_that_is_jumped_to_has_the_flags_of_the_jump() {
+    let engine = engine(HostFeatures::default());
+    let (mut cpu, end) = prepare(&engine, |a| {
+        let (mut out, mut over) = (a.create_label(), a.create_label());
+        a.cmp(ecx, edx).unwrap();
+        a.jne(out).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.jmp(over).unwrap();
+        a.db(&[0xcc; 3000]).unwrap();
+        a.set_label(&mut out).unwrap();
+        a.setp(al).unwrap();
+        a.add(esi, esi).unwrap();
+        a.set_label(&mut over).unwrap();
+    });
+    let branch = cpu.rip + 2;
+    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
+    // What the comparison would say: even parity.
+    (cpu.rip, cpu.gpr[1]) = (branch, 3);
+    cpu.set_rflags(rflags::FIXED);
+    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
+    assert_eq!((cpu.rip, cpu.gpr[0] as u8), (end, 0));
+    engine.detach(&mut cpu);
 }
 
 /// A copy that the next instruction makes superfluous leaves nothing different.
