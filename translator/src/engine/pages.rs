@@ -43,9 +43,8 @@ impl Page {
         if meta.exits().any(|(_, target)| near.contains(&target)) {
             self.leading_back.push(meta);
         }
-        let within = (page * PAGE..(page + 1) * PAGE).contains(&(meta.guest_end - 1))
-            && meta.guest / PAGE == page;
-        for addr in meta.enterables().filter(|addr| within || addr / PAGE == page) {
+        let whole = meta.guest / PAGE == page && (meta.guest_end - 1) / PAGE == page;
+        for addr in meta.enterables().filter(|addr| whole || addr / PAGE == page) {
             self.enterable[(addr % PAGE / 64) as usize] |= 1 << (addr % 64);
         }
     }
