@@ -140,6 +140,31 @@ fn a_loop_adds_up() {
     assert_eq!(cpu.gpr[0], 500_500);
 }
 
+/// An inner loop is translated before the outer one is known; what the outer one begins with takes in the whole of it.
+#[test]
+fn an_outer_loop_is_one_region() {
+    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let cpu = run_by(&engine, |a| {
+        let (mut outer, mut inner) = (a.create_label(), a.create_label());
+        a.mov(edx, 20).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.set_label(&mut outer).unwrap();
+        a.mov(ecx, 8).unwrap();
+        a.set_label(&mut inner).unwrap();
+        a.add(eax, ecx).unwrap();
+        a.sub(ecx, 1).unwrap();
+        a.jne(inner).unwrap();
+        a.sub(edx, 1).unwrap();
+        a.jne(outer).unwrap();
+    });
+    assert_eq!(cpu.gpr[0], 20 * 36);
+    let stats = engine.stats();
+    // Three regions: the inner loop, what is behind it, and all six instructions of the outer one.
+    let again = stats.guest_instructions - stats.distinct_instructions;
+    assert!(again >= 5, "{stats:?}");
+}
+
 #[test]
 fn calls_return() {
     let cpu = run(|a| {
