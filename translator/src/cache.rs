@@ -424,18 +424,23 @@ impl CodeCache {
         }
     }
 
+    /// An instruction.
+    fn word(&self, at: u64) -> &AtomicU32 {
+        debug_assert!(at.is_multiple_of(4));
+        // SAFETY: an aligned word of emitted code, which is mapped as long as the cache.
+        unsafe { &*(at as *const AtomicU32) }
+    }
+
+    /// Replaces a branch by a branch; the architecture allows that while other threads execute them (Arm ARM B2.2.5).
     fn patch(&self, at: u64, word: u32) {
-        // SAFETY: an aligned word of emitted code; the architecture allows branches to be replaced
-        // by branches while other threads execute them (Arm ARM B2.2.5).
-        unsafe { (*(at as *const AtomicU32)).store(word, Ordering::Release) };
+        self.word(at).store(word, Ordering::Release);
         flush_icache(at, 4);
     }
 
     /// Makes the ordered access at `at`, which a misaligned address made fault, a plain one with a barrier: by a
     /// [detour](crate::detours). Returns where to go on; None if there is no ordered access, or no room. Async-signal-safe.
     pub fn relax(&self, meta: &'static RegionMeta, at: u64) -> Option<u64> {
-        // SAFETY: an aligned word of emitted code.
-        let old = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
+        let old = self.word(at).load(Ordering::Relaxed);
         let Some(instead) = relaxed(old) else {
             // Perhaps another thread was here first.
             return is_branch(old).then_some(at);
@@ -455,8 +460,7 @@ impl CodeCache {
         let site = delta(RECORD_SITE);
         if site != 0 {
             let at = record - site;
-            // SAFETY: the site's instruction.
-            let word = unsafe { (*(at as *const AtomicU32)).load(Ordering::Relaxed) };
+            let word = self.word(at).load(Ordering::Relaxed);
             let to = if is_call(word) { self.call_entry(host) } else { Some(host) };
             if let Some(word) = to.and_then(|to| retarget(word, to.wrapping_sub(at) as i64)) {
                 return self.run_word(meta, at, word);
@@ -535,6 +539,16 @@ impl CodeCache {
     pub fn kill(&self, meta: &RegionMeta) {
         meta.dead.store(true, Ordering::Release);
         self.arm(meta);
+    }
+
+    /// Writes once more what [`kill`](Self::kill) has written, if nobody had the chance to write anything else since.
+    pub fn kill_again(&self, meta: &RegionMeta) {
+        let sites = meta.sites.iter().map(|site| meta.host + u64::from(site.at));
+        let entries = meta.all_entries().map(|entry| meta.host + u64::from(entry.at));
+        for at in sites.chain(entries) {
+            let word = self.word(at);
+            word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// Makes the entries of a dead region lead to the dispatcher. Async-signal-safe.

@@ -21,10 +21,14 @@ impl Engine {
         allow_writes: impl FnOnce(),
     ) {
         let mut inner = self.lock();
+        let mut killed = Vec::new();
         for Range { start, end } in ranges {
-            self.forget(&mut inner, start, end);
+            killed.extend(self.forget(&mut inner, start, end));
         }
         allow_writes();
+        // As in `wait_until_out`. The system call above has waited for the other processors to be between two
+        // instructions, and from then on they read what is written.
+        killed.into_iter().for_each(|meta| self.cache.kill_again(meta));
     }
 
     /// The instruction at `rip` has raised an alignment fault (SIGBUS, BUS_ADRALN), which x86 does
@@ -51,7 +55,9 @@ impl Engine {
         }
     }
 
-    fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
+    /// Returns the translations that there were.
+    fn forget(&self, inner: &mut Inner, start: u64, end: u64) -> Vec<&'static RegionMeta> {
+        let mut killed = Vec::new();
         let Inner { pages, entries, stats, found_flags, windows, .. } = inner;
         *windows = Windows::default();
         let mut changed = BTreeSet::new();
@@ -65,6 +71,7 @@ impl Engine {
                     entries.remove(&guest);
                 }
                 self.cache.kill(meta);
+                killed.push(*meta);
                 found_flags.forget();
                 stats.invalidations += 1;
                 // Their places are no entries any more, and no region need end there.
@@ -77,6 +84,7 @@ impl Engine {
                 page.sweep(number);
             }
         }
+        killed
     }
 
     /// Throws all translations away. Every thread comes out of translated code first.
