@@ -16,6 +16,7 @@ use crate::state::{BRANCH_TABLE_SIZE, BranchTableEntry, CpuState, ExitCode, Faul
 use crate::tramp::{self, Trampoline};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -109,6 +110,17 @@ pub struct Engine {
     /// Copies of what the lock protects, for the interpreter.
     ordered: AtomicBool,
     flags_live_at_return: AtomicBool,
+}
+
+/// What a translation is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To be found, linked and invalidated.
+    Kept,
+    /// The same, but it begins where interpreting stopped, in the middle of the block that begins at this address.
+    RestOfBlock(u64),
+    /// To execute one instruction, once.
+    Once,
 }
 
 /// What only the holder of the lock touches.
@@ -243,13 +255,14 @@ impl Engine {
                 next = None;
                 self.trap_floats();
             }
-            if next.is_none()
-                && self.visits.is_cold(cpu.rip)
-                && let Some(exit) = self.interpret(cpu)
-            {
-                return exit;
+            let mut purpose = Purpose::Kept;
+            if next.is_none() && self.visits.is_cold(cpu.rip) {
+                match self.interpret(cpu) {
+                    ControlFlow::Break(exit) => return exit,
+                    ControlFlow::Continue(what) => purpose = what,
+                }
             }
-            let Some(host) = next.or_else(|| self.enter_at(cpu)) else {
+            let Some(host) = next.or_else(|| self.enter_at(cpu, purpose)) else {
                 return no_code(cpu);
             };
             match self.enter(cpu, host) {
@@ -259,8 +272,8 @@ impl Engine {
         }
     }
 
-    /// Interprets from `cpu.rip` on. None if there is code to be translated.
-    fn interpret(&self, cpu: &mut CpuState) -> Option<Exit> {
+    /// Interprets from `cpu.rip` on, up to code that is to be translated.
+    fn interpret(&self, cpu: &mut CpuState) -> ControlFlow<Exit, Purpose> {
         let changes = self.memory.changes();
         if cpu.known_code_at != changes {
             (cpu.known_code_at, cpu.known_code) = (changes, Default::default());
@@ -271,25 +284,27 @@ impl Engine {
             ordered: self.ordered.load(Ordering::Relaxed),
             flags_live_at_return: self.flags_live_at_return.load(Ordering::Relaxed),
             stop: Stop::MemoryFault,
+            block: cpu.rip,
         };
         // SAFETY: both are exclusive, and outlive the call.
         unsafe {
             tramp::call(self.trampoline(Trampoline::Call), cpu, &mut session, interpret::enter)
         };
-        match session.stop {
-            Stop::Translate => None,
+        let exit = match session.stop {
+            Stop::Translate => return ControlFlow::Continue(Purpose::RestOfBlock(session.block)),
             Stop::FlagsBehindCall => {
                 self.keep_flags_over_returns();
-                None
+                return ControlFlow::Continue(Purpose::Kept);
             }
-            Stop::Interrupted => Some(Exit::Interrupted),
-            Stop::NoCode => Some(no_code(cpu)),
-            Stop::Syscall => Some(self.finish_exit(cpu, ExitCode::Syscall)),
+            Stop::Interrupted => Exit::Interrupted,
+            Stop::NoCode => no_code(cpu),
+            Stop::Syscall => self.finish_exit(cpu, ExitCode::Syscall),
             Stop::MemoryFault => {
                 self.describe_access(cpu);
-                Some(Exit::MemoryFault)
+                Exit::MemoryFault
             }
-        }
+        };
+        ControlFlow::Break(exit)
     }
 
     /// Code has been seen that reads flags behind a call, before that call was made.
@@ -311,7 +326,7 @@ impl Engine {
         let rip = cpu.rip;
         let host = {
             let mut inner = self.lock();
-            let host = self.translate(&mut inner, rip, 1, false);
+            let host = self.translate(&mut inner, rip, Purpose::Once);
             cpu.entering = host.unwrap_or(0);
             host
         };
@@ -346,9 +361,9 @@ impl Engine {
     }
 
     /// Finds or makes the translation at `cpu.rip` and marks the thread as about to enter it.
-    fn enter_at(&self, cpu: &mut CpuState) -> Option<u64> {
+    fn enter_at(&self, cpu: &mut CpuState, purpose: Purpose) -> Option<u64> {
         let mut inner = self.lock();
-        let host = self.find_or_translate(&mut inner, cpu.rip)?;
+        let host = self.find_or_translate_for(&mut inner, cpu.rip, purpose)?;
         cpu.entering = host;
         Some(host)
     }
@@ -359,6 +374,10 @@ impl Engine {
     }
 
     fn find_or_translate(&self, inner: &mut Inner, rip: u64) -> Option<u64> {
+        self.find_or_translate_for(inner, rip, Purpose::Kept)
+    }
+
+    fn find_or_translate_for(&self, inner: &mut Inner, rip: u64, purpose: Purpose) -> Option<u64> {
         if self.visits.may_be_translated(rip)
             && let Some(&host) = inner.entries.get(&rip)
         {
@@ -367,7 +386,7 @@ impl Engine {
         if let Some(host) = self.enter_inside(inner, rip) {
             return Some(host);
         }
-        self.translate(inner, rip, MAX_INSTRUCTIONS, true)
+        self.translate(inner, rip, purpose)
     }
 
     /// Makes an entry in the middle of a region that has the instruction already.
@@ -514,8 +533,9 @@ impl Engine {
         unsafe { *(pair as *mut [BranchTableEntry; 2]) = [at(host), call] };
     }
 
-    /// Translates the region at `rip`. With `publish` it can be found, linked and invalidated.
-    fn translate(&self, inner: &mut Inner, rip: u64, max: usize, publish: bool) -> Option<u64> {
+    /// Translates the region at `rip`.
+    fn translate(&self, inner: &mut Inner, rip: u64, purpose: Purpose) -> Option<u64> {
+        let publish = purpose != Purpose::Once;
         let Inner {
             region,
             asm,
@@ -541,13 +561,17 @@ impl Engine {
         region.flags_live_at_fault = flags_live_at_fault;
         let visited = |addr| self.visits.saw(addr);
         let built = if publish {
-            region.build(&code, rip, max, &Around::new(pages, rip), visited)
+            region.build(&code, rip, MAX_INSTRUCTIONS, &Around::new(pages, rip), visited)
         } else {
-            region.build(&code, rip, max, &NoneTranslated, visited)
+            region.build(&code, rip, 1, &NoneTranslated, visited)
         };
         if !built {
             return None;
         }
+        region.lacks_head = match purpose {
+            Purpose::RestOfBlock(block) if block != rip => region.leads_to(block),
+            _ => false,
+        };
         let outside = facts::Outside {
             code: &code,
             flags_live_at_return: *flags_live_at_return,
@@ -561,7 +585,7 @@ impl Engine {
                 // Before the call is made: what has been translated so far may be the callee.
                 self.set_flags_live_at_return(inner);
                 self.flush(inner);
-                return self.translate(inner, rip, max, publish);
+                return self.translate(inner, rip, purpose);
             }
             // Perhaps it is never made: behind one that does not return stands code of something else.
             region.end_before(call);
@@ -582,7 +606,7 @@ impl Engine {
         stats.host_bytes += size_of_val(asm.code()) as u64;
         let Some(meta) = self.cache.append(region, asm, emitted) else {
             self.flush(inner);
-            return self.translate(inner, rip, max, publish);
+            return self.translate(inner, rip, purpose);
         };
         if let Some(profile) = profile {
             profile.note(region, asm.code(), emitted);

@@ -141,6 +141,9 @@ pub struct Region {
     pub entry: u64,
     /// Whether a branch inside of it leads back.
     pub has_loop: bool,
+    /// Whether it is a loop without its first instructions, which have been interpreted. The region that begins with them
+    /// takes in the others once more, so that the loop becomes one region.
+    pub lacks_head: bool,
     /// The instructions.
     pub insns: Vec<Insn>,
     /// Whether a handler may look at the flags at a fault, see [`crate::fault_flags`].
@@ -503,10 +506,19 @@ impl Region {
         }
     }
 
+    /// Whether one of its jumps goes to an address.
+    pub fn leads_to(&self, addr: u64) -> bool {
+        self.inner_jumps().any(|insn| direct_target(&insn.ins) == Some(addr))
+    }
+
+    /// Its jumps, without those that it has been cut short by.
+    fn inner_jumps(&self) -> impl Iterator<Item = &Insn> {
+        self.jumps.iter().map_while(|&i| self.insns.get(usize::from(i)))
+    }
+
     /// Indices of the targets of its jumps, as often as they are.
     pub fn joins(&self) -> impl Iterator<Item = usize> {
-        let jumps = self.jumps.iter().map_while(|&i| self.insns.get(usize::from(i)));
-        jumps.filter_map(|insn| insn.target.map(usize::from))
+        self.inner_jumps().filter_map(|insn| insn.target.map(usize::from))
     }
 
     /// Whether the instruction behind `index` in the list is the one executed next when control

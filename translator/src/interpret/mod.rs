@@ -77,6 +77,8 @@ pub struct Session<'a> {
     pub flags_live_at_return: bool,
     /// Out.
     pub stop: Stop,
+    /// Out: where the block began in which it stopped.
+    pub block: u64,
 }
 
 /// Interprets from `cpu.rip` on. The trampoline `Call` calls this, see there.
@@ -94,11 +96,12 @@ pub unsafe extern "C" fn enter(cpu: *mut CpuState, session: *mut Session) {
     session.stop = stop;
 }
 
-fn run(cpu: &mut CpuState, session: &Session) -> Stop {
+fn run(cpu: &mut CpuState, session: &mut Session) -> Stop {
     let mut interpreter = Interpreter { cpu, ordered: session.ordered, target: 0 };
     let mut ins = Decoded::new();
     let mut known = [0; 2];
     let mut length = 0;
+    session.block = interpreter.cpu.rip;
     loop {
         let rip = interpreter.cpu.rip;
         if rip.wrapping_sub(known[0]) >= length {
@@ -124,6 +127,7 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             Flow::NotTaken => {
                 session.visits.note(next);
                 interpreter.cpu.rip = next;
+                session.block = next;
                 continue;
             }
             Flow::Jump => {}
@@ -143,6 +147,7 @@ fn run(cpu: &mut CpuState, session: &Session) -> Stop {
             Flow::Translate => return Stop::Translate,
         }
         interpreter.cpu.rip = interpreter.target;
+        session.block = interpreter.target;
         // SAFETY: a plain field that signal handlers write.
         if unsafe { std::ptr::read_volatile(&interpreter.cpu.interrupt) } != 0 {
             return Stop::Interrupted;

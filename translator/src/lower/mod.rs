@@ -397,6 +397,7 @@ impl<'a> Lower<'a> {
         debug_assert!(self.carries || self.carries_nothing());
         self.carries = self.carries && !self.carries_nothing();
         !self.carries
+            && !self.region.lacks_head
             && (canonical || no_matter)
             && (!self.only_at_joins || insn.join || index == 0)
     }
