@@ -4,6 +4,7 @@
 use crate::asm::Asm;
 use crate::cache::{CodeCache, RegionMeta, anonymous, anonymous_aligned};
 use crate::cpuid;
+use crate::effects;
 use crate::facts;
 use crate::helpers;
 use crate::interpret::{self, Session, Stop, Visits};
@@ -138,6 +139,7 @@ struct Inner {
     /// What has been translated of each guest page (4096 bytes).
     pages: Pages,
     found_flags: facts::FoundFlags,
+    effects: effects::KnownEffects,
     windows: Windows,
     region: Region,
     asm: Asm,
@@ -179,6 +181,7 @@ impl Engine {
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 found_flags: facts::FoundFlags::default(),
+                effects: effects::KnownEffects::default(),
                 windows: Windows::default(),
                 region: Region::default(),
                 asm: Asm::default(),
@@ -547,6 +550,7 @@ impl Engine {
             flags_live_at_return,
             profile,
             found_flags,
+            effects,
             windows,
             ..
         } = inner;
@@ -577,6 +581,7 @@ impl Engine {
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
             found: publish.then(|| found_flags.places()),
+            effects: Some(effects.known()),
         };
         if !*flags_live_at_return
             && let Some(call) = facts::reads_flags_behind_call(region, outside)

@@ -1,8 +1,8 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
-use crate::decode::Skimmed;
-use crate::fault_flags::{may_fault, observable};
+use crate::effects::{Effect, Known};
+use crate::fault_flags::observable;
 use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, Insn, Looked, Next, Region, direct_target, fetch, goes_on, skim};
@@ -25,6 +25,8 @@ pub struct Outside<'a> {
     pub flags_live_at_fault: bool,
     /// What earlier regions have found; none if nothing is to rest on this one.
     pub found: Option<Found<'a>>,
+    /// What is known of opcodes.
+    pub effects: Option<Known<'a>>,
 }
 
 /// The flags that are live at exits of regions, as far as code has been looked at there: many lead to the same places.
@@ -197,7 +199,12 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
     let mut pos = addr;
     let mut start = addr;
     for _ in 0..LOOK_AHEAD {
-        let Some(effect) = Effect::at(outside, pos) else { break };
+        let effect = if outside.flags_live_at_fault {
+            Effect::at_faults_too(outside.code, pos)
+        } else {
+            Effect::at(outside.code, pos, outside.effects)
+        };
+        let Some(effect) = effect else { break };
         live = live.or(effect.reads.and(unknown));
         if effect.may_fault {
             break;
@@ -241,51 +248,6 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
         found.put(ahead, looked);
     }
     ahead
-}
-
-/// What an instruction does to the flags, and how it goes on.
-struct Effect {
-    reads: Flags,
-    kills: Flags,
-    /// Where a fault can be looked at: whether it may have one.
-    may_fault: bool,
-    length: u64,
-    flow: FlowControl,
-    target: Option<u64>,
-}
-
-impl Effect {
-    /// That of the instruction at `addr`; None if there is none.
-    fn at(outside: Outside, addr: u64) -> Option<Self> {
-        if !outside.flags_live_at_fault
-            && let Some(Skimmed { code, length, target }) = skim(outside.code, addr)
-            && let entry = table::entry_of(code)
-            && entry.may_keep.is_none()
-        {
-            let (reads, kills, flow) = (entry.reads, entry.writes, code.flow_control());
-            return Some(Effect {
-                reads,
-                kills,
-                may_fault: false,
-                length: length as u64,
-                flow,
-                target,
-            });
-        }
-        let mut ins = Instruction::default();
-        if !fetch(outside.code, addr, &mut ins) {
-            return None;
-        }
-        let entry = table::entry(&ins);
-        Some(Effect {
-            reads: entry.reads,
-            kills: entry.kills(&ins),
-            may_fault: outside.flags_live_at_fault && may_fault(&ins),
-            length: ins.len() as u64,
-            flow: ins.flow_control(),
-            target: direct_target(&ins),
-        })
-    }
 }
 
 /// Index of the first call behind which flags are read that were not set there: if that call is made and returns, a

@@ -329,12 +329,15 @@ pub fn fetch(code: &CodeReader, addr: u64, ins: &mut Instruction) -> bool {
 /// What the instruction at `addr` is, and where it goes, but not its operands. None if it is to be [`fetch`]ed.
 #[inline]
 pub fn skim(code: &CodeReader, addr: u64) -> Option<Skimmed> {
-    if code.available(addr) < decode::WINDOW {
-        return None;
-    }
+    window(code, addr).and_then(|bytes| decode::skim(bytes, addr))
+}
+
+/// All bytes from `addr` on that a decoder looks at, if so many are executable memory.
+#[inline]
+pub fn window<'a>(code: &CodeReader<'a>, addr: u64) -> Option<&'a [u8; decode::WINDOW]> {
     // SAFETY: as in `fetch`.
-    let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, decode::WINDOW) };
-    decode::skim(bytes, addr)
+    let bytes = || unsafe { &*(addr as *const [u8; decode::WINDOW]) };
+    (code.available(addr) >= decode::WINDOW).then(bytes)
 }
 
 /// Address a direct near branch goes to.

@@ -15,7 +15,7 @@ mod tests;
 
 use iced_x86::{Code, CodeSize, Decoder, DecoderOptions, Instruction, OpKind, Register};
 use layout::{Escape, Form, Leaf, Node, Special, key, map, prefix};
-pub use skim::{Skimmed, skim};
+pub use skim::{Skimmed, address_length, skim};
 use special::Unusual;
 
 /// The tables.

@@ -13,6 +13,10 @@ pub struct Skimmed {
     pub length: usize,
     /// Where it goes, if it is a direct branch or call.
     pub target: Option<u64>,
+    /// How long its constant or distance is, in bytes.
+    pub immediate: u8,
+    /// Whether it has a ModRM byte.
+    pub has_modrm: bool,
 }
 
 /// Looks at the instruction at the start of `bytes`, whose address is `ip`. None if it is to be decoded: it may be
@@ -36,7 +40,8 @@ impl Opcode {
             return None;
         }
         let mut length = self.at + usize::from(form.immediate);
-        if form.flags & Form::HAS_MODRM != 0 {
+        let has_modrm = form.flags & Form::HAS_MODRM != 0;
+        if has_modrm {
             length += 1 + address_length(modrm, load(window, self.at + 1) as u8);
         }
         let mut target = None;
@@ -49,13 +54,14 @@ impl Opcode {
             let distance = (bytes << unused) as i64 >> unused;
             target = Some(ip.wrapping_add(length as u64).wrapping_add(distance as u64));
         }
-        (length <= LONGEST).then_some(Skimmed { code, length, target })
+        let immediate = form.immediate;
+        (length <= LONGEST).then_some(Skimmed { code, length, target, immediate, has_modrm })
     }
 }
 
 /// Bytes of SIB and displacement behind a ModRM byte; `sib` is the byte there (Intel SDM vol. 2, 2.1.5).
 #[inline(always)]
-fn address_length(modrm: u8, sib: u8) -> usize {
+pub fn address_length(modrm: u8, sib: u8) -> usize {
     let has_sib = modrm & 7 == 4;
     let base = if has_sib { sib & 7 } else { modrm & 7 };
     let displacement = match modrm >> 6 {

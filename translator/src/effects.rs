@@ -1,0 +1,244 @@
+//! What an instruction does to the flags, and how it goes on: all that a look at the code ahead wants to know of it.
+//!
+//! Most code is made of few opcodes. What one of those does is kept, so that of the next such instruction only the
+//! length is to be found out.
+
+use crate::decode::{self, Skimmed};
+use crate::fault_flags::may_fault;
+use crate::flags::Flags;
+use crate::lower::table;
+use crate::region::{CodeReader, direct_target, fetch, skim, window};
+use iced_x86::{FlowControl, Instruction};
+use std::cell::Cell;
+
+/// What an instruction does to the flags, and how it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Flags that it reads.
+    pub reads: Flags,
+    /// Flags whose old values are gone behind it.
+    pub kills: Flags,
+    /// Where a fault can be looked at: whether it may have one.
+    pub may_fault: bool,
+    /// In bytes.
+    pub length: u64,
+    /// How it goes on.
+    pub flow: FlowControl,
+    /// Where it goes, if it is a direct branch or call.
+    pub target: Option<u64>,
+}
+
+impl Effect {
+    /// That of the instruction at `addr`; None if there is none.
+    #[inline(always)]
+    pub fn at(code: &CodeReader, addr: u64, known: Option<Known>) -> Option<Self> {
+        let found = known.zip(window(code, addr)).and_then(|(known, bytes)| known.get(bytes, addr));
+        if found.is_some() { found } else { Self::look_up(code, addr, known) }
+    }
+
+    #[inline(never)]
+    fn look_up(code: &CodeReader, addr: u64, known: Option<Known>) -> Option<Self> {
+        if let Some(skimmed) = skim(code, addr)
+            && let entry = table::entry_of(skimmed.code)
+            && entry.may_keep.is_none()
+        {
+            let effect = Effect {
+                reads: entry.reads,
+                kills: entry.writes,
+                may_fault: false,
+                length: skimmed.length as u64,
+                flow: skimmed.code.flow_control(),
+                target: skimmed.target,
+            };
+            if let Some((known, bytes)) = known.zip(window(code, addr)) {
+                known.put(bytes, &effect, &skimmed);
+            }
+            return Some(effect);
+        }
+        Self::decoded(code, addr, false)
+    }
+
+    /// The same where faults can be looked at.
+    pub fn at_faults_too(code: &CodeReader, addr: u64) -> Option<Self> {
+        Self::decoded(code, addr, true)
+    }
+
+    fn decoded(code: &CodeReader, addr: u64, faults: bool) -> Option<Self> {
+        let mut ins = Instruction::default();
+        if !fetch(code, addr, &mut ins) {
+            return None;
+        }
+        let entry = table::entry(&ins);
+        Some(Effect {
+            reads: entry.reads,
+            kills: entry.kills(&ins),
+            may_fault: faults && may_fault(&ins),
+            length: ins.len() as u64,
+            flow: ins.flow_control(),
+            target: direct_target(&ins),
+        })
+    }
+}
+
+/// The effects of opcodes that have been asked for, by [`Key::place`].
+pub struct KnownEffects(Vec<u32>);
+
+/// The same, to look things up, and to add to them.
+#[derive(Clone, Copy)]
+pub struct Known<'a>(&'a [Kept]);
+
+/// In the bits of one word: flags that are read, from [`KILLS`] on those whose old values are gone, then how it goes on,
+/// and how long its immediate is, in bytes. 0: nothing.
+type Kept = Cell<u32>;
+
+const KILLS: u32 = 6;
+const FLOW: u32 = 12;
+const IMMEDIATE: u32 = 16;
+const MODRM: u32 = 1 << 20;
+const BRANCH: u32 = 1 << 21;
+const IS_KEPT: u32 = 1 << 31;
+
+/// In the order of their numbers.
+const FLOWS: [FlowControl; 16] = {
+    use FlowControl::*;
+    let mut flows = [Next; 16];
+    let all = [
+        Next,
+        UnconditionalBranch,
+        IndirectBranch,
+        ConditionalBranch,
+        Return,
+        Call,
+        IndirectCall,
+        Interrupt,
+        XbeginXabortXend,
+        Exception,
+    ];
+    let mut i = 0;
+    while i < all.len() {
+        flows[all[i] as usize] = all[i];
+        i += 1;
+    }
+    flows
+};
+
+/// Opcodes of one byte whose effects are kept: one bit for each (Intel SDM vol. 2, A.3). Left out are prefixes, x87, what
+/// is not there in 64-bit mode, and groups in which a register and memory are not the same.
+const ONE_BYTE: [u64; 4] = [
+    // ADD to CMP.
+    0x3f3f_3f3f_3f3f_3f3f,
+    // PUSH and POP, MOVSXD, PUSH and IMUL with a constant, conditional branches.
+    0xffff_0f08_ffff_0000,
+    // Immediate group 1, TEST, MOV, LEA, XCHG, CBW and CWD, TEST with a constant, MOV of a constant.
+    0xffff_0300_03ff_2ffb,
+    // RET, MOV of a constant, CALL, JMP; groups 3 to 5.
+    0xc0c0_0b00_0000_00c8,
+];
+
+/// The same of the opcodes behind 0F: CMOVcc, Jcc, SETcc, IMUL, MOVZX, MOVSX.
+const TWO_BYTES: [u64; 4] = [0, 0xffff, 0xc0c0_8000_ffff_ffff, 0];
+
+impl Default for KnownEffects {
+    fn default() -> Self {
+        // Zeros from the allocator: pages are there once they are used.
+        KnownEffects(vec![0; PLACES])
+    }
+}
+
+impl KnownEffects {
+    /// To look things up, and to add to them.
+    pub fn known(&mut self) -> Known<'_> {
+        Known(Cell::from_mut(&mut self.0[..]).as_slice_of_cells())
+    }
+}
+
+impl Known<'_> {
+    /// What is known of the instruction whose bytes these are, and whose address is `addr`.
+    #[inline(always)]
+    fn get(&self, bytes: &[u8; decode::WINDOW], addr: u64) -> Option<Effect> {
+        let key = Key::of(bytes);
+        let kept = self.0[key.place & (PLACES - 1)].get();
+        if kept == 0 {
+            return None;
+        }
+        let immediate = kept >> IMMEDIATE & 15;
+        let mut length = key.length + u64::from(immediate);
+        if kept & MODRM != 0 {
+            length += 1 + decode::address_length(key.rest as u8, (key.rest >> 8) as u8) as u64;
+        }
+        let target = (kept & BRANCH != 0).then(|| {
+            let unused = 64 - 8 * immediate;
+            let distance = (key.rest << unused) as i64 >> unused;
+            addr.wrapping_add(length).wrapping_add(distance as u64)
+        });
+        let (reads, kills) = (Flags(kept as u8), Flags((kept >> KILLS) as u8));
+        let (reads, kills) = (reads.and(Flags::ALL), kills.and(Flags::ALL));
+        let flow = FLOWS[(kept >> FLOW & 15) as usize];
+        Some(Effect { reads, kills, may_fault: false, length, flow, target })
+    }
+
+    /// Keeps what has been found, if it is the same for all instructions with that opcode.
+    fn put(&self, bytes: &[u8; decode::WINDOW], effect: &Effect, skimmed: &Skimmed) {
+        let key = Key::of(bytes);
+        if !key.is_kept() {
+            return;
+        }
+        let mut kept = u32::from(effect.reads.0) | u32::from(effect.kills.0) << KILLS;
+        kept |= (effect.flow as u32) << FLOW | u32::from(skimmed.immediate) << IMMEDIATE | IS_KEPT;
+        if skimmed.has_modrm {
+            kept |= MODRM;
+        }
+        if effect.target.is_some() {
+            kept |= BRANCH;
+        }
+        self.0[key.place & (PLACES - 1)].set(kept);
+    }
+}
+
+/// So many places there are: opcodes of two maps, with and without REX.W, and eight groups.
+const PLACES: usize = 1 << 13;
+
+/// The start of an instruction without prefixes but REX.
+struct Key {
+    /// Opcode, and the field of its ModRM byte that may be a part of that.
+    place: usize,
+    /// ModRM byte, if it has one, and what follows.
+    rest: u64,
+    /// Bytes in front of that.
+    length: u64,
+}
+
+impl Key {
+    #[inline(always)]
+    fn of(bytes: &[u8; decode::WINDOW]) -> Self {
+        let mut rest = u64::from_le_bytes(*bytes.first_chunk().expect("it is longer"));
+        let mut length = 1;
+        let mut wide = 0;
+        if rest & 0xf0 == 0x40 {
+            wide = rest >> 3 & 1;
+            rest >>= 8;
+            length += 1;
+        }
+        let mut map = 0;
+        if rest & 0xff == 0x0f {
+            map = 1;
+            rest >>= 8;
+            length += 1;
+        }
+        let (opcode, group) = (rest & 0xff, rest >> 11 & 7);
+        Key {
+            place: (map << 12 | wide << 11 | opcode << 3 | group) as usize,
+            rest: rest >> 8,
+            length,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        let (opcode, group) = (self.place >> 3 & 0xff, self.place & 7);
+        let kept = if self.place >> 12 == 0 { &ONE_BYTE } else { &TWO_BYTES };
+        // Of group 5 not the far ones, of group 11 not XBEGIN and XABORT.
+        let odd = self.place >> 12 == 0
+            && (opcode == 0xff && group % 2 == 1 || opcode & !1 == 0xc6 && group != 0);
+        kept[opcode / 64] >> (opcode % 64) & 1 != 0 && !odd
+    }
+}
