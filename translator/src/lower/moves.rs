@@ -62,6 +62,26 @@ fn nop(_l: &mut Lower, _ins: &Instruction) -> Lowered {
 }
 
 fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
+    let (load, size) = match ins.code() {
+        Code::Mov_r64_rm64 => (true, 8),
+        Code::Mov_r32_rm32 => (true, 4),
+        Code::Mov_rm64_r64 => (false, 8),
+        Code::Mov_rm32_r32 => (false, 4),
+        _ => return any_mov(l, ins),
+    };
+    let (memory, t) = if load {
+        (ins.op1_kind(), ins.op0_register())
+    } else {
+        (ins.op0_kind(), ins.op1_register())
+    };
+    if memory == OpKind::Memory && l.quick_access(ins, load, size, t) {
+        return Ok(());
+    }
+    any_mov(l, ins)
+}
+
+#[inline(never)]
+fn any_mov(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     match (ins.op_kind(0), ins.op_kind(1)) {
         (OpKind::Register, OpKind::Register) => {

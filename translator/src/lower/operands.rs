@@ -19,12 +19,27 @@ pub enum Addr {
 const SCRATCH: R = R(30);
 
 /// Host register of a guest integer register of any width (AH..BH give rax..rbx).
+#[inline]
 pub fn host_of(reg: Register) -> R {
-    if (Register::AH..=Register::BH).contains(&reg) {
-        return R((reg as u32 - Register::AH as u32) as u8);
-    }
-    R((reg.full_register() as u32 - Register::RAX as u32) as u8)
+    R(HOSTS[reg as usize & 0xff])
 }
+
+/// The same by number; what is no such register has any.
+const HOSTS: [u8; 256] = {
+    use Register::*;
+    let mut hosts = [0; 256];
+    let mut i = 0;
+    while i < 16 {
+        // Of eight bits there are four more, AH to BH, behind the first four.
+        hosts[AL as usize + if i < 4 { i } else { i + 4 }] = i as u8;
+        hosts[AH as usize + i % 4] = i as u8 % 4;
+        hosts[AX as usize + i] = i as u8;
+        hosts[EAX as usize + i] = i as u8;
+        hosts[RAX as usize + i] = i as u8;
+        i += 1;
+    }
+    hosts
+};
 
 /// Whether the register is one of AH, CH, DH, BH.
 pub fn is_high_byte(reg: Register) -> bool {
@@ -420,7 +435,26 @@ impl Lower<'_> {
         self.plain_access(size, m, common);
     }
 
-    /// The same without any order; `common` are the encoding's bits but for the address.
+    /// Loads (true) or stores a whole register of 4 or 8 bytes whose address is a register and a constant, as most accesses
+    /// are, if that takes but one instruction without any order. False if it does not.
+    #[inline(always)]
+    pub fn quick_access(&mut self, ins: &Instruction, load: bool, size: u32, t: Register) -> bool {
+        let (base, o) = (ins.memory_base(), ins.memory_displacement64());
+        let quick = base.is_gpr64()
+            && ins.memory_index() == Register::None
+            && ins.segment_prefix() == Register::None
+            && o % u64::from(size) == 0
+            && o / u64::from(size) < 4096
+            && !self.ordered();
+        if quick {
+            let common = size.trailing_zeros() << 30 | u32::from(load) << 22 | host_of(t).n();
+            let address = (o as u32 / size) << 10 | host_of(base).n() << 5;
+            self.a.word(0x3900_0000 | common | address);
+        }
+        quick
+    }
+
+    /// An access without any order; `common` are the encoding's bits but for the address.
     #[inline]
     fn plain_access(&mut self, size: u32, m: Addr, common: u32) {
         match m {
