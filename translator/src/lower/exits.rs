@@ -277,13 +277,12 @@ impl Lower<'_> {
         self.a.cbnz(w, r, again);
     }
 
-    /// Branches back to where the current instruction begins, if the condition holds. A thread that is to be stopped leaves
+    /// Branches back to where the current instruction begins, if the test holds. A thread that is to be stopped leaves
     /// here; no flag is live.
-    pub fn repeat_if(&mut self, condition: Cond, again: Label) {
+    pub fn repeat_if(&mut self, test: Test, again: Label) {
         let ip = self.current().ip();
         let stop = self.edge_to(ip, Flags::NONE);
-        self.site(Some(stop));
-        self.a.b_cond(condition, again);
+        self.each_branch(test, again, Some(stop));
     }
 
     /// The return point of a call: control comes in here from the callee's return.

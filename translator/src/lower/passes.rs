@@ -10,18 +10,25 @@
 
 use super::late::{Late, Recovering, Recovery};
 use super::operands::{host_of, vec_of, width_of};
-use super::{Lower, sse_int};
+use super::{Lower, Test, sse_int};
 use crate::asm::{Cond, R, V};
 use crate::engine::MemoryOrder;
 use crate::flags::Flags;
 use crate::region::{Insn, Next};
+use std::ops::Range;
+
 use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 
 /// So many instructions a turn has at most, the branch included.
 const LONGEST: usize = 8;
 
-/// Hold what is loaded. Lowerings of [`is_operation`] use none of them.
-const LOADED: [V; 6] = [V(26), V(27), V(24), V(23), V(22), V(21)];
+/// Hold what is loaded. Lowerings of [`is_operation`] use none of the first six, those of AES none at all.
+const LOADED: [V; 12] =
+    [V(26), V(27), V(24), V(23), V(22), V(21), V(20), V(19), V(18), V(17), V(16), V(31)];
+/// So many of them, for operations that need registers of their own.
+const FEW: usize = 6;
+/// Turns in a pass of AES: what stands in front of the last turn of the rounds with a key of 256 bits, and of 128.
+const ROUNDS: [usize; 2] = [12, 8];
 
 /// By how much an instruction, which does nothing else, changes a register.
 fn step(ins: &Instruction) -> Option<(Register, i64)> {
@@ -59,12 +66,14 @@ fn load(ins: &Instruction) -> Option<Register> {
     fits.then(|| ins.op0_register())
 }
 
+fn is_aes(ins: &Instruction) -> bool {
+    matches!(ins.mnemonic(), M::Aesenc | M::Aesenclast | M::Aesdec | M::Aesdeclast | M::Aesimc)
+}
+
 /// Operations of vector registers alone that change their first operand, and look at no neighbour that is not one.
 fn is_operation(ins: &Instruction) -> bool {
     let mnemonic = ins.mnemonic();
-    let known =
-        matches!(mnemonic, M::Aesenc | M::Aesenclast | M::Aesdec | M::Aesdeclast | M::Aesimc)
-            || sse_int::operation(mnemonic).is_some();
+    let known = is_aes(ins) || sse_int::operation(mnemonic).is_some();
     known && ins.op_count() == 2 && (0..2).all(|op| ins.op_register(op).is_xmm())
 }
 
@@ -113,7 +122,7 @@ impl<'a> Turn<'a> {
     }
 
     fn has_aes(&self) -> bool {
-        self.operations().any(|(_, insn)| sse_int::operation(insn.ins.mnemonic()).is_none())
+        self.operations().any(|(_, insn)| is_aes(&insn.ins))
     }
 
     /// Whether nothing else is done, each register is only changed by one instruction if that is a load or an addition,
@@ -131,7 +140,7 @@ impl<'a> Turn<'a> {
             self.loads().all(|(j, other)| i == j || other != register)
                 && self.operations().all(|(_, insn)| insn.ins.op0_register() != register)
         });
-        let some = (1..=LOADED.len() / 3).contains(&loads) && self.operations().next().is_some();
+        let some = (1..=FEW / 3).contains(&loads) && self.operations().next().is_some();
         known == self.insns.len() && some && once && loaded_once
     }
 
@@ -142,9 +151,13 @@ impl<'a> Turn<'a> {
         step.map_or(0, |(i, _, by)| by * (turn as i64 + i64::from(i < load)))
     }
 
-    /// Turns that are done in one pass.
-    fn count(&self) -> usize {
-        LOADED.len() / self.loads().count()
+    /// Turns that are done in one pass. Where there are two passes, the first one is for more turns.
+    fn counts(&self) -> Vec<usize> {
+        if self.loads().count() == 1 && self.operations().all(|(_, insn)| is_aes(&insn.ins)) {
+            ROUNDS.to_vec()
+        } else {
+            vec![FEW / self.loads().count()]
+        }
     }
 
     /// Where a pass keeps what a turn loads, of the loads of a turn the one with this number.
@@ -183,28 +196,48 @@ impl Lower<'_> {
         let enterable = self.is_enterable(index, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         let alone = self.a.label();
-        let enough = self.are_enough_left(&turn);
-        self.a.b_cond(enough.invert(), alone);
-        let again = self.a.here();
-        let start = self.a.pos();
-        self.load_ahead(&turn);
-        let end = self.a.pos();
-        self.operate(&turn, index);
-        let enough = self.are_enough_left(&turn);
-        self.repeat_if(enough, again);
+        let mut loads = Vec::new();
+        let counts = turn.counts();
+        for (i, &count) in counts.iter().enumerate() {
+            let is_last = i + 1 == counts.len();
+            let fewer = if is_last { alone } else { self.a.label() };
+            let enough = self.are_enough_left(&turn, count);
+            self.a.b_cond(enough.invert(), fewer);
+            let again = self.a.here();
+            loads.push(self.pass(&turn, count, index));
+            let enough = self.are_enough_left(&turn, count);
+            if is_last {
+                self.repeat_if(Test::One(enough), again);
+            } else {
+                self.a.b_cond(enough.invert(), alone);
+                self.repeat_if(Test::Known(true), again);
+                self.a.bind(fewer);
+            }
+        }
         self.a.bind(alone);
-        let recovery = Recovery { start, end, to: self.a.pos() };
-        let (late, flags) = (Late::default(), self.flags);
-        self.out.recoveries.push(Recovering { recovery, index, late, flags });
+        for Range { start, end } in loads {
+            let recovery = Recovery { start, end, to: self.a.pos() };
+            let (late, flags) = (Late::default(), self.flags);
+            self.out.recoveries.push(Recovering { recovery, index, late, flags });
+        }
         self.out.labels[index] = Some(alone);
         true
     }
 
+    /// A pass of so many turns. Returns where its loads are.
+    fn pass(&mut self, turn: &Turn, count: usize, index: usize) -> Range<u32> {
+        let start = self.a.pos();
+        self.load_ahead(turn, count);
+        let end = self.a.pos();
+        self.operate(turn, count, index);
+        start..end
+    }
+
     /// Compares the counter with what a pass and one more turn need.
-    fn are_enough_left(&mut self, turn: &Turn) -> Cond {
+    fn are_enough_left(&mut self, turn: &Turn, count: usize) -> Cond {
         let (register, by) = turn.counter;
         let (w, r) = (width_of(register.size() as u32), host_of(register));
-        let needed = by.unsigned_abs() * turn.count() as u64;
+        let needed = by.unsigned_abs() * count as u64;
         if by < 0 {
             self.a.subs_imm(w, R::ZR, r, needed);
             Cond::Hi
@@ -215,8 +248,8 @@ impl Lower<'_> {
     }
 
     /// All loads of a pass, from the last to the first: that one may advance its register as well.
-    fn load_ahead(&mut self, turn: &Turn) {
-        for t in (0..turn.count()).rev() {
+    fn load_ahead(&mut self, turn: &Turn, count: usize) {
+        for t in (0..count).rev() {
             let numbers = (0..turn.loads().count()).rev();
             for (number, (at, _)) in numbers.zip(turn.loads().rev()) {
                 let mut ins = turn.insns[at].ins;
@@ -232,14 +265,14 @@ impl Lower<'_> {
     }
 
     /// What a pass does when all is loaded.
-    fn operate(&mut self, turn: &Turn, index: usize) {
-        let total = |by: i64| by * turn.count() as i64;
+    fn operate(&mut self, turn: &Turn, count: usize, index: usize) {
+        let total = |by: i64| by * count as i64;
         let mut steps: Vec<_> = turn.steps().collect();
         steps.retain(|&(_, register, by)| {
             !register.is_gpr64() || !self.advance_pair(host_of(register), total(by))
         });
         (self.need, self.live_out) = (Flags::NONE, Flags::NONE);
-        for t in 0..turn.count() {
+        for t in 0..count {
             for (at, insn) in turn.operations() {
                 self.index = index + at;
                 self.free_temps();
@@ -251,7 +284,7 @@ impl Lower<'_> {
         self.index = index;
         self.free_temps();
         for (number, (_, register)) in turn.loads().enumerate() {
-            self.vmov(vec_of(register), turn.loaded(turn.count() - 1, number));
+            self.vmov(vec_of(register), turn.loaded(count - 1, number));
         }
         for (_, register, by) in steps {
             let (w, r) = (width_of(register.size() as u32), host_of(register));
