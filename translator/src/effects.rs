@@ -9,7 +9,7 @@ use crate::flags::Flags;
 use crate::lower::table;
 use crate::region::{CodeReader, direct_target, fetch, skim, window};
 use iced_x86::{FlowControl, Instruction};
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What an instruction does to the flags, and how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub struct Effect {
 impl Effect {
     /// That of the instruction at `addr`; None if there is none.
     #[inline(always)]
-    pub fn at(code: &CodeReader, addr: u64, known: Option<Known>) -> Option<Self> {
-        let found = known.zip(window(code, addr)).and_then(|(known, bytes)| known.get(bytes, addr));
+    pub fn at(code: &CodeReader, addr: u64, known: Option<&Known>) -> Option<Self> {
+        let found = known.and_then(|known| known.at(code, addr));
         if found.is_some() { found } else { Self::look_up(code, addr, known) }
     }
 
     #[inline(never)]
-    fn look_up(code: &CodeReader, addr: u64, known: Option<Known>) -> Option<Self> {
+    fn look_up(code: &CodeReader, addr: u64, known: Option<&Known>) -> Option<Self> {
         if let Some(skimmed) = skim(code, addr)
             && let entry = table::entry_of(skimmed.code)
             && entry.may_keep.is_none()
@@ -80,16 +80,10 @@ impl Effect {
     }
 }
 
-/// The effects of opcodes that have been asked for, by [`Key::place`].
-pub struct KnownEffects(Vec<u32>);
-
-/// The same, to look things up, and to add to them.
-#[derive(Clone, Copy)]
-pub struct Known<'a>(&'a [Kept]);
-
-/// In the bits of one word: flags that are read, from [`KILLS`] on those whose old values are gone, then how it goes on,
-/// and how long its immediate is, in bytes. 0: nothing.
-type Kept = Cell<u32>;
+/// The effects of opcodes that have been asked for, by [`Key::place`]. Each is in the bits of one word, so that all threads
+/// may use it: flags that are read, from [`KILLS`] on those whose old values are gone, then how it goes on, and how long its
+/// immediate is, in bytes. 0: nothing.
+pub struct Known(Box<[AtomicU32]>);
 
 const KILLS: u32 = 6;
 const FLOW: u32 = 12;
@@ -138,26 +132,27 @@ const ONE_BYTE: [u64; 4] = [
 /// The same of the opcodes behind 0F: CMOVcc, Jcc, SETcc, IMUL, MOVZX, MOVSX.
 const TWO_BYTES: [u64; 4] = [0, 0xffff, 0xc0c0_8000_ffff_ffff, 0];
 
-impl Default for KnownEffects {
+impl Default for Known {
     fn default() -> Self {
         // Zeros from the allocator: pages are there once they are used.
-        KnownEffects(vec![0; PLACES])
+        let words = Box::into_raw(vec![0u32; PLACES].into_boxed_slice());
+        // SAFETY: an AtomicU32 is laid out as a u32, and this is the only owner.
+        Known(unsafe { Box::from_raw(words as *mut [AtomicU32]) })
     }
 }
 
-impl KnownEffects {
-    /// To look things up, and to add to them.
-    pub fn known(&mut self) -> Known<'_> {
-        Known(Cell::from_mut(&mut self.0[..]).as_slice_of_cells())
+impl Known {
+    /// What is known of the instruction at `addr`. None is known of what is not implemented, of HLT, and of divisions.
+    #[inline(always)]
+    pub fn at(&self, code: &CodeReader, addr: u64) -> Option<Effect> {
+        window(code, addr).and_then(|bytes| self.get(bytes, addr))
     }
-}
 
-impl Known<'_> {
-    /// What is known of the instruction whose bytes these are, and whose address is `addr`.
+    /// The same, of the instruction with these bytes.
     #[inline(always)]
     fn get(&self, bytes: &[u8; decode::WINDOW], addr: u64) -> Option<Effect> {
         let key = Key::of(bytes);
-        let kept = self.0[key.place & (PLACES - 1)].get();
+        let kept = self.0[key.place & (PLACES - 1)].load(Ordering::Relaxed);
         if kept == 0 {
             return None;
         }
@@ -180,7 +175,7 @@ impl Known<'_> {
     /// Keeps what has been found, if it is the same for all instructions with that opcode.
     fn put(&self, bytes: &[u8; decode::WINDOW], effect: &Effect, skimmed: &Skimmed) {
         let key = Key::of(bytes);
-        if !key.is_kept() {
+        if !key.is_kept() || table::entry_of(skimmed.code).lower.is_none() {
             return;
         }
         let mut kept = u32::from(effect.reads.0) | u32::from(effect.kills.0) << KILLS;
@@ -191,7 +186,7 @@ impl Known<'_> {
         if effect.target.is_some() {
             kept |= BRANCH;
         }
-        self.0[key.place & (PLACES - 1)].set(kept);
+        self.0[key.place & (PLACES - 1)].store(kept, Ordering::Relaxed);
     }
 }
 
@@ -236,9 +231,14 @@ impl Key {
     fn is_kept(&self) -> bool {
         let (opcode, group) = (self.place >> 3 & 0xff, self.place & 7);
         let kept = if self.place >> 12 == 0 { &ONE_BYTE } else { &TWO_BYTES };
-        // Of group 5 not the far ones, of group 11 not XBEGIN and XABORT.
+        // Of group 3 not the divisions, of group 5 not the far ones, of group 11 not XBEGIN and XABORT.
         let odd = self.place >> 12 == 0
-            && (opcode == 0xff && group % 2 == 1 || opcode & !1 == 0xc6 && group != 0);
+            && match opcode {
+                0xf6 | 0xf7 => group >= 6,
+                0xff => group % 2 == 1,
+                0xc6 | 0xc7 => group != 0,
+                _ => false,
+            };
         kept[opcode / 64] >> (opcode % 64) & 1 != 0 && !odd
     }
 }

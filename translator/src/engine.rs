@@ -108,6 +108,7 @@ pub struct Engine {
     /// no thread is in translated code.
     generation: AtomicU64,
     visits: Visits,
+    effects: effects::Known,
     /// Copies of what the lock protects, for the interpreter.
     ordered: AtomicBool,
     flags_live_at_return: AtomicBool,
@@ -139,7 +140,6 @@ struct Inner {
     /// What has been translated of each guest page (4096 bytes).
     pages: Pages,
     found_flags: facts::FoundFlags,
-    effects: effects::KnownEffects,
     windows: Windows,
     region: Region,
     asm: Asm,
@@ -181,7 +181,6 @@ impl Engine {
                 entries: HashMap::default(),
                 pages: HashMap::default(),
                 found_flags: facts::FoundFlags::default(),
-                effects: effects::KnownEffects::default(),
                 windows: Windows::default(),
                 region: Region::default(),
                 asm: Asm::default(),
@@ -192,6 +191,7 @@ impl Engine {
             }),
             generation: AtomicU64::new(0),
             visits: Visits::new(config.interpret),
+            effects: effects::Known::default(),
             ordered: AtomicBool::new(config.order == MemoryOrder::Ordered),
             flags_live_at_return: AtomicBool::new(config.flags_live_at_return),
         })
@@ -284,6 +284,7 @@ impl Engine {
         let mut session = Session {
             memory: &*self.memory,
             visits: &self.visits,
+            effects: &self.effects,
             ordered: self.ordered.load(Ordering::Relaxed),
             flags_live_at_return: self.flags_live_at_return.load(Ordering::Relaxed),
             stop: Stop::MemoryFault,
@@ -550,7 +551,6 @@ impl Engine {
             flags_live_at_return,
             profile,
             found_flags,
-            effects,
             windows,
             ..
         } = inner;
@@ -581,7 +581,7 @@ impl Engine {
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
             found: publish.then(|| found_flags.places()),
-            effects: Some(effects.known()),
+            effects: Some(&self.effects),
         };
         if !*flags_live_at_return
             && let Some(call) = facts::reads_flags_behind_call(region, outside)

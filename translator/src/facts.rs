@@ -26,7 +26,7 @@ pub struct Outside<'a> {
     /// What earlier regions have found; none if nothing is to rest on this one.
     pub found: Option<Found<'a>>,
     /// What is known of opcodes.
-    pub effects: Option<Known<'a>>,
+    pub effects: Option<&'a Known>,
 }
 
 /// The flags that are live at exits of regions, as far as code has been looked at there: many lead to the same places.
@@ -255,11 +255,11 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
 pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usize> {
     let form = |insn: &Insn| (insn.ins.code(), insn.next == Next::Inside);
     let reader = |i: usize, insn: &Insn| match insn.next {
-        Next::Inside => reads_first(region.insns[i + 1..].iter().map(form)),
+        Next::Inside => reads_first(region.insns[i + 1..].iter().map(form), Flags::ALL),
         Next::Outside => {
             let next = insn.ins.next_ip();
             let ahead = look_ahead(outside, next, &mut Vec::new());
-            !ahead.no_reader && reads_flags_behind(outside.code, next)
+            !ahead.no_reader && reads_flags_behind(outside.code, next, outside.effects)
         }
         Next::Never => false,
     };
@@ -272,9 +272,24 @@ pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usiz
 }
 
 /// The same for the code at an address behind a call that is interpreted.
-pub fn reads_flags_behind(code: &CodeReader, addr: u64) -> bool {
+pub fn reads_flags_behind(code: &CodeReader, mut addr: u64, effects: Option<&Known>) -> bool {
+    use FlowControl::*;
+    let mut unknown = Flags::ALL;
+    // As `reads_first` does.
+    while let Some(effect) = effects.and_then(|effects| effects.at(code, addr)) {
+        if effect.flow == Call || effect.reads.any(unknown) {
+            return effect.flow != Call;
+        }
+        unknown = unknown.without(effect.kills);
+        if unknown.is_empty()
+            || matches!(effect.flow, UnconditionalBranch | IndirectBranch | Return)
+        {
+            return false;
+        }
+        addr += effect.length;
+    }
     let mut at = Some(addr);
-    reads_first(std::iter::from_fn(|| {
+    let rest = std::iter::from_fn(|| {
         let addr = at?;
         let (form, length) = match skim(code, addr) {
             Some(skimmed) => (skimmed.code, skimmed.length),
@@ -285,12 +300,13 @@ pub fn reads_flags_behind(code: &CodeReader, addr: u64) -> bool {
         };
         at = goes_on(form).then_some(addr + length as u64);
         Some((form, at.is_some()))
-    }))
+    });
+    reads_first(rest, unknown)
 }
 
 /// Whether straight-line code reads a flag before writing it: its instructions, and whether it goes on behind them.
-fn reads_first(instructions: impl IntoIterator<Item = (Code, bool)>) -> bool {
-    let mut unknown = Flags::ALL;
+/// Some have perhaps been written already: only those that are `unknown` count.
+fn reads_first(instructions: impl IntoIterator<Item = (Code, bool)>, mut unknown: Flags) -> bool {
     for (code, goes_on) in instructions {
         // Behind a call that does not come back stands HLT or UD2: that is no reader. A division is
         // one for the sake of its fault alone: whoever can look at that has flags exact over returns.

@@ -13,7 +13,7 @@
 use super::compare::EdgeFlags;
 use super::late::Late;
 use super::{Emitted, FlagState, LR, Lower, SHADOW, STATE, TABLE, Test};
-use crate::asm::{Asm, Cond, Label, R, Reloc, Width};
+use crate::asm::{Asm, Label, R, Reloc, Width};
 use crate::cache::{CALL, Entry};
 use crate::flags::Flags;
 use crate::relocation::Relocation;
