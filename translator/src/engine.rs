@@ -631,8 +631,9 @@ impl Engine {
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         inner.entries.insert(meta.guest, meta.entry());
         self.visits.translated(meta.guest);
+        let leads_back = self.link_exits(inner, meta);
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
-            inner.pages.entry(page).or_insert_with(Page::new).add(page, meta);
+            inner.pages.entry(page).or_insert_with(Page::new).add(page, meta, leads_back);
         }
         let mut noted = meta.guest / PAGE..=(meta.guest_end - 1) / PAGE;
         for looked in meta.looked_at {
@@ -643,12 +644,14 @@ impl Engine {
                 }
             }
         }
-        self.link_exits(inner, meta);
     }
 
-    /// Links a region with what is there of its targets.
-    fn link_exits(&self, inner: &mut Inner, meta: &'static RegionMeta) {
+    /// Links a region with what is there of its targets. Returns whether one of them is not far before it.
+    fn link_exits(&self, inner: &mut Inner, meta: &'static RegionMeta) -> bool {
+        let near = pages::near(meta);
+        let mut leads_back = false;
         for (at, target) in meta.exits() {
+            leads_back |= near.contains(&target);
             if target != meta.guest
                 && self.visits.may_be_translated(target)
                 && let Some(&host) = inner.entries.get(&target)
@@ -657,6 +660,7 @@ impl Engine {
                 inner.stats.links += 1;
             }
         }
+        leads_back
     }
 
     /// Changes the memory order; translations made for the other order are thrown away.

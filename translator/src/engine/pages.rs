@@ -37,10 +37,10 @@ impl Page {
         self.enterable[(addr % PAGE / 64) as usize] >> (addr % 64) & 1 != 0
     }
 
-    pub(super) fn add(&mut self, page: u64, meta: &'static RegionMeta) {
+    /// A region that has code in it, and whether that [leads back](near).
+    pub(super) fn add(&mut self, page: u64, meta: &'static RegionMeta, leads_back: bool) {
         self.regions.push(meta);
-        let near = meta.guest.saturating_sub(MAX_SPAN)..meta.guest_end;
-        if meta.exits().any(|(_, target)| near.contains(&target)) {
+        if leads_back {
             self.leading_back.push(meta);
         }
         let whole = meta.guest / PAGE == page && (meta.guest_end - 1) / PAGE == page;
@@ -56,9 +56,14 @@ impl Page {
         lookers.retain(|meta| !meta.is_dead());
         *self = Page { lookers, ..*Self::new() };
         for meta in regions.into_iter().filter(|meta| !meta.is_dead()) {
-            self.add(page, meta);
+            self.add(page, meta, meta.exits().any(|(_, target)| near(meta).contains(&target)));
         }
     }
+}
+
+/// Where an exit of a region leads that leads back: to code in it or not far before.
+pub(super) fn near(meta: &RegionMeta) -> Range<u64> {
+    meta.guest.saturating_sub(MAX_SPAN)..meta.guest_end
 }
 
 /// How far behind an inner loop another region may begin that leads back around it.

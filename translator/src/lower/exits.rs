@@ -433,10 +433,14 @@ impl Lower<'_> {
         }
         // Within reach of TBZ: what follows may be long.
         self.emit_exits();
-        self.emit_nan_fixes();
-        self.emit_indefinites();
-        self.emit_recoveries();
-        self.emit_exits();
+        let rare = &*self.out;
+        if !(rare.nan_fixes.is_empty() && rare.indefinites.is_empty() && rare.recoveries.is_empty())
+        {
+            self.emit_nan_fixes();
+            self.emit_indefinites();
+            self.emit_recoveries();
+            self.emit_exits();
+        }
     }
 
     /// Emits the exits and edges that there are.
