@@ -635,14 +635,16 @@ impl Engine {
         for page in meta.guest / PAGE..=(meta.guest_end - 1) / PAGE {
             inner.pages.entry(page).or_insert_with(Page::new).add(page, meta, leads_back);
         }
-        let mut noted = meta.guest / PAGE..=(meta.guest_end - 1) / PAGE;
+        let (mut first, mut last) = (meta.guest / PAGE, (meta.guest_end - 1) / PAGE);
         for looked in meta.looked_at {
-            for page in looked.start / PAGE..=(looked.end - 1) / PAGE {
-                if !noted.contains(&page) {
-                    inner.pages.entry(page).or_insert_with(Page::new).lookers.push(meta);
-                    noted = page..=page;
-                }
+            let (from, to) = (looked.start / PAGE, (looked.end - 1) / PAGE);
+            if first <= from && to <= last {
+                continue;
             }
+            for page in from..=to {
+                inner.pages.entry(page).or_insert_with(Page::new).lookers.push(meta);
+            }
+            (first, last) = (from, to);
         }
     }
 

@@ -122,15 +122,12 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
         }
     }
     region.looked_at.clear();
-    for insn in &mut region.insns {
-        if insn.flow == FlowControl::Next && insn.next == Next::Inside {
-            continue;
-        }
-        let (taken, fallen) = live_outside(insn, outside, &mut region.looked_at);
+    region.each_turn(|insn, looked_at| {
+        let (taken, fallen) = live_outside(insn, outside, looked_at);
         (insn.live_taken, insn.live_fallen) = (taken, fallen);
         // Until the backward pass has been here this is what leaves the region.
         insn.live_out = taken.or(fallen);
-    }
+    });
     loop {
         let mut changed = false;
         let mut live_next = Flags::NONE;

@@ -151,6 +151,8 @@ pub struct Region {
     /// Code outside of the region that what is known of it rests on, see [`crate::facts`].
     pub looked_at: Vec<Looked>,
     open: Vec<u64>,
+    /// Indices of those that do not just go on to the next one; also of some that it has been cut short by.
+    turns: Vec<u16>,
     /// Indices of its jumps.
     jumps: Vec<u16>,
     /// Indices of its calls; of those that it has been cut short by, too.
@@ -362,6 +364,7 @@ impl Region {
         self.entry = entry;
         self.insns.clear();
         self.open.clear();
+        self.turns.clear();
         self.jumps.clear();
         self.calls.clear();
         let mut pos = entry;
@@ -404,6 +407,7 @@ impl Region {
                 pos = next;
                 continue;
             }
+            self.turns.push(count as u16);
             let never = insn.ends_block();
             insn.next = if never { Next::Never } else { Next::Outside };
             let ends = never || insn.leaves_for_good();
@@ -507,6 +511,16 @@ impl Region {
                 self.has_loop |= t <= i;
             }
         }
+    }
+
+    /// For each instruction behind which control may leave it, and perhaps for others.
+    pub fn each_turn(&mut self, mut f: impl FnMut(&mut Insn, &mut Vec<Looked>)) {
+        let Region { insns, turns, looked_at, .. } = self;
+        let Some(last) = insns.len().checked_sub(1) else { return };
+        for &i in turns.iter().take_while(|&&i| usize::from(i) < last) {
+            f(&mut insns[usize::from(i)], looked_at);
+        }
+        f(&mut insns[last], looked_at);
     }
 
     /// Whether one of its jumps goes to an address.

@@ -22,7 +22,7 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn new() -> Box<Self> {
         Box::new(Page {
-            regions: Vec::new(),
+            regions: Vec::with_capacity(USUAL),
             leading_back: Vec::new(),
             lookers: Vec::new(),
             enterable: [0; (PAGE / 64) as usize],
@@ -65,6 +65,9 @@ impl Page {
 pub(super) fn near(meta: &RegionMeta) -> Range<u64> {
     meta.guest.saturating_sub(MAX_SPAN)..meta.guest_end
 }
+
+/// So many translations have room in a page's list at first.
+const USUAL: usize = 16;
 
 /// How far behind an inner loop another region may begin that leads back around it.
 const NEAR: u64 = 16;

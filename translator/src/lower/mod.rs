@@ -154,7 +154,7 @@ pub struct Lower<'a> {
     pub profile: Option<&'a Profile>,
     /// Whether anything is set up that has to be looked at before each instruction: a profile, or `misaligned`.
     watches: bool,
-    /// Whether control comes in from outside only at joins.
+    /// Whether control comes in from outside only at joins, or nowhere but at the start.
     only_at_joins: bool,
     /// Index of the current instruction in the region.
     pub index: usize,
@@ -213,7 +213,7 @@ impl<'a> Lower<'a> {
             trap_floats: false,
             profile: None,
             watches: false,
-            only_at_joins: region.flags_live_at_fault,
+            only_at_joins: region.flags_live_at_fault || region.lacks_head,
             index: 0,
             need: Flags::NONE,
             live_out: Flags::NONE,
@@ -397,9 +397,8 @@ impl<'a> Lower<'a> {
         debug_assert!(self.carries || self.carries_nothing());
         self.carries = self.carries && !self.carries_nothing();
         !self.carries
-            && !self.region.lacks_head
             && (canonical || no_matter)
-            && (!self.only_at_joins || insn.join || index == 0)
+            && (!self.only_at_joins || !self.region.lacks_head && (insn.join || index == 0))
     }
 
     /// Whether the current instruction stands on its own: earlier ones have left nothing to be done with it.
