@@ -72,8 +72,17 @@ fn cmp(l: &mut Lower, ins: &Instruction) -> Lowered {
 
 impl Lower<'_> {
     /// Reads the first operand and remembers where the result goes.
+    #[inline(always)]
     pub(super) fn read_destination(&mut self, ins: &Instruction) -> (R, Destination) {
         let size = self.size_of(ins, 0);
+        if size >= 4 && ins.op0_kind() == OpKind::Register && self.copied.is_none() {
+            return (host_of(ins.op0_register()), Destination { memory: None, size });
+        }
+        self.read_any_destination(ins, size)
+    }
+
+    #[inline(never)]
+    fn read_any_destination(&mut self, ins: &Instruction, size: u32) -> (R, Destination) {
         if ins.op_kind(0) == OpKind::Register {
             let a = self.copied.take().unwrap_or_else(|| self.read(ins, 0));
             return (a, Destination { memory: None, size });
@@ -101,7 +110,16 @@ impl Lower<'_> {
     }
 
     /// The second operand; immediates are sign-extended to the operand size.
+    #[inline(always)]
     pub(super) fn rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
+        if size >= 4 && ins.op1_kind() == OpKind::Register {
+            return Rhs::Reg(host_of(ins.op1_register()));
+        }
+        self.any_rhs(ins, size)
+    }
+
+    #[inline(never)]
+    fn any_rhs(&mut self, ins: &Instruction, size: u32) -> Rhs {
         match ins.op_kind(1) {
             OpKind::Register | OpKind::Memory => Rhs::Reg(self.read(ins, 1)),
             _ => {

@@ -391,6 +391,7 @@ impl<'a> Lower<'a> {
 
     /// Whether a jump from outside may go to the instruction that begins here: what is live before it is as at the
     /// start of a region. If a fault may be looked at, what was executed before it must be known, too.
+    #[inline(always)]
     fn is_enterable(&mut self, index: usize, insn: &Insn) -> bool {
         let canonical = !self.flags.float && self.flags.carry == Carry::Direct;
         let no_matter = insn.live_in.is_empty() || !self.flags.float && !insn.live_in.any(Flags::C);

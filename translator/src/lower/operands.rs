@@ -41,6 +41,17 @@ const HOSTS: [u8; 256] = {
     hosts
 };
 
+/// Size in bytes of a register.
+#[inline]
+fn size_of_register(reg: Register) -> u32 {
+    // Those of integers stand in order, by size.
+    match reg {
+        _ if (Register::RAX..=Register::R15).contains(&reg) => 8,
+        _ if (Register::EAX..=Register::R15D).contains(&reg) => 4,
+        _ => reg.size() as u32,
+    }
+}
+
 /// Whether the register is one of AH, CH, DH, BH.
 pub fn is_high_byte(reg: Register) -> bool {
     (Register::AH..=Register::BH).contains(&reg)
@@ -64,9 +75,17 @@ fn fits_offset(offset: i64, size: u32) -> bool {
 
 impl Lower<'_> {
     /// Size in bytes of an operand that is a register, memory or immediate.
+    #[inline(always)]
     pub fn size_of(&self, ins: &Instruction, op: u32) -> u32 {
+        if ins.op_kind(op) == OpKind::Register {
+            return size_of_register(ins.op_register(op));
+        }
+        self.size_of_other(ins, op)
+    }
+
+    #[inline(never)]
+    fn size_of_other(&self, ins: &Instruction, op: u32) -> u32 {
         match ins.op_kind(op) {
-            OpKind::Register => ins.op_register(op).size() as u32,
             OpKind::Memory => ins.memory_size().size() as u32,
             OpKind::Immediate8 => 1,
             OpKind::Immediate16 | OpKind::Immediate8to16 => 2,
