@@ -544,14 +544,21 @@ impl Asm {
 
     /// Loads a constant in as few instructions as MOVZ/MOVN/MOVK and logical immediates allow.
     pub fn mov_imm(&mut self, w: Width, d: R, value: u64) {
-        let value = if w == Width::W { value & 0xffff_ffff } else { value };
+        let (sf, mask) = if w == Width::X { (1 << 31, u64::MAX) } else { (0, 0xffff_ffff) };
+        let value = value & mask;
+        // Most take one MOVZ or MOVN.
+        if value <= 0xffff {
+            return self.word(0x5280_0000 | sf | (value as u32) << 5 | d.n());
+        }
+        if !value & mask < 0xffff {
+            return self.word(0x1280_0000 | sf | (!value as u32 & 0xffff) << 5 | d.n());
+        }
         let half = |i: u32| (value >> (16 * i)) as u32 & 0xffff;
         let Halves { count: halves, zeros, ones } = halves(w, value);
         let best = halves as usize - zeros.max(ones);
         if best > 1 && logical_imm_fields(w, value).is_some() {
             return self.orr_imm(w, d, R::ZR, value);
         }
-        let sf = if w == Width::X { 1u32 << 31 } else { 0 };
         let inverted = ones > zeros;
         let filler = if inverted { 0xffff } else { 0 };
         let mut first = true;

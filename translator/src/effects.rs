@@ -4,6 +4,7 @@
 //! length is to be found out.
 
 use crate::decode::{self, Skimmed};
+use crate::facts::Outside;
 use crate::fault_flags::may_fault;
 use crate::flags::Flags;
 use crate::lower::table;
@@ -29,16 +30,12 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// That of the instruction at `addr`; None if there is none.
-    #[inline(always)]
-    pub fn at(code: &CodeReader, addr: u64, known: Option<&Known>) -> Option<Self> {
-        let found = known.and_then(|known| known.at(code, addr));
-        if found.is_some() { found } else { Self::look_up(code, addr, known) }
-    }
-
+    /// That of the instruction at `addr`, of which nothing is [`Known`] yet; None if there is none.
     #[inline(never)]
-    fn look_up(code: &CodeReader, addr: u64, known: Option<&Known>) -> Option<Self> {
-        if let Some(skimmed) = skim(code, addr)
+    pub fn look_up(outside: Outside, addr: u64) -> Option<Self> {
+        let Outside { code, effects, .. } = outside;
+        if !outside.flags_live_at_fault
+            && let Some(skimmed) = skim(code, addr)
             && let entry = table::entry_of(skimmed.code)
             && entry.may_keep.is_none()
         {
@@ -50,17 +47,12 @@ impl Effect {
                 flow: skimmed.code.flow_control(),
                 target: skimmed.target,
             };
-            if let Some((known, bytes)) = known.zip(window(code, addr)) {
+            if let Some((known, bytes)) = effects.zip(window(code, addr)) {
                 known.put(bytes, &effect, &skimmed);
             }
             return Some(effect);
         }
-        Self::decoded(code, addr, false)
-    }
-
-    /// The same where faults can be looked at.
-    pub fn at_faults_too(code: &CodeReader, addr: u64) -> Option<Self> {
-        Self::decoded(code, addr, true)
+        Self::decoded(code, addr, outside.flags_live_at_fault)
     }
 
     fn decoded(code: &CodeReader, addr: u64, faults: bool) -> Option<Self> {

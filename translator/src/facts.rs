@@ -196,12 +196,14 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
     let mut pos = addr;
     let mut start = addr;
     for _ in 0..LOOK_AHEAD {
-        let effect = if outside.flags_live_at_fault {
-            Effect::at_faults_too(outside.code, pos)
-        } else {
-            Effect::at(outside.code, pos, outside.effects)
+        let known = outside.effects.and_then(|effects| effects.at(outside.code, pos));
+        let effect = match known {
+            Some(effect) if !outside.flags_live_at_fault => effect,
+            _ => match Effect::look_up(outside, pos) {
+                Some(effect) => effect,
+                None => break,
+            },
         };
-        let Some(effect) = effect else { break };
         live = live.or(effect.reads.and(unknown));
         if effect.may_fault {
             break;

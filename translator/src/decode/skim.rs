@@ -62,22 +62,14 @@ impl Opcode {
 /// Bytes of SIB and displacement behind a ModRM byte; `sib` is the byte there (Intel SDM vol. 2, 2.1.5).
 #[inline(always)]
 pub fn address_length(modrm: u8, sib: u8) -> usize {
-    let length = usize::from(ADDRESS_LENGTHS[usize::from(modrm)]);
-    if modrm & 0xc7 == 4 && sib & 7 == 5 { length + 4 } else { length }
+    let has_sib = modrm & 7 == 4;
+    let base = if has_sib { sib & 7 } else { modrm & 7 };
+    let displacement = match modrm >> 6 {
+        0 if base == 5 => 4,
+        0 => 0,
+        1 => 1,
+        2 => 4,
+        _ => return 0,
+    };
+    usize::from(has_sib) + displacement
 }
-
-/// The same by ModRM byte, but for a SIB byte that has a displacement instead of a base.
-const ADDRESS_LENGTHS: [u8; 256] = {
-    let mut lengths = [0; 256];
-    let mut modrm = 0;
-    while modrm < 0xc0 {
-        let displacement = match (modrm >> 6, modrm & 7) {
-            (0, 5) | (2, _) => 4,
-            (1, _) => 1,
-            _ => 0,
-        };
-        lengths[modrm] = displacement + if modrm & 7 == 4 { 1 } else { 0 };
-        modrm += 1;
-    }
-    lengths
-};

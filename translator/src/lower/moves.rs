@@ -74,10 +74,13 @@ fn mov(l: &mut Lower, ins: &Instruction) -> Lowered {
     } else {
         (ins.op0_kind(), ins.op1_register())
     };
-    if memory == OpKind::Memory && l.quick_access(ins, load, size, t) {
+    if memory != OpKind::Memory {
+        if !l.leave_copy(ins) {
+            l.write_register(ins.op0_register(), host_of(ins.op1_register()));
+        }
         return Ok(());
     }
-    any_mov(l, ins)
+    if l.quick_access(ins, load, size, t) { Ok(()) } else { any_mov(l, ins) }
 }
 
 #[inline(never)]
@@ -85,9 +88,6 @@ fn any_mov(l: &mut Lower, ins: &Instruction) -> Lowered {
     let size = l.size_of(ins, 0);
     match (ins.op_kind(0), ins.op_kind(1)) {
         (OpKind::Register, OpKind::Register) => {
-            if l.leave_copy(ins) {
-                return Ok(());
-            }
             let src = l.read_register(ins.op1_register());
             l.write_register(ins.op0_register(), src);
         }
@@ -252,7 +252,7 @@ impl Lower<'_> {
     /// Nothing between them may fault or be entered.
     fn leave_copy(&mut self, ins: &Instruction) -> bool {
         let (to, from) = (ins.op0_register(), ins.op1_register());
-        if to == from || to.size() < 4 || !self.region.falls_into_next(self.index) {
+        if to == from || !self.region.falls_into_next(self.index) {
             return false;
         }
         let next = &self.region.insns[self.index + 1];
