@@ -583,7 +583,8 @@ impl Engine {
             found: publish.then(|| found_flags.places()),
             effects: Some(&self.effects),
         };
-        if !*flags_live_at_return
+        if !region.calls.is_empty()
+            && !*flags_live_at_return
             && let Some(call) = facts::reads_flags_behind_call(region, outside)
         {
             if call == 0 {
@@ -628,6 +629,7 @@ impl Engine {
     }
 
     /// Makes a new translation known and links it with what is already there.
+    #[inline(never)]
     fn publish(&self, inner: &mut Inner, meta: &'static RegionMeta) {
         inner.entries.insert(meta.guest, meta.entry());
         self.visits.translated(meta.guest);

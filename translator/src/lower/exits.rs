@@ -184,9 +184,13 @@ impl Lower<'_> {
                 self.parity_branch(p, odd, exit, None);
             }
             Test::Known(false) => {}
-            Test::One(_) | Test::Known(true) => {
+            Test::One(condition) => {
                 let exit = self.exit_to(target, live);
-                self.each_branch(test, exit, None);
+                self.a.b_cond(condition, exit);
+            }
+            Test::Known(true) => {
+                let exit = self.exit_to(target, live);
+                self.a.b(exit);
             }
         }
     }

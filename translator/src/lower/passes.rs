@@ -185,7 +185,8 @@ impl Lower<'_> {
     pub fn passes(&mut self, index: usize) -> bool {
         let region = self.region;
         let insn = &region.insns[index];
-        let allowed = self.config.order == MemoryOrder::Plain
+        let allowed = region.has_loop
+            && self.config.order == MemoryOrder::Plain
             && insn.live_in.is_empty()
             && self.may_be_late()
             && self.profile.is_none();
