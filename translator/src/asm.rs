@@ -648,13 +648,7 @@ impl Asm {
         let to = self.pos();
         self.bound_at = to;
         let word = &mut self.code[branch as usize / 4];
-        let delta = i64::from(to) - i64::from(branch);
-        // B.cond, the most frequent; a region is smaller than its reach.
-        *word = if *word >> 24 == 0x54 {
-            encode_reference(*word, Field::Imm19, delta)
-        } else {
-            retarget(*word, delta).expect("a region is small")
-        };
+        *word = retarget(*word, i64::from(to) - i64::from(branch)).expect("a region is small");
     }
 
     pub fn b(&mut self, l: Label) {

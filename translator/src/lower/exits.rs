@@ -417,7 +417,9 @@ impl Lower<'_> {
     /// Emits everything that stands behind the region's own code.
     pub fn cold_code(&mut self) {
         self.emit_call_misses();
-        self.emit_leaf_stop();
+        if let Some((index, stop)) = self.out.leaf_return {
+            self.emit_leaf_stop(index, stop);
+        }
         for i in 0..self.out.misses.len() {
             let (target, label) = self.out.misses[i];
             self.a.bind(label);

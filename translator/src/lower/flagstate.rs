@@ -191,15 +191,21 @@ impl Lower<'_> {
     }
 
     /// Brings the flags among `live` to canonical form.
+    #[inline(always)]
     pub fn canonical(&mut self, live: Flags) {
+        if !live.is_empty() && self.flags != FlagState::CANONICAL {
+            self.make_canonical(live);
+        }
+        self.flags = FlagState::CANONICAL;
+    }
+
+    #[inline(never)]
+    fn make_canonical(&mut self, live: Flags) {
         if self.flags.float {
-            if !live.is_empty() {
-                self.canonical_from_float(live);
-            }
+            self.canonical_from_float(live);
         } else if self.flags.carry == Carry::Inverted && live.any(Flags::C) {
             self.invert_carry();
         }
-        self.flags = FlagState::CANONICAL;
     }
 
     fn canonical_from_float(&mut self, live: Flags) {

@@ -126,8 +126,7 @@ impl Lower<'_> {
     }
 
     /// Where it goes to stop: the address that it would have popped goes to the dispatcher.
-    pub fn emit_leaf_stop(&mut self) {
-        let Some((index, stop)) = self.out.leaf_return else { return };
+    pub fn emit_leaf_stop(&mut self, index: usize, stop: Label) {
         self.index = index;
         self.a.bind(stop);
         self.a.sub_imm(Width::X, RSP, RSP, 8);

@@ -321,7 +321,7 @@ impl<'a> Lower<'a> {
         }
         self.flags = FlagState::CANONICAL;
         self.far = None;
-        self.passes(i)
+        self.region.has_loop && self.passes(i)
     }
 
     /// Before an instruction of a region with something that is rare, see [`Self::watches`].

@@ -185,8 +185,7 @@ impl Lower<'_> {
     pub fn passes(&mut self, index: usize) -> bool {
         let region = self.region;
         let insn = &region.insns[index];
-        let allowed = region.has_loop
-            && self.config.order == MemoryOrder::Plain
+        let allowed = self.config.order == MemoryOrder::Plain
             && insn.live_in.is_empty()
             && self.may_be_late()
             && self.profile.is_none();
