@@ -191,7 +191,7 @@ fn relation_flags(relation: Relation) -> u64 {
 }
 
 /// What must be the same: control, status, tags, registers.
-fn visible(image: &[u8; image::SAVE_SIZE]) -> (u16, u16, u16, Vec<F80>) {
+fn visible(image: &[u8; image::SAVE_SIZE]) -> Visible {
     let half = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
     let value = |i: usize| {
         let bytes = &image[28 + 10 * i..38 + 10 * i];
@@ -216,6 +216,39 @@ fn close(a: F80, b: F80) -> bool {
     a.negative() == b.negative() && (key(a) - key(b)).abs() <= 1
 }
 
+/// What the processor answered, and the model: see [`visible`].
+type Visible = (u16, u16, u16, Vec<F80>);
+
+/// Whether the two differ only in what processors differ in. Next to the smallest normal number one rounds up and another
+/// does not, and what is below has an underflow and another tag; and of an operand that comes back as it was, and is
+/// that small, some do not say that underflow is unmasked (an Emerald Rapids does not, where others scale it).
+fn differ_near_underflow(tolerance: Tolerance, e: &Visible, a: &Visible) -> bool {
+    // UE, the summary of unmasked exceptions, and B, which is the same.
+    const UNDERFLOW: u16 = 1 << 4 | 1 << 7 | 1 << 15;
+    let rounding = if tolerance == Tolerance::OneUlp { status::C1 } else { 0 };
+    let same = |e, a| e == a || tolerance == Tolerance::OneUlp && close(e, a);
+    let near = |e, a| {
+        let (e, a) = (unscaled(e), unscaled(a));
+        same(e, a) && e.exp().min(a.exp()) == 0
+    };
+    let mut values = e.3.iter().zip(&a.3);
+    e.0 == a.0
+        && (e.1 ^ a.1) & !(UNDERFLOW | rounding) == 0
+        && values.clone().any(|(&e, &a)| e != a && near(e, a))
+        && values.all(|(&e, &a)| same(e, a) || near(e, a))
+}
+
+/// Takes back what an unmasked underflow does to the exponent (Intel SDM vol. 1, 8.5.5), and makes it a denormal number.
+fn unscaled(x: F80) -> F80 {
+    const ADDED: u32 = 24576;
+    match (1 + ADDED).checked_sub(u32::from(x.exp())) {
+        Some(shift @ 1..=63) => {
+            F80 { significand: x.significand >> shift, sign_exp: x.sign_exp & 0x8000 }
+        }
+        _ => x,
+    }
+}
+
 fn run(name: &str, count: u32, tolerance: Tolerance, native: Native, model: Model) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut wrong, mut inexact) = (0, 0);
@@ -232,6 +265,9 @@ fn run(name: &str, count: u32, tolerance: Tolerance, native: Native, model: Mode
             continue;
         }
         inexact += 1;
+        if differ_near_underflow(tolerance, &e, &a) && expected_memory == actual_memory {
+            continue;
+        }
         let values_close = e.3.iter().zip(&a.3).all(|(e, a)| close(*e, *a));
         let status_close = (e.1 ^ a.1) & !status::C1 == 0;
         if tolerance == Tolerance::OneUlp && values_close && status_close && e.2 == a.2 {
@@ -239,7 +275,7 @@ fn run(name: &str, count: u32, tolerance: Tolerance, native: Native, model: Mode
         }
         wrong += 1;
         if wrong <= 6 {
-            let show = |v: &(u16, u16, u16, Vec<F80>)| {
+            let show = |v: &Visible| {
                 let st: Vec<_> =
                     v.3.iter()
                         .take(3)
