@@ -234,3 +234,77 @@ impl Key {
         kept[opcode / 64] >> (opcode % 64) & 1 != 0 && !odd
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::GuestMemory;
+
+    /// Everything is executable.
+    struct Open;
+
+    impl GuestMemory for Open {
+        fn executable_from(&self, _addr: u64) -> u64 {
+            4096
+        }
+        fn watch(&self, _start: u64, _end: u64) {}
+    }
+
+    /// The instruction that the bytes begin with, as one that knows nothing finds it.
+    fn looked_up(bytes: &[u8; 64], effects: Option<&Known>) -> Option<Effect> {
+        let code = CodeReader::new(&Open);
+        let outside = Outside {
+            code: &code,
+            flags_live_at_return: false,
+            flags_live_at_fault: false,
+            found: None,
+            effects,
+        };
+        Effect::look_up(outside, bytes.as_ptr() as u64)
+    }
+
+    /// An emulator is too slow for every ModRM byte.
+    const STEP: usize = if cfg!(target_arch = "aarch64") { 7 } else { 1 };
+
+    #[test]
+    fn what_is_known_of_an_opcode_holds_for_all_its_instructions() {
+        let known = Known::default();
+        let mut found = 0;
+        for turn in 0..2 {
+            for start in [&[][..], &[0x48], &[0x41], &[0x0f], &[0x4c, 0x0f], &[0x66], &[0xf0]] {
+                for opcode in 0..=255u8 {
+                    for modrm in (0..256).step_by(STEP) {
+                        let mut bytes = [0x25u8; 64];
+                        bytes[..start.len()].copy_from_slice(start);
+                        bytes[start.len()] = opcode;
+                        bytes[start.len() + 1] = modrm as u8;
+                        bytes[start.len() + 2] ^= (modrm as u8).wrapping_mul(7);
+                        // The first turn fills in what there is.
+                        let all = looked_up(&bytes, (turn == 0).then_some(&known));
+                        let code = CodeReader::new(&Open);
+                        let Some(told) = known.at(&code, bytes.as_ptr() as u64) else { continue };
+                        let form = decode::decode(&bytes, 0).code();
+                        if turn == 1 && form != iced_x86::Code::INVALID {
+                            assert_eq!(Some(told), all, "{:02x?}", &bytes[..8]);
+                            found += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(found > 100_000 / STEP, "{found}");
+    }
+
+    #[test]
+    fn divisions_and_halts_are_not_known() {
+        let known = Known::default();
+        for start in [&[0xf7, 0xf1][..], &[0x48, 0xf7, 0xf9], &[0xf4], &[0x0f, 0x0b], &[0x0f, 0x05]]
+        {
+            let mut bytes = [0x90u8; 64];
+            bytes[..start.len()].copy_from_slice(start);
+            assert!(looked_up(&bytes, Some(&known)).is_some());
+            let code = CodeReader::new(&Open);
+            assert_eq!(known.at(&code, bytes.as_ptr() as u64), None, "{start:02x?}");
+        }
+    }
+}

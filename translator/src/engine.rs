@@ -573,7 +573,7 @@ impl Engine {
             return None;
         }
         region.lacks_head = match purpose {
-            Purpose::RestOfBlock(block) if block != rip => region.leads_to(block),
+            Purpose::RestOfBlock(block) => region.leads_to(block..rip),
             _ => false,
         };
         let outside = facts::Outside {

@@ -11,6 +11,7 @@ use crate::engine::{GuestMemory, PAGE};
 use crate::flags::Flags;
 use crate::lower::table::{self, Entry};
 use std::cell::Cell;
+use std::ops::Range;
 
 use iced_x86::{Code, FlowControl, Instruction};
 
@@ -523,9 +524,9 @@ impl Region {
         f(&mut insns[last], looked_at);
     }
 
-    /// Whether one of its jumps goes to an address.
-    pub fn leads_to(&self, addr: u64) -> bool {
-        self.inner_jumps().any(|insn| direct_target(&insn.ins) == Some(addr))
+    /// Whether one of its jumps goes to a stretch of code.
+    pub fn leads_to(&self, code: Range<u64>) -> bool {
+        self.inner_jumps().any(|insn| direct_target(&insn.ins).is_some_and(|t| code.contains(&t)))
     }
 
     /// Its jumps, without those that it has been cut short by.

@@ -166,6 +166,31 @@ fn an_outer_loop_is_one_region() {
 }
 
 #[test]
+fn a_loop_whose_first_instructions_were_interpreted_is_one_region() {
+    // PSHUFB is not interpreted.
+    let config = Config { cache_size: 16 << 20, interpret: 2, ..Config::default() };
+    let engine = Engine::new(config, Box::new(Open)).expect("address space");
+    let cpu = run_by(&engine, |a| {
+        let mut again = a.create_label();
+        a.mov(ecx, 20).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.add(eax, ecx).unwrap();
+        a.pshufb(xmm0, xmm1).unwrap();
+        // More than would be read again in search of the end of any other loop.
+        for _ in 0..20 {
+            a.inc(rdx).unwrap();
+        }
+        a.dec(ecx).unwrap();
+        a.jne(again).unwrap();
+    });
+    assert_eq!(cpu.gpr[0], 210);
+    let stats = engine.stats();
+    let again = stats.guest_instructions - stats.distinct_instructions;
+    assert!(again >= 23, "{stats:?}");
+}
+
+#[test]
 fn calls_return() {
     let cpu = run(|a| {
         let mut fib = a.create_label();
