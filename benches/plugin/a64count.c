@@ -5,12 +5,14 @@
  * to 8). The few functions of it that are used are declared below, so no header
  * of QEMU's is needed.
  *
- *   qemu-aarch64 -plugin a64count.so,out=FILE[,model=on][,hot=N][,threads=on] PROGRAM...
+ *   qemu-aarch64 -plugin a64count.so,out=FILE[,model=on][,hot=N][,blocks=FILE][,threads=on] PROGRAM...
  *
  *   out=FILE    append one JSON line per process image to FILE
  *   model=on    also count by class, and give a weighted sum ("cost") and the
  *               share of instructions in memory that no file backs ("jit")
  *   hot=N       also list the N blocks in which most instructions were executed
+ *   blocks=FILE also append to FILE a line for each block outside of anonymous
+ *               memory: pid, address, instructions, executions
  *   threads=on  exact counters for programs with several threads (slower)
  *
  * How: one inline 64-bit addition per execution of a block; the number of its
@@ -273,7 +275,7 @@ static struct chunk *chunks;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool model, threads;
 static int hot;
-static char out_path[4096];
+static char out_path[4096], blocks_path[4096];
 static pid_t home;
 static size_t rec_size;
 
@@ -451,6 +453,24 @@ static void put_hot(const struct totals *t)
     put("]");
 }
 
+static void write_blocks(void)
+{
+    FILE *f = fopen(blocks_path, "a");
+
+    if (!f) {
+        perror("a64count");
+        return;
+    }
+    for (struct chunk *k = chunks; k; k = k->next) {
+        for (size_t at = 0; at < k->used; at += rec_size) {
+            const struct tbrec *r = (struct tbrec *)(k->mem + at);
+            if (r->execs && !r->jit)
+                fprintf(f, "%d %" PRIx64 " %u %" PRIu64 "\n", (int)getpid(), r->vaddr, r->n, r->execs);
+        }
+    }
+    fclose(f);
+}
+
 static void report(const char *why)
 {
     static struct totals t;
@@ -474,6 +494,8 @@ static void report(const char *why)
         perror("a64count");
     if (fd >= 0)
         close(fd);
+    if (blocks_path[0])
+        write_blocks();
     pthread_mutex_unlock(&lock);
 }
 
@@ -534,6 +556,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
             hot = atoi(v) > MAX_HOT ? MAX_HOT : atoi(v);
         else if (!strcmp(argv[i], "out"))
             snprintf(out_path, sizeof out_path, "%s", v);
+        else if (!strcmp(argv[i], "blocks"))
+            snprintf(blocks_path, sizeof blocks_path, "%s", v);
         else
             goto bad;
         continue;

@@ -1,7 +1,13 @@
 //! `cargo xtask count`: the arm64 instructions executed for one program, beside those of its native arm64 build.
 //! The counts are the same on every machine and in every run.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+mod functions;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -30,6 +36,9 @@ pub struct Options {
     /// Print the N blocks of each process in which most instructions were executed, as JSON.
     #[arg(long, value_name = "N")]
     hot: Option<u8>,
+    /// Print the stages of the translator's own work in the first run, and the N functions in which most of it was done.
+    #[arg(long, value_name = "N")]
+    functions: Option<usize>,
     /// Count programs with several threads exactly; slower.
     #[arg(long)]
     threads: bool,
@@ -40,9 +49,12 @@ pub struct Options {
 
 impl Options {
     /// The options for the plugin.
-    fn plugin(&self) -> String {
+    fn plugin(&self, blocks: &Path) -> String {
         let mut options = String::new();
-        if self.classes {
+        if self.functions.is_some() {
+            options += &format!(",blocks={}", blocks.display());
+        }
+        if self.classes || self.functions.is_some() {
             options += ",model=on";
         }
         if let Some(hot) = self.hot {
@@ -63,9 +75,10 @@ pub fn count(options: &Options) -> Result<ExitCode> {
     }
     setup::ensure(For::Count);
     let demotic = Toolchain::find(false)?.build()?;
-    let counter = bench::counter_with(&options.plugin())?;
     let (program, arguments) = options.program.split_first().context("a program")?;
     let home = tempfile::tempdir()?;
+    let blocks = home.path().join("blocks");
+    let counter = bench::counter_with(&options.plugin(&blocks))?;
     let run = |name: &'static str, launch| -> Result<_> {
         Ok((name, counter.run(home.path(), &launch).context(name)?))
     };
@@ -89,7 +102,15 @@ pub fn count(options: &Options) -> Result<ExitCode> {
             environment: Vec::new(),
             errors: None,
         };
+        let first = name == "first run";
+        if first {
+            // What a native build has left there.
+            let _ = std::fs::remove_file(&blocks);
+        }
         runs.push(run(name, launch)?);
+        if let Some(most) = options.functions.filter(|_| first) {
+            functions::print(&blocks, &demotic, most)?;
+        }
     }
     print(&runs, options.classes || options.hot.is_some());
     Ok(ExitCode::SUCCESS)
