@@ -643,12 +643,14 @@ impl Asm {
         self.word(word);
     }
 
-    /// Makes a branch to [`Label::LATER`], at an offset, lead here.
-    pub fn lead(&mut self, branch: u32) {
+    /// Makes a branch to [`Label::LATER`], at an offset, lead here. Returns the branch.
+    #[inline(always)]
+    pub fn lead(&mut self, branch: u32) -> u32 {
         let to = self.pos();
         self.bound_at = to;
         let word = &mut self.code[branch as usize / 4];
         *word = retarget(*word, i64::from(to) - i64::from(branch)).expect("a region is small");
+        *word
     }
 
     pub fn b(&mut self, l: Label) {

@@ -111,12 +111,17 @@ impl Lower<'_> {
     /// Where a branch, which is emitted next, leaves the region for a guest address. It can be stopped.
     fn exit_to(&mut self, target: u64, live: Flags) -> Label {
         if self.edge_flags.is_some() || self.needs_fix(live) {
-            let label = self.edge_to(target, live);
-            self.site(Some(label));
-            return label;
+            return self.exit_by_edge(target, live);
         }
         self.out.exits.push(Exit { target, site: self.a.pos(), call: false });
         Label::LATER
+    }
+
+    #[inline(never)]
+    fn exit_by_edge(&mut self, target: u64, live: Flags) -> Label {
+        let label = self.edge_to(target, live);
+        self.site(Some(label));
+        label
     }
 
     /// Makes an edge to a guest address out of the region.
@@ -453,8 +458,7 @@ impl Lower<'_> {
     fn emit_exits(&mut self) {
         let Emitted { exits, sites, .. } = &mut *self.out;
         for Exit { target, site, call } in exits.drain(..) {
-            self.a.lead(site);
-            let (stub, run) = (self.a.pos(), self.a.code()[site as usize / 4]);
+            let (stub, run) = (self.a.pos(), self.a.lead(site));
             sites.push(Site { at: site, run, stop: Stop::Same(stub) });
             if call {
                 self.a.word(PUSH_RETURN);
