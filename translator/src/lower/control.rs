@@ -70,6 +70,11 @@ impl Lower<'_> {
 
 fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, live) = l.edge_of(ins);
+    if !l.carries {
+        let test = l.test(ins.condition_code());
+        l.branch(test, target, internal, live);
+        return Ok(());
+    }
     if let Some(bit_test) = l.bit_test.take() {
         // The branch is taken on ZF = 1 or SF = 1 for JE and JS, on 0 for JNE and JNS.
         match bit_test {
