@@ -122,7 +122,7 @@ pub fn flag_liveness(region: &mut Region, outside: Outside) {
         }
     }
     region.looked_at.clear();
-    region.each_turn(|insn, looked_at| {
+    region.each_block_end(|insn, looked_at| {
         let (taken, fallen) = live_outside(insn, outside, looked_at);
         (insn.live_taken, insn.live_fallen) = (taken, fallen);
         // Until the backward pass has been here this is what leaves the region.

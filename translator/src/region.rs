@@ -152,8 +152,8 @@ pub struct Region {
     /// Code outside of the region that what is known of it rests on, see [`crate::facts`].
     pub looked_at: Vec<Looked>,
     open: Vec<u64>,
-    /// Indices of those that do not just go on to the next one; also of some that it has been cut short by.
-    turns: Vec<u16>,
+    /// Indices of those that end a block, and of some that it has been cut short by.
+    block_ends: Vec<u16>,
     /// Indices of its jumps.
     jumps: Vec<u16>,
     /// Indices of its calls; of those that it has been cut short by, too.
@@ -365,7 +365,7 @@ impl Region {
         self.entry = entry;
         self.insns.clear();
         self.open.clear();
-        self.turns.clear();
+        self.block_ends.clear();
         self.jumps.clear();
         self.calls.clear();
         let mut pos = entry;
@@ -408,7 +408,7 @@ impl Region {
                 pos = next;
                 continue;
             }
-            self.turns.push(count as u16);
+            self.block_ends.push(count as u16);
             let never = insn.ends_block();
             insn.next = if never { Next::Never } else { Next::Outside };
             let ends = never || insn.leaves_for_good();
@@ -514,11 +514,11 @@ impl Region {
         }
     }
 
-    /// For each instruction behind which control may leave it, and perhaps for others.
-    pub fn each_turn(&mut self, mut f: impl FnMut(&mut Insn, &mut Vec<Looked>)) {
-        let Region { insns, turns, looked_at, .. } = self;
+    /// For each instruction that ends a block: behind all others control goes on to the next one.
+    pub fn each_block_end(&mut self, mut f: impl FnMut(&mut Insn, &mut Vec<Looked>)) {
+        let Region { insns, block_ends, looked_at, .. } = self;
         let Some(last) = insns.len().checked_sub(1) else { return };
-        for &i in turns.iter().take_while(|&&i| usize::from(i) < last) {
+        for &i in block_ends.iter().take_while(|&&i| usize::from(i) < last) {
             f(&mut insns[usize::from(i)], looked_at);
         }
         f(&mut insns[last], looked_at);
@@ -526,17 +526,17 @@ impl Region {
 
     /// Whether one of its jumps goes to a stretch of code.
     pub fn leads_to(&self, code: Range<u64>) -> bool {
-        self.inner_jumps().any(|insn| direct_target(&insn.ins).is_some_and(|t| code.contains(&t)))
+        self.jumps().any(|insn| direct_target(&insn.ins).is_some_and(|t| code.contains(&t)))
     }
 
     /// Its jumps, without those that it has been cut short by.
-    fn inner_jumps(&self) -> impl Iterator<Item = &Insn> {
+    fn jumps(&self) -> impl Iterator<Item = &Insn> {
         self.jumps.iter().map_while(|&i| self.insns.get(usize::from(i)))
     }
 
     /// Indices of the targets of its jumps, as often as they are.
     pub fn joins(&self) -> impl Iterator<Item = usize> {
-        self.inner_jumps().filter_map(|insn| insn.target.map(usize::from))
+        self.jumps().filter_map(|insn| insn.target.map(usize::from))
     }
 
     /// Whether the instruction behind `index` in the list is the one executed next when control

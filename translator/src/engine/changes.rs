@@ -26,8 +26,8 @@ impl Engine {
             killed.extend(self.forget(&mut inner, start, end));
         }
         allow_writes();
-        // As in `wait_until_out`. The system call above has waited for the other processors to be between two
-        // instructions, and from then on they read what is written.
+        // For QEMU's machines, as in `wait_until_out`: what another processor made of the old words while they were being
+        // replaced is forgotten now. The system call that allows writes has waited until it was done with that.
         killed.into_iter().for_each(|meta| self.cache.kill_again(meta));
     }
 
