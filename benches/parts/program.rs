@@ -53,13 +53,8 @@ impl Program {
     /// What later code needs of a region's flags.
     pub fn facts(&self, region: &mut Region) {
         let code = &CodeReader::new(self);
-        let outside = Outside {
-            code,
-            flags_live_at_return: false,
-            flags_live_at_fault: false,
-            found: None,
-            effects: None,
-        };
+        let outside =
+            Outside { code, flags_live_at_return: false, flags_live_at_fault: false, found: None };
         facts::flag_liveness(region, outside);
     }
 

@@ -142,7 +142,6 @@ pub fn translate_knowing(
         flags_live_at_return: config.flags_live_at_return,
         flags_live_at_fault: false,
         found: None,
-        effects: None,
     };
     facts::flag_liveness(&mut region, outside);
     let mut asm = Asm::default();

@@ -4,7 +4,6 @@
 //! length is to be found out.
 
 use crate::decode::{self, Skimmed};
-use crate::facts::Outside;
 use crate::fault_flags::may_fault;
 use crate::flags::Flags;
 use crate::lower::table;
@@ -30,11 +29,10 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// That of the instruction at `addr`, of which nothing is [`Known`] yet; None if there is none.
+    /// That of the instruction at `addr`, of which nothing is [known] yet; None if there is none.
     #[inline(never)]
-    pub fn look_up(outside: Outside, addr: u64) -> Option<Self> {
-        let Outside { code, effects, .. } = outside;
-        if !outside.flags_live_at_fault
+    pub fn look_up(code: &CodeReader, addr: u64, flags_live_at_fault: bool) -> Option<Self> {
+        if !flags_live_at_fault
             && let Some(skimmed) = skim(code, addr)
             && let entry = table::entry_of(skimmed.code)
             && entry.may_keep.is_none()
@@ -47,15 +45,11 @@ impl Effect {
                 flow: skimmed.code.flow_control(),
                 target: skimmed.target,
             };
-            if let Some((known, bytes)) = effects.zip(window(code, addr)) {
-                known.put(bytes, &effect, &skimmed);
+            if let Some(bytes) = window(code, addr) {
+                keep(bytes, &effect, &skimmed);
             }
             return Some(effect);
         }
-        Self::decoded(code, addr, outside.flags_live_at_fault)
-    }
-
-    fn decoded(code: &CodeReader, addr: u64, faults: bool) -> Option<Self> {
         let mut ins = Instruction::default();
         if !fetch(code, addr, &mut ins) {
             return None;
@@ -64,7 +58,7 @@ impl Effect {
         Some(Effect {
             reads: entry.reads,
             kills: entry.kills(&ins),
-            may_fault: faults && may_fault(&ins),
+            may_fault: flags_live_at_fault && may_fault(&ins),
             length: ins.len() as u64,
             flow: ins.flow_control(),
             target: direct_target(&ins),
@@ -75,7 +69,7 @@ impl Effect {
 /// The effects of opcodes that have been asked for, by [`Key::place`]. Each is in the bits of one word, so that all threads
 /// may use it: flags that are read, from [`KILLS`] on those whose old values are gone, then how it goes on, and how long its
 /// immediate is, in bytes. 0: nothing.
-pub struct Known(Box<[AtomicU32]>);
+static KNOWN: [AtomicU32; PLACES] = [const { AtomicU32::new(0) }; PLACES];
 
 const KILLS: u32 = 6;
 const FLOW: u32 = 12;
@@ -124,62 +118,45 @@ const ONE_BYTE: [u64; 4] = [
 /// The same of the opcodes behind 0F: CMOVcc, Jcc, SETcc, IMUL, MOVZX, MOVSX.
 const TWO_BYTES: [u64; 4] = [0, 0xffff, 0xc0c0_8000_ffff_ffff, 0];
 
-impl Default for Known {
-    fn default() -> Self {
-        // Zeros from the allocator: pages are there once they are used.
-        let words = Box::into_raw(vec![0u32; PLACES].into_boxed_slice());
-        // SAFETY: an AtomicU32 is laid out as a u32, and this is the only owner.
-        Known(unsafe { Box::from_raw(words as *mut [AtomicU32]) })
+/// What is known of the instruction at `addr`: nothing of what is not implemented, of HLT, and of divisions.
+#[inline(always)]
+pub fn known(code: &CodeReader, addr: u64) -> Option<Effect> {
+    let key = Key::of(window(code, addr)?);
+    let kept = KNOWN[key.place & (PLACES - 1)].load(Ordering::Relaxed);
+    if kept == 0 {
+        return None;
     }
+    let immediate = kept >> IMMEDIATE & 15;
+    let mut length = key.length + u64::from(immediate);
+    if kept & MODRM != 0 {
+        length += 1 + decode::address_length(key.rest as u8, (key.rest >> 8) as u8) as u64;
+    }
+    let target = (kept & BRANCH != 0).then(|| {
+        let unused = 64 - 8 * immediate;
+        let distance = (key.rest << unused) as i64 >> unused;
+        addr.wrapping_add(length).wrapping_add(distance as u64)
+    });
+    let (reads, kills) = (Flags(kept as u8), Flags((kept >> KILLS) as u8));
+    let (reads, kills) = (reads.and(Flags::ALL), kills.and(Flags::ALL));
+    let flow = FLOWS[(kept >> FLOW & 15) as usize];
+    Some(Effect { reads, kills, may_fault: false, length, flow, target })
 }
 
-impl Known {
-    /// What is known of the instruction at `addr`. None is known of what is not implemented, of HLT, and of divisions.
-    #[inline(always)]
-    pub fn at(&self, code: &CodeReader, addr: u64) -> Option<Effect> {
-        window(code, addr).and_then(|bytes| self.get(bytes, addr))
+/// Keeps what has been found, if it is the same for all instructions with that opcode.
+fn keep(bytes: &[u8; decode::WINDOW], effect: &Effect, skimmed: &Skimmed) {
+    let key = Key::of(bytes);
+    if !key.is_kept() || table::entry_of(skimmed.code).lower.is_none() {
+        return;
     }
-
-    /// The same, of the instruction with these bytes.
-    #[inline(always)]
-    fn get(&self, bytes: &[u8; decode::WINDOW], addr: u64) -> Option<Effect> {
-        let key = Key::of(bytes);
-        let kept = self.0[key.place & (PLACES - 1)].load(Ordering::Relaxed);
-        if kept == 0 {
-            return None;
-        }
-        let immediate = kept >> IMMEDIATE & 15;
-        let mut length = key.length + u64::from(immediate);
-        if kept & MODRM != 0 {
-            length += 1 + decode::address_length(key.rest as u8, (key.rest >> 8) as u8) as u64;
-        }
-        let target = (kept & BRANCH != 0).then(|| {
-            let unused = 64 - 8 * immediate;
-            let distance = (key.rest << unused) as i64 >> unused;
-            addr.wrapping_add(length).wrapping_add(distance as u64)
-        });
-        let (reads, kills) = (Flags(kept as u8), Flags((kept >> KILLS) as u8));
-        let (reads, kills) = (reads.and(Flags::ALL), kills.and(Flags::ALL));
-        let flow = FLOWS[(kept >> FLOW & 15) as usize];
-        Some(Effect { reads, kills, may_fault: false, length, flow, target })
+    let mut kept = u32::from(effect.reads.0) | u32::from(effect.kills.0) << KILLS;
+    kept |= (effect.flow as u32) << FLOW | u32::from(skimmed.immediate) << IMMEDIATE | IS_KEPT;
+    if skimmed.has_modrm {
+        kept |= MODRM;
     }
-
-    /// Keeps what has been found, if it is the same for all instructions with that opcode.
-    fn put(&self, bytes: &[u8; decode::WINDOW], effect: &Effect, skimmed: &Skimmed) {
-        let key = Key::of(bytes);
-        if !key.is_kept() || table::entry_of(skimmed.code).lower.is_none() {
-            return;
-        }
-        let mut kept = u32::from(effect.reads.0) | u32::from(effect.kills.0) << KILLS;
-        kept |= (effect.flow as u32) << FLOW | u32::from(skimmed.immediate) << IMMEDIATE | IS_KEPT;
-        if skimmed.has_modrm {
-            kept |= MODRM;
-        }
-        if effect.target.is_some() {
-            kept |= BRANCH;
-        }
-        self.0[key.place & (PLACES - 1)].store(kept, Ordering::Relaxed);
+    if effect.target.is_some() {
+        kept |= BRANCH;
     }
+    KNOWN[key.place & (PLACES - 1)].store(kept, Ordering::Relaxed);
 }
 
 /// So many places there are: opcodes of two maps, with and without REX.W, and eight groups.
@@ -250,17 +227,12 @@ mod tests {
         fn watch(&self, _start: u64, _end: u64) {}
     }
 
-    /// The instruction that the bytes begin with, as one that knows nothing finds it.
-    fn looked_up(bytes: &[u8; 64], effects: Option<&Known>) -> Option<Effect> {
-        let code = CodeReader::new(&Open);
-        let outside = Outside {
-            code: &code,
-            flags_live_at_return: false,
-            flags_live_at_fault: false,
-            found: None,
-            effects,
-        };
-        Effect::look_up(outside, bytes.as_ptr() as u64)
+    fn looked_up(bytes: &[u8; 64]) -> Option<Effect> {
+        Effect::look_up(&CodeReader::new(&Open), bytes.as_ptr() as u64, false)
+    }
+
+    fn told(bytes: &[u8; 64]) -> Option<Effect> {
+        known(&CodeReader::new(&Open), bytes.as_ptr() as u64)
     }
 
     /// An emulator is too slow for every ModRM byte.
@@ -268,43 +240,37 @@ mod tests {
 
     #[test]
     fn what_is_known_of_an_opcode_holds_for_all_its_instructions() {
-        let known = Known::default();
         let mut found = 0;
-        for turn in 0..2 {
-            for start in [&[][..], &[0x48], &[0x41], &[0x0f], &[0x4c, 0x0f], &[0x66], &[0xf0]] {
-                for opcode in 0..=255u8 {
-                    for modrm in (0..256).step_by(STEP) {
-                        let mut bytes = [0x25u8; 64];
-                        bytes[..start.len()].copy_from_slice(start);
-                        bytes[start.len()] = opcode;
-                        bytes[start.len() + 1] = modrm as u8;
-                        bytes[start.len() + 2] ^= (modrm as u8).wrapping_mul(7);
-                        // The first turn fills in what there is.
-                        let all = looked_up(&bytes, (turn == 0).then_some(&known));
-                        let code = CodeReader::new(&Open);
-                        let Some(told) = known.at(&code, bytes.as_ptr() as u64) else { continue };
-                        let form = decode::decode(&bytes, 0).code();
-                        if turn == 1 && form != iced_x86::Code::INVALID {
-                            assert_eq!(Some(told), all, "{:02x?}", &bytes[..8]);
-                            found += 1;
-                        }
+        for start in [&[][..], &[0x48], &[0x41], &[0x0f], &[0x4c, 0x0f], &[0x66], &[0xf0]] {
+            for opcode in 0..=255u8 {
+                for modrm in (0..256).step_by(STEP) {
+                    let mut bytes = [0x25u8; 64];
+                    bytes[..start.len()].copy_from_slice(start);
+                    bytes[start.len()] = opcode;
+                    bytes[start.len() + 1] = modrm as u8;
+                    bytes[start.len() + 2] ^= (modrm as u8).wrapping_mul(7);
+                    // What is told now is of another instruction with this opcode, if of any.
+                    let told = told(&bytes);
+                    let all = looked_up(&bytes);
+                    let form = decode::decode(&bytes, 0).code();
+                    if told.is_some() && form != iced_x86::Code::INVALID {
+                        assert_eq!(told, all, "{:02x?}", &bytes[..8]);
+                        found += 1;
                     }
                 }
             }
         }
-        assert!(found > 100_000 / STEP, "{found}");
+        assert!(found > 50_000 / STEP, "{found}");
     }
 
     #[test]
     fn divisions_and_halts_are_not_known() {
-        let known = Known::default();
         for start in [&[0xf7, 0xf1][..], &[0x48, 0xf7, 0xf9], &[0xf4], &[0x0f, 0x0b], &[0x0f, 0x05]]
         {
             let mut bytes = [0x90u8; 64];
             bytes[..start.len()].copy_from_slice(start);
-            assert!(looked_up(&bytes, Some(&known)).is_some());
-            let code = CodeReader::new(&Open);
-            assert_eq!(known.at(&code, bytes.as_ptr() as u64), None, "{start:02x?}");
+            assert!(looked_up(&bytes).is_some());
+            assert_eq!(told(&bytes), None, "{start:02x?}");
         }
     }
 }

@@ -4,7 +4,6 @@
 use crate::asm::Asm;
 use crate::cache::{CodeCache, RegionMeta, anonymous, anonymous_aligned};
 use crate::cpuid;
-use crate::effects;
 use crate::facts;
 use crate::helpers;
 use crate::interpret::{self, Session, Stop, Visits};
@@ -108,7 +107,6 @@ pub struct Engine {
     /// no thread is in translated code.
     generation: AtomicU64,
     visits: Visits,
-    effects: effects::Known,
     /// Copies of what the lock protects, for the interpreter.
     ordered: AtomicBool,
     flags_live_at_return: AtomicBool,
@@ -191,7 +189,6 @@ impl Engine {
             }),
             generation: AtomicU64::new(0),
             visits: Visits::new(config.interpret),
-            effects: effects::Known::default(),
             ordered: AtomicBool::new(config.order == MemoryOrder::Ordered),
             flags_live_at_return: AtomicBool::new(config.flags_live_at_return),
         })
@@ -284,7 +281,6 @@ impl Engine {
         let mut session = Session {
             memory: &*self.memory,
             visits: &self.visits,
-            effects: &self.effects,
             ordered: self.ordered.load(Ordering::Relaxed),
             flags_live_at_return: self.flags_live_at_return.load(Ordering::Relaxed),
             stop: Stop::MemoryFault,
@@ -581,7 +577,6 @@ impl Engine {
             flags_live_at_return: *flags_live_at_return,
             flags_live_at_fault,
             found: publish.then(|| found_flags.places()),
-            effects: Some(&self.effects),
         };
         if !region.calls.is_empty()
             && !*flags_live_at_return

@@ -1,7 +1,7 @@
 //! What later code needs of each instruction: liveness of the status flags over the whole region,
 //! and which neighbours are lowered as one.
 
-use crate::effects::{Effect, Known};
+use crate::effects::{self, Effect};
 use crate::fault_flags::observable;
 use crate::flags::Flags;
 use crate::lower::table;
@@ -25,8 +25,6 @@ pub struct Outside<'a> {
     pub flags_live_at_fault: bool,
     /// What earlier regions have found; none if nothing is to rest on this one.
     pub found: Option<Found<'a>>,
-    /// What is known of opcodes.
-    pub effects: Option<&'a Known>,
 }
 
 /// The flags that are live at exits of regions, as far as code has been looked at there: many lead to the same places.
@@ -196,10 +194,9 @@ fn look_ahead(outside: Outside, addr: u64, looked_at: &mut Vec<Looked>) -> Ahead
     let mut pos = addr;
     let mut start = addr;
     for _ in 0..LOOK_AHEAD {
-        let known = outside.effects.and_then(|effects| effects.at(outside.code, pos));
-        let effect = match known {
+        let effect = match effects::known(outside.code, pos) {
             Some(effect) if !outside.flags_live_at_fault => effect,
-            _ => match Effect::look_up(outside, pos) {
+            _ => match Effect::look_up(outside.code, pos, outside.flags_live_at_fault) {
                 Some(effect) => effect,
                 None => break,
             },
@@ -258,7 +255,7 @@ pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usiz
         Next::Outside => {
             let next = insn.ins.next_ip();
             let ahead = look_ahead(outside, next, &mut Vec::new());
-            !ahead.no_reader && reads_flags_behind(outside.code, next, outside.effects)
+            !ahead.no_reader && reads_flags_behind(outside.code, next)
         }
         Next::Never => false,
     };
@@ -271,11 +268,11 @@ pub fn reads_flags_behind_call(region: &Region, outside: Outside) -> Option<usiz
 }
 
 /// The same for the code at an address behind a call that is interpreted.
-pub fn reads_flags_behind(code: &CodeReader, mut addr: u64, effects: Option<&Known>) -> bool {
+pub fn reads_flags_behind(code: &CodeReader, mut addr: u64) -> bool {
     use FlowControl::*;
     let mut unknown = Flags::ALL;
     // As `reads_first` does.
-    while let Some(effect) = effects.and_then(|effects| effects.at(code, addr)) {
+    while let Some(effect) = effects::known(code, addr) {
         if effect.flow == Call || effect.reads.any(unknown) {
             return effect.flow != Call;
         }

@@ -12,7 +12,7 @@ pub mod cpuid;
 pub mod decode;
 pub mod detours;
 pub mod dump;
-pub mod effects;
+mod effects;
 pub mod engine;
 pub mod facts;
 pub mod fault_access;

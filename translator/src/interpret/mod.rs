@@ -19,7 +19,6 @@ mod wishes;
 
 pub use visits::Visits;
 
-use crate::effects::Known;
 use crate::engine::GuestMemory;
 use crate::facts;
 use crate::helpers::HelperFn;
@@ -72,8 +71,6 @@ pub struct Session<'a> {
     pub memory: &'a dyn GuestMemory,
     /// How often code has been executed.
     pub visits: &'a Visits,
-    /// What is known of opcodes.
-    pub effects: &'a Known,
     /// Whether accesses are ordered for other threads.
     pub ordered: bool,
     /// Whether flags are exact at returns; else calls are looked at, see [`facts::reads_flags_behind`].
@@ -136,9 +133,7 @@ fn run(cpu: &mut CpuState, session: &mut Session) -> Stop {
             Flow::Jump => {}
             Flow::Call => {
                 let code = CodeReader::knowing(session.memory, known);
-                if !session.flags_live_at_return
-                    && facts::reads_flags_behind(&code, next, Some(session.effects))
-                {
+                if !session.flags_live_at_return && facts::reads_flags_behind(&code, next) {
                     // Its return address is pushed again.
                     interpreter.cpu.gpr[RSP] += 8;
                     return Stop::FlagsBehindCall;
