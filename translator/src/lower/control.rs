@@ -70,6 +70,7 @@ impl Lower<'_> {
 
 fn jcc(l: &mut Lower, ins: &Instruction) -> Lowered {
     let (target, internal, live) = l.edge_of(ins);
+    l.end_passes();
     if !l.carries {
         let test = l.test(ins.condition_code());
         l.branch(test, target, internal, live);

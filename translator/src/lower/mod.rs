@@ -187,6 +187,9 @@ pub struct Lower<'a> {
     pub far: Option<far::Far>,
     /// What is still to be added to RSP, see [`stack`].
     stack: i16,
+    /// Index of the branch that ends a loop all of whose turns have been done in one pass, and where that comes, see
+    /// [`passes`].
+    pass_end: Option<(usize, Label)>,
     /// While a [`leaf`] is lowered for calls: where its return stops.
     leaf_stop: Option<Label>,
     temps_used: usize,
@@ -228,6 +231,7 @@ impl<'a> Lower<'a> {
             late: late::Late::default(),
             far: None,
             stack: 0,
+            pass_end: None,
             leaf_stop: None,
             temps_used: 0,
             vtemps_used: 0,

@@ -3,32 +3,49 @@
 //! The pass stands in front of the loop's own code. It loads what all its turns load first, into temporaries, then does
 //! the operations of one turn after the other, and advances pointers and counter once. So when a load faults nothing has
 //! changed since the pass began, and control goes on in the loop itself, which comes to that fault at its instruction.
-//! The last turn is always the loop's own: it leaves the flags, and the branch out.
+//! The last turn is the loop's own: it leaves the flags, and the branch out. But a loop over the keys of AES has passes of
+//! just as many turns as there are for each length of a key, which do all of them and go to that branch.
 //!
 //! What a loop has to be like is looked at only where one of at most [`LONGEST`] instructions ends. Ordered loads
 //! stay where they are.
 
 use super::late::{Late, Recovering, Recovery};
 use super::operands::{host_of, vec_of, width_of};
-use super::{Lower, Test, sse_int};
+use super::{FlagState, Lower, Test, sse_int, table};
 use crate::asm::{Cond, R, V};
 use crate::engine::MemoryOrder;
 use crate::flags::Flags;
 use crate::region::{Insn, Next};
 use std::ops::Range;
 
-use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 
 /// So many instructions a turn has at most, the branch included.
 const LONGEST: usize = 8;
 
 /// Hold what is loaded. Lowerings of [`is_operation`] use none of the first six, those of AES none at all.
-const LOADED: [V; 12] =
-    [V(26), V(27), V(24), V(23), V(22), V(21), V(20), V(19), V(18), V(17), V(16), V(31)];
+const LOADED: [V; 13] =
+    [V(26), V(27), V(24), V(23), V(22), V(21), V(20), V(19), V(18), V(17), V(16), V(31), V(30)];
 /// So many of them, for operations that need registers of their own.
 const FEW: usize = 6;
-/// Turns in a pass of AES: what stands in front of the last turn of the rounds with a key of 256 bits, and of 128.
-const ROUNDS: [usize; 2] = [12, 8];
+/// All but the last round, for keys of 256, 128 and 192 bits (FIPS 197, 5).
+const ROUNDS: [usize; 3] = [13, 9, 11];
+
+/// A number of turns that are done at once.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// As long as there are more.
+    Of(usize),
+    /// If that is just how many are left.
+    All(usize),
+}
+
+impl Pass {
+    fn turns(self) -> usize {
+        let (Pass::Of(turns) | Pass::All(turns)) = self;
+        turns
+    }
+}
 
 /// By how much an instruction, which does nothing else, changes a register.
 fn step(ins: &Instruction) -> Option<(Register, i64)> {
@@ -151,13 +168,14 @@ impl<'a> Turn<'a> {
         step.map_or(0, |(i, _, by)| by * (turn as i64 + i64::from(i < load)))
     }
 
-    /// Turns that are done in one pass. Where there are two passes, the first one is for more turns.
-    fn counts(&self) -> Vec<usize> {
-        if self.loads().count() == 1 && self.operations().all(|(_, insn)| is_aes(&insn.ins)) {
-            ROUNDS.to_vec()
-        } else {
-            vec![FEW / self.loads().count()]
-        }
+    /// What is tried, one after the other.
+    fn passes(&self) -> Vec<Pass> {
+        let loads = self.loads().count();
+        let is_aes = loads == 1 && self.operations().all(|(_, insn)| is_aes(&insn.ins));
+        // All flags that are read of the last turn are the counter's.
+        let writers = self.insns.iter().filter(|insn| insn.entry.writes.any(insn.live_out));
+        let all = if is_aes && writers.count() == 1 { &ROUNDS[..] } else { &[] };
+        all.iter().map(|&turns| Pass::All(turns)).chain([Pass::Of(FEW / loads)]).collect()
     }
 
     /// Where a pass keeps what a turn loads, of the loads of a turn the one with this number.
@@ -195,24 +213,33 @@ impl Lower<'_> {
         };
         let enterable = self.is_enterable(index, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
-        let alone = self.a.label();
+        // The first instruction's, which is lowered next.
+        let need = self.need;
+        let (alone, done) = (self.a.label(), self.a.label());
         let mut loads = Vec::new();
-        let counts = turn.counts();
-        for (i, &count) in counts.iter().enumerate() {
-            let is_last = i + 1 == counts.len();
-            let fewer = if is_last { alone } else { self.a.label() };
-            let enough = self.are_enough_left(&turn, count);
-            self.a.b_cond(enough.invert(), fewer);
-            let again = self.a.here();
-            loads.push(self.pass(&turn, count, index));
-            let enough = self.are_enough_left(&turn, count);
-            if is_last {
+        for pass in turn.passes() {
+            let other = self.a.label();
+            let again = match pass {
+                Pass::Of(turns) => {
+                    let enough = self.are_left(&turn, turns);
+                    self.a.b_cond(enough.invert(), other);
+                    Some(self.a.here())
+                }
+                Pass::All(turns) => {
+                    self.are_left(&turn, turns);
+                    self.a.b_cond(Cond::Ne, other);
+                    None
+                }
+            };
+            loads.push(self.pass(&turn, pass, index));
+            if let Some(again) = again {
+                let enough = self.are_left(&turn, pass.turns());
                 self.repeat_if(Test::One(enough), again);
             } else {
-                self.a.b_cond(enough.invert(), alone);
-                self.repeat_if(Test::Known(true), again);
-                self.a.bind(fewer);
+                self.a.b(done);
+                self.pass_end = Some((index + turn.insns.len(), done));
             }
+            self.a.bind(other);
         }
         self.a.bind(alone);
         for Range { start, end } in loads {
@@ -221,20 +248,30 @@ impl Lower<'_> {
             self.out.recoveries.push(Recovering { recovery, index, late, flags });
         }
         self.out.labels[index] = Some(alone);
+        self.need = need;
         true
     }
 
-    /// A pass of so many turns. Returns where its loads are.
-    fn pass(&mut self, turn: &Turn, count: usize, index: usize) -> Range<u32> {
+    /// At a conditional branch: where a pass comes that has done all turns of the loop that it ends.
+    #[inline(always)]
+    pub fn end_passes(&mut self) {
+        if let Some((_, done)) = self.pass_end.filter(|&(index, _)| index == self.index) {
+            self.a.bind(done);
+            self.pass_end = None;
+        }
+    }
+
+    /// A pass. Returns where its loads are.
+    fn pass(&mut self, turn: &Turn, pass: Pass, index: usize) -> Range<u32> {
         let start = self.a.pos();
-        self.load_ahead(turn, count);
+        self.load_ahead(turn, pass.turns());
         let end = self.a.pos();
-        self.operate(turn, count, index);
+        self.operate(turn, pass, index);
         start..end
     }
 
-    /// Compares the counter with what a pass and one more turn need.
-    fn are_enough_left(&mut self, turn: &Turn, count: usize) -> Cond {
+    /// Compares the counter with what so many turns need: Z, or the condition that there are more.
+    fn are_left(&mut self, turn: &Turn, count: usize) -> Cond {
         let (register, by) = turn.counter;
         let (w, r) = (width_of(register.size() as u32), host_of(register));
         let needed = by.unsigned_abs() * count as u64;
@@ -249,6 +286,7 @@ impl Lower<'_> {
 
     /// All loads of a pass, from the last to the first: that one may advance its register as well.
     fn load_ahead(&mut self, turn: &Turn, count: usize) {
+        let mut left = count * turn.loads().count();
         for t in (0..count).rev() {
             let numbers = (0..turn.loads().count()).rev();
             for (number, (at, _)) in numbers.zip(turn.loads().rev()) {
@@ -258,14 +296,19 @@ impl Lower<'_> {
                 self.free_temps();
                 let address = self.address(&ins, 16);
                 self.vload(16, turn.loaded(t, number), address);
-                self.pair_loads();
+                // If their number is odd it is the first one that stays alone: the last pair may advance its register.
+                if left % 2 == 1 {
+                    self.pair_loads();
+                }
+                left -= 1;
             }
         }
         self.free_temps();
     }
 
     /// What a pass does when all is loaded.
-    fn operate(&mut self, turn: &Turn, count: usize, index: usize) {
+    fn operate(&mut self, turn: &Turn, pass: Pass, index: usize) {
+        let count = pass.turns();
         let total = |by: i64| by * count as i64;
         let mut steps: Vec<_> = turn.steps().collect();
         steps.retain(|&(_, register, by)| {
@@ -286,9 +329,43 @@ impl Lower<'_> {
         for (number, (_, register)) in turn.loads().enumerate() {
             self.vmov(vec_of(register), turn.loaded(count - 1, number));
         }
-        for (_, register, by) in steps {
+        for (at, register, by) in steps {
+            if matches!(pass, Pass::All(_)) && register == turn.counter.0 {
+                self.count_to_zero(turn, index + at, total(by));
+                continue;
+            }
             let (w, r) = (width_of(register.size() as u32), host_of(register));
             self.add_constant(w, r, r, total(by));
         }
+    }
+    /// The last turn's addition to the counter, or subtraction, with those of the turns before: where it ends at zero the flags
+    /// are the same for any number of turns. (AF too: an odd number of times what has its lowest four bits not zero has not.)
+    fn count_to_zero(&mut self, turn: &Turn, index: usize, total: i64) {
+        let (register, _) = turn.counter;
+        let insn = &self.region.insns[index];
+        let adds = matches!(insn.ins.mnemonic(), M::Add | M::Inc);
+        let code = match (register.is_gpr64(), adds) {
+            (true, true) => Code::Add_rm64_imm32,
+            (true, false) => Code::Sub_rm64_imm32,
+            (false, true) => Code::Add_rm32_imm32,
+            (false, false) => Code::Sub_rm32_imm32,
+        };
+        let value = if adds { total } else { -total };
+        // Not made by iced-x86: it would fill its tables first.
+        let mut sum = insn.ins;
+        sum.set_code(code);
+        if register.is_gpr64() {
+            sum.set_op1_kind(OpKind::Immediate32to64);
+            sum.set_immediate32to64(value);
+        } else {
+            sum.set_op1_kind(OpKind::Immediate32);
+            sum.set_immediate32(value as u32);
+        }
+        self.index = index;
+        self.free_temps();
+        (self.need, self.live_out) = (insn.live_out.and(insn.entry.writes), insn.live_out);
+        let lowered = table::entry(&sum).lower.map(|lower| lower(self, &sum));
+        debug_assert!(matches!(lowered, Some(Ok(()))), "additions are implemented");
+        self.flags = FlagState::CANONICAL;
     }
 }
