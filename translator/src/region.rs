@@ -498,6 +498,7 @@ impl Region {
     }
 
     /// Finds out which instructions are joined by branches.
+    #[inline(always)]
     fn resolve(&mut self) {
         let last = self.insns.last().map_or(0, |insn| insn.ins.ip());
         self.has_loop = false;

@@ -420,6 +420,7 @@ impl Lower<'_> {
     }
 
     /// Emits everything that stands behind the region's own code.
+    #[inline(always)]
     pub fn cold_code(&mut self) {
         self.emit_call_misses();
         if let Some((index, stop)) = self.out.leaf_return {
@@ -488,6 +489,7 @@ impl Lower<'_> {
     }
 
     /// When all labels are bound: the sites that stop at one.
+    #[inline(always)]
     pub fn resolve_sites(&mut self) {
         for &Labelled { at, label, indirect } in &self.out.labelled {
             let to = self.a.position_of(label).expect("stop labels are bound");

@@ -91,10 +91,15 @@ impl Lower<'_> {
 
     /// Behind the region: its copy for calls, if it is a leaf. The word in front of the entry then says how far that is behind
     /// the entry, see [`crate::cache::call_entry`].
+    #[inline(always)]
     pub fn leaf_for_calls(&mut self) {
-        if !self.is_leaf() {
-            return;
+        let ends_in_return = |insn: &Insn| insn.ins.code() == Code::Retnq;
+        if self.region.insns.last().is_some_and(ends_in_return) && self.is_leaf() {
+            self.copy_for_calls();
         }
+    }
+
+    fn copy_for_calls(&mut self) {
         let from = self.a.pos();
         self.a.here();
         let fixes = self.fixes();

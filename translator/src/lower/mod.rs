@@ -240,6 +240,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Lowers the whole region.
+    #[inline(always)]
     pub fn run(&mut self) {
         self.watches = self.profile.is_some() || self.misaligned.is_some();
         self.only_at_joins |= self.profile.is_some();
