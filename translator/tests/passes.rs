@@ -25,6 +25,21 @@ const RCX: usize = 1;
 const RSI: usize = 6;
 const RDI: usize = 7;
 
+/// Where a constant reaches it.
+const BASE: usize = 0x2000_0000;
+
+/// New memory there.
+fn memory() -> &'static mut [u8] {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    // SAFETY: nothing else of this program is there; the test is the only one, and done with what was there before.
+    unsafe {
+        let start = libc::mmap(BASE as *mut _, SIZE, prot, flags, -1, 0);
+        assert_eq!(start as usize, BASE);
+        std::slice::from_raw_parts_mut(start.cast(), SIZE)
+    }
+}
+
 fn noise(i: usize) -> u128 {
     (i as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).rotate_left(i as u32)
 }
@@ -34,7 +49,7 @@ fn run(order: MemoryOrder, counter: u64, build: impl Fn(&mut CodeAssembler)) -> 
     let mut a = CodeAssembler::new(64).expect("64-bit");
     build(&mut a);
     a.syscall().expect("encodable");
-    let code: &'static mut [u8] = Box::leak(vec![0u8; SIZE].into_boxed_slice());
+    let code = memory();
     let base = code.as_ptr() as u64;
     let bytes = a.assemble(base).expect("assembles");
     code[..bytes.len()].copy_from_slice(&bytes);
@@ -65,7 +80,7 @@ fn run(order: MemoryOrder, counter: u64, build: impl Fn(&mut CodeAssembler)) -> 
 /// A loop; and what its counter is for so many turns.
 type Shape = (fn(&mut CodeAssembler, CodeLabel), fn(u64) -> u64);
 
-const SHAPES: [Shape; 15] = [
+const SHAPES: [Shape; 16] = [
     (
         |a, again| {
             a.aesenclast(xmm2, xmm1).unwrap();
@@ -96,6 +111,16 @@ const SHAPES: [Shape; 15] = [
             a.jne(again).unwrap();
         },
         u64::wrapping_neg,
+    ),
+    (
+        // The counter is the address, too.
+        |a, again| {
+            a.movups(xmm1, xmmword_ptr(rax + (BASE + DATA + 800) as i32)).unwrap();
+            a.aesenc(xmm2, xmm1).unwrap();
+            a.add(rax, 16).unwrap();
+            a.jne(again).unwrap();
+        },
+        |turns| (turns * 16).wrapping_neg(),
     ),
     (
         // By five.

@@ -310,9 +310,13 @@ impl Lower<'_> {
     fn operate(&mut self, turn: &Turn, pass: Pass, index: usize) {
         let count = pass.turns();
         let total = |by: i64| by * count as i64;
+        // The counter that ends at zero leaves flags.
+        let leaves_flags = |register| matches!(pass, Pass::All(_)) && register == turn.counter.0;
         let mut steps: Vec<_> = turn.steps().collect();
         steps.retain(|&(_, register, by)| {
-            !register.is_gpr64() || !self.advance_pair(host_of(register), total(by))
+            !register.is_gpr64()
+                || leaves_flags(register)
+                || !self.advance_pair(host_of(register), total(by))
         });
         (self.need, self.live_out) = (Flags::NONE, Flags::NONE);
         for t in 0..count {
@@ -330,7 +334,7 @@ impl Lower<'_> {
             self.vmov(vec_of(register), turn.loaded(count - 1, number));
         }
         for (at, register, by) in steps {
-            if matches!(pass, Pass::All(_)) && register == turn.counter.0 {
+            if leaves_flags(register) {
                 self.count_to_zero(turn, index + at, total(by));
                 continue;
             }
