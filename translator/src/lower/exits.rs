@@ -294,6 +294,11 @@ impl Lower<'_> {
         self.each_branch(test, again, Some(stop));
     }
 
+    /// The same, but a thread that is to be stopped goes to a label.
+    pub fn repeat_or_leave(&mut self, test: Test, again: Label, stop: Label) {
+        self.each_branch(test, again, Some(stop));
+    }
+
     /// The return point of a call: control comes in here from the callee's return.
     pub fn return_point(&mut self, back: Label, target: u64) {
         self.flags = FlagState::CANONICAL;

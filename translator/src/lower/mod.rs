@@ -31,7 +31,9 @@ pub mod atomics;
 pub mod bits;
 pub mod compare;
 pub mod control;
+pub mod counting;
 pub mod crypto;
+pub mod dataflow;
 pub mod exits;
 pub mod far;
 pub mod flagstate;
@@ -45,6 +47,7 @@ pub mod narrow;
 pub mod operands;
 pub mod passes;
 pub mod post_index;
+pub mod resident;
 pub mod segments;
 pub mod sha256;
 pub mod shifts;
@@ -314,7 +317,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Control comes to an instruction from more than one place. Returns whether several turns of a loop that begins here
-    /// have been done in one pass, see [`passes`].
+    /// come first, see [`counting`].
     #[inline(never)]
     fn begin_join(&mut self, i: usize, insn: &Insn) -> bool {
         if i > 0 && self.region.falls_into_next(i - 1) {
@@ -326,7 +329,7 @@ impl<'a> Lower<'a> {
         }
         self.flags = FlagState::CANONICAL;
         self.far = None;
-        self.region.has_loop && self.passes(i)
+        self.region.has_loop && self.turns_ahead(i)
     }
 
     /// Before an instruction of a region with something that is rare, see [`Self::watches`].

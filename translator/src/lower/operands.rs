@@ -296,7 +296,7 @@ impl Lower<'_> {
     }
 
     /// base + displacement as an address, adding what the access cannot take.
-    fn base_offset(&mut self, base: R, displacement: i64, size: u32) -> Addr {
+    pub(super) fn base_offset(&mut self, base: R, displacement: i64, size: u32) -> Addr {
         let fits = if self.by_acquire() {
             (-256..256).contains(&displacement)
         } else {

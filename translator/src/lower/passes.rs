@@ -9,16 +9,16 @@
 //! What a loop has to be like is looked at only where one of at most [`LONGEST`] instructions ends. Ordered loads
 //! stay where they are.
 
+use super::counting::Counting;
 use super::late::{Late, Recovering, Recovery};
 use super::operands::{host_of, vec_of, width_of};
 use super::{FlagState, Lower, Test, sse_int, table};
-use crate::asm::{Cond, R, V};
-use crate::engine::MemoryOrder;
+use crate::asm::{Cond, V};
 use crate::flags::Flags;
-use crate::region::{Insn, Next};
+use crate::region::Insn;
 use std::ops::Range;
 
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 
 /// So many instructions a turn has at most, the branch included.
 const LONGEST: usize = 8;
@@ -47,30 +47,6 @@ impl Pass {
     }
 }
 
-/// By how much an instruction, which does nothing else, changes a register.
-fn step(ins: &Instruction) -> Option<(Register, i64)> {
-    let register = ins.op0_register();
-    let immediate = || {
-        let constant = !matches!(ins.op1_kind(), OpKind::Register | OpKind::Memory);
-        constant.then(|| i64::from(ins.immediate(1) as i32))
-    };
-    let by = match ins.mnemonic() {
-        M::Inc => 1,
-        M::Dec => -1,
-        M::Add => immediate()?,
-        M::Sub => -immediate()?,
-        M::Lea => {
-            let advances = register.is_gpr64()
-                && ins.memory_base() == register
-                && ins.memory_index() == Register::None;
-            advances.then_some(ins.memory_displacement64() as i64)?
-        }
-        _ => return None,
-    };
-    let whole = ins.op0_kind() == OpKind::Register && (register.is_gpr32() || register.is_gpr64());
-    (whole && by != 0 && by.abs() <= 256).then_some((register, by))
-}
-
 /// The register that an instruction, which does nothing else, loads from a register's address and a constant. (With an
 /// index it would take two instructions ahead of its turn, and nothing would be won.)
 fn load(ins: &Instruction) -> Option<Register> {
@@ -96,30 +72,14 @@ fn is_operation(ins: &Instruction) -> bool {
 
 /// A loop that a pass can be made of.
 struct Turn<'a> {
-    /// What is done in a turn, but for the branch.
+    counting: &'a Counting<'a>,
     insns: &'a [Insn],
-    /// The register that is zero at the end, and by how much each turn changes it.
-    counter: (Register, i64),
 }
 
 impl<'a> Turn<'a> {
-    /// The one that begins at an instruction of a region.
-    fn at(insns: &'a [Insn], start: usize) -> Option<Self> {
-        let near = &insns[start..insns.len().min(start + LONGEST)];
-        let (branch, others) = {
-            let at = near.iter().position(|insn| insn.flow != FlowControl::Next)?;
-            (&near[at], &near[..at])
-        };
-        let closed = branch.target == Some(start as u16)
-            && branch.ins.mnemonic() == M::Jne
-            && near[1..=others.len()].iter().all(|insn| !insn.join)
-            && others.iter().all(|insn| insn.next == Next::Inside);
-        if !closed {
-            return None;
-        }
-        let counts = others.iter().rfind(|insn| insn.entry.writes.any(Flags::Z))?;
-        let turn = Turn { insns: others, counter: step(&counts.ins)? };
-        turn.is_regular().then_some(turn)
+    fn of(counting: &'a Counting) -> Option<Self> {
+        let turn = Turn { counting, insns: counting.insns };
+        (counting.insns.len() < LONGEST && turn.is_regular()).then_some(turn)
     }
 
     /// The registers that are loaded, by the places of their loads.
@@ -130,8 +90,7 @@ impl<'a> Turn<'a> {
 
     /// Those that advance.
     fn steps(&self) -> impl Iterator<Item = (usize, Register, i64)> {
-        let all = self.insns.iter().enumerate();
-        all.filter_map(|(i, insn)| step(&insn.ins).map(|(register, by)| (i, register, by)))
+        self.counting.steps()
     }
 
     fn operations(&self) -> impl Iterator<Item = (usize, &Insn)> {
@@ -147,25 +106,22 @@ impl<'a> Turn<'a> {
     fn is_regular(&self) -> bool {
         let loads = self.loads().count();
         let known = loads + self.steps().count() + self.operations().count();
-        let once = self.steps().all(|(i, register, _)| {
-            let same = |other: Register| other.full_register() == register.full_register();
-            self.steps().all(|(j, other, _)| i == j || !same(other))
-                && (register.is_gpr64()
-                    || self.loads().all(|(j, _)| !same(self.insns[j].ins.memory_base())))
-        });
+        let whole = self
+            .loads()
+            .all(|(i, _)| self.counting.advanced(self.insns[i].ins.memory_base(), i).is_some());
         let loaded_once = self.loads().all(|(i, register)| {
             self.loads().all(|(j, other)| i == j || other != register)
                 && self.operations().all(|(_, insn)| insn.ins.op0_register() != register)
         });
         let some = (1..=FEW / 3).contains(&loads) && self.operations().next().is_some();
-        known == self.insns.len() && some && once && loaded_once
+        known == self.insns.len() && some && whole && loaded_once
     }
 
     /// How far the address of a load, in a turn of the pass, is from where the registers point when the pass begins.
     fn ahead(&self, load: usize, turn: usize) -> i64 {
         let base = self.insns[load].ins.memory_base();
-        let step = self.steps().find(|&(_, register, _)| register == base);
-        step.map_or(0, |(i, _, by)| by * (turn as i64 + i64::from(i < load)))
+        let before = self.counting.advanced(base, load).unwrap_or(0);
+        self.counting.step_of(base) * turn as i64 + before
     }
 
     /// What is tried, one after the other.
@@ -198,19 +154,12 @@ impl<'a> Turn<'a> {
 }
 
 impl Lower<'_> {
-    /// At the first instruction of a loop: does several turns in one pass in front of it. Returns false if there
-    /// is no such loop.
-    pub fn passes(&mut self, index: usize) -> bool {
-        let region = self.region;
-        let insn = &region.insns[index];
-        let allowed = self.config.order == MemoryOrder::Plain
-            && insn.live_in.is_empty()
-            && self.may_be_late()
-            && self.profile.is_none();
-        let turn = if allowed { Turn::at(&region.insns, index) } else { None };
-        let Some(turn) = turn.filter(|turn| self.config.host.aes || !turn.has_aes()) else {
-            return false;
-        };
+    /// At the first instruction of a loop: does several turns in one pass in front of it. Returns false if it is no such
+    /// loop.
+    pub fn passes(&mut self, counting: &Counting, index: usize) -> bool {
+        let insn = &self.region.insns[index];
+        let turn = Turn::of(counting).filter(|turn| self.config.host.aes || !turn.has_aes());
+        let Some(turn) = turn else { return false };
         let enterable = self.is_enterable(index, insn);
         self.map_from(self.a.pos(), insn.ins.ip(), insn.live_in, enterable);
         // The first instruction's, which is lowered next.
@@ -221,19 +170,19 @@ impl Lower<'_> {
             let other = self.a.label();
             let again = match pass {
                 Pass::Of(turns) => {
-                    let enough = self.are_left(&turn, turns);
+                    let enough = self.are_left(counting, turns);
                     self.a.b_cond(enough.invert(), other);
                     Some(self.a.here())
                 }
                 Pass::All(turns) => {
-                    self.are_left(&turn, turns);
+                    self.are_left(counting, turns);
                     self.a.b_cond(Cond::Ne, other);
                     None
                 }
             };
             loads.push(self.pass(&turn, pass, index));
             if let Some(again) = again {
-                let enough = self.are_left(&turn, pass.turns());
+                let enough = self.are_left(counting, pass.turns());
                 self.repeat_if(Test::One(enough), again);
             } else {
                 self.a.b(done);
@@ -270,20 +219,6 @@ impl Lower<'_> {
         start..end
     }
 
-    /// Compares the counter with what so many turns need: Z, or the condition that there are more.
-    fn are_left(&mut self, turn: &Turn, count: usize) -> Cond {
-        let (register, by) = turn.counter;
-        let (w, r) = (width_of(register.size() as u32), host_of(register));
-        let needed = by.unsigned_abs() * count as u64;
-        if by < 0 {
-            self.a.subs_imm(w, R::ZR, r, needed);
-            Cond::Hi
-        } else {
-            self.a.adds_imm(w, R::ZR, r, needed);
-            Cond::Cc
-        }
-    }
-
     /// All loads of a pass, from the last to the first: that one may advance its register as well.
     fn load_ahead(&mut self, turn: &Turn, count: usize) {
         let mut left = count * turn.loads().count();
@@ -311,7 +246,8 @@ impl Lower<'_> {
         let count = pass.turns();
         let total = |by: i64| by * count as i64;
         // The counter that ends at zero leaves flags.
-        let leaves_flags = |register| matches!(pass, Pass::All(_)) && register == turn.counter.0;
+        let leaves_flags =
+            |register| matches!(pass, Pass::All(_)) && register == turn.counting.counter.0;
         let mut steps: Vec<_> = turn.steps().collect();
         steps.retain(|&(_, register, by)| {
             !register.is_gpr64()
@@ -342,10 +278,11 @@ impl Lower<'_> {
             self.add_constant(w, r, r, total(by));
         }
     }
+
     /// The last turn's addition to the counter, or subtraction, with those of the turns before: where it ends at zero the flags
     /// are the same for any number of turns. (AF too: an odd number of times what has its lowest four bits not zero has not.)
     fn count_to_zero(&mut self, turn: &Turn, index: usize, total: i64) {
-        let (register, _) = turn.counter;
+        let (register, _) = turn.counting.counter;
         let insn = &self.region.insns[index];
         let adds = matches!(insn.ins.mnemonic(), M::Add | M::Inc);
         let code = match (register.is_gpr64(), adds) {

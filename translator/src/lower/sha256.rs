@@ -266,7 +266,7 @@ impl Lower<'_> {
     }
 
     /// Puts words into Arm's order.
-    fn words_to_arm(&mut self, abcd: V, efgh: V, abef: V, cdgh: V) {
+    pub(super) fn words_to_arm(&mut self, abcd: V, efgh: V, abef: V, cdgh: V) {
         dynasm!(self.a; .arch aarch64
             ; zip2 V(abcd.0).d2, V(abef.0).d2, V(cdgh.0).d2
             ; rev64 V(abcd.0).s4, V(abcd.0).s4
@@ -290,14 +290,13 @@ impl Lower<'_> {
     }
 
     /// The words A B E F after the rounds of a pair, or (of the upper halves) after the first two of them.
-    fn words_to_x86(&mut self, d: V, abcd: V, efgh: V, upper: bool) {
-        let t = self.vtmp();
+    pub(super) fn words_to_x86(&mut self, d: V, abcd: V, efgh: V, upper: bool) {
         if upper {
-            dynasm!(self.a; .arch aarch64; zip2 V(t.0).d2, V(efgh.0).d2, V(abcd.0).d2);
+            dynasm!(self.a; .arch aarch64; zip2 V(d.0).d2, V(efgh.0).d2, V(abcd.0).d2);
         } else {
-            dynasm!(self.a; .arch aarch64; zip1 V(t.0).d2, V(efgh.0).d2, V(abcd.0).d2);
+            dynasm!(self.a; .arch aarch64; zip1 V(d.0).d2, V(efgh.0).d2, V(abcd.0).d2);
         }
-        dynasm!(self.a; .arch aarch64; rev64 V(d.0).s4, V(t.0).s4);
+        dynasm!(self.a; .arch aarch64; rev64 V(d.0).s4, V(d.0).s4);
     }
 }
 
