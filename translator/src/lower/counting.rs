@@ -13,12 +13,13 @@ use crate::region::{Insn, Next};
 use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 
 /// A counting loop.
-#[derive(Clone, Copy)]
 pub struct Counting<'a> {
     /// What is done in a turn, but for the branch.
     pub insns: &'a [Insn],
     /// The register that is zero at the end, and by how much each turn changes it.
     pub counter: (Register, i64),
+    /// The registers that advance: by which instruction, and by how much.
+    pub steps: Vec<(usize, Register, i64)>,
 }
 
 /// By how much an instruction, which does nothing else, changes a register.
@@ -61,38 +62,34 @@ impl<'a> Counting<'a> {
             return None;
         }
         let counts = others.iter().rfind(|insn| insn.entry.writes.any(Flags::Z))?;
-        let counting = Counting { insns: others, counter: step(&counts.ins)? };
+        let counter = step(&counts.ins)?;
+        let all = others.iter().enumerate();
+        let steps =
+            all.filter_map(|(i, insn)| step(&insn.ins).map(|(register, by)| (i, register, by)));
+        let counting = Counting { insns: others, counter, steps: steps.collect() };
         counting.steps_are_regular().then_some(counting)
     }
 
-    /// The registers that advance: by which instruction, and by how much.
-    pub fn steps(&self) -> impl Iterator<Item = (usize, Register, i64)> {
-        let all = self.insns.iter().enumerate();
-        all.filter_map(|(i, insn)| step(&insn.ins).map(|(register, by)| (i, register, by)))
-    }
-
-    /// Whether each of them is advanced by one instruction.
+    /// Whether each register is advanced by one instruction.
     fn steps_are_regular(&self) -> bool {
-        self.steps().all(|(i, register, _)| {
-            let same = |other: Register| other.full_register() == register.full_register();
-            self.steps().all(|(j, other, _)| i == j || !same(other))
-        })
+        let mut registers: Vec<_> = self.steps.iter().map(|step| step.1.full_register()).collect();
+        registers.sort();
+        registers.windows(2).all(|pair| pair[0] != pair[1])
     }
 
     /// How far a register, which the address of an instruction's operand is made from, has advanced in a turn before
     /// the instruction; None if it is not advanced as a whole.
     pub fn advanced(&self, base: Register, index: usize) -> Option<i64> {
         let same = |other: Register| other.full_register() == base;
-        match self.steps().find(|&(_, register, _)| same(register)) {
-            Some((i, register, by)) => register.is_gpr64().then_some(by * i64::from(i < index)),
+        match self.steps.iter().find(|step| same(step.1)) {
+            Some(&(i, register, by)) => register.is_gpr64().then_some(by * i64::from(i < index)),
             None => Some(0),
         }
     }
 
     /// By how much a turn advances a register.
     pub fn step_of(&self, base: Register) -> i64 {
-        let step = self.steps().find(|&(_, register, _)| register == base);
-        step.map_or(0, |(_, _, by)| by)
+        self.steps.iter().find(|step| step.1 == base).map_or(0, |step| step.2)
     }
 }
 

@@ -88,11 +88,6 @@ impl<'a> Turn<'a> {
         all.filter_map(|(i, insn)| load(&insn.ins).map(|register| (i, register)))
     }
 
-    /// Those that advance.
-    fn steps(&self) -> impl Iterator<Item = (usize, Register, i64)> {
-        self.counting.steps()
-    }
-
     fn operations(&self) -> impl Iterator<Item = (usize, &Insn)> {
         self.insns.iter().enumerate().filter(|(_, insn)| is_operation(&insn.ins))
     }
@@ -105,7 +100,7 @@ impl<'a> Turn<'a> {
     /// and addresses are sums of whole registers.
     fn is_regular(&self) -> bool {
         let loads = self.loads().count();
-        let known = loads + self.steps().count() + self.operations().count();
+        let known = loads + self.counting.steps.len() + self.operations().count();
         let whole = self
             .loads()
             .all(|(i, _)| self.counting.advanced(self.insns[i].ins.memory_base(), i).is_some());
@@ -248,7 +243,7 @@ impl Lower<'_> {
         // The counter that ends at zero leaves flags.
         let leaves_flags =
             |register| matches!(pass, Pass::All(_)) && register == turn.counting.counter.0;
-        let mut steps: Vec<_> = turn.steps().collect();
+        let mut steps = turn.counting.steps.clone();
         steps.retain(|&(_, register, by)| {
             !register.is_gpr64()
                 || leaves_flags(register)

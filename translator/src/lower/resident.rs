@@ -196,7 +196,7 @@ impl Lower<'_> {
         let next = self.load_turn(&plan);
         self.a.bind(turn);
         self.turn(&plan);
-        for (_, register, by) in counting.steps().filter(|step| step.1 != register) {
+        for &(_, register, by) in counting.steps.iter().filter(|step| step.1 != register) {
             let (w, r) = (width_of(register.size() as u32), host_of(register));
             self.add_constant(w, r, r, by);
         }
