@@ -352,22 +352,40 @@ impl Interpreter<'_> {
     /// A condition by its code in the opcode (Intel SDM vol. 1, appendix B).
     #[inline]
     pub(super) fn holds(&self, condition: u8) -> bool {
-        let nzcv = self.cpu.nzcv;
-        let has = |bit: u64| nzcv & bit != 0;
-        let less = has(bit::N) != has(bit::V);
-        let positive = match condition >> 1 {
-            0 => has(bit::V),
-            1 => has(bit::C),
-            2 => has(bit::Z),
-            3 => nzcv & (bit::C | bit::Z) != 0,
-            4 => has(bit::N),
-            5 => (self.cpu.pf as u8).count_ones().is_multiple_of(2),
-            6 => less,
-            _ => less || has(bit::Z),
-        };
-        positive != (condition & 1 != 0)
+        if condition & 0xe == PARITY {
+            let even = (self.cpu.pf as u8).count_ones().is_multiple_of(2);
+            return even != (condition & 1 != 0);
+        }
+        HOLDS[usize::from(condition)] >> (self.cpu.nzcv >> 28 & 15) & 1 != 0
     }
 }
+
+/// P and, with the lowest bit, NP.
+const PARITY: u8 = 0xa;
+
+/// For each condition but those the values of NZCV, a bit each, in which it holds.
+static HOLDS: [u16; 16] = {
+    let mut table = [0; 16];
+    let mut case = 0;
+    while case < 256 {
+        let (condition, nzcv) = (case >> 4, (case as u64 & 15) << 28);
+        let less = (nzcv & bit::N != 0) != (nzcv & bit::V != 0);
+        let positive = match condition >> 1 {
+            0 => nzcv & bit::V != 0,
+            1 => nzcv & bit::C != 0,
+            2 => nzcv & bit::Z != 0,
+            3 => nzcv & (bit::C | bit::Z) != 0,
+            4 => nzcv & bit::N != 0,
+            6 => less,
+            _ => less || nzcv & bit::Z != 0,
+        };
+        if positive != (condition & 1 != 0) {
+            table[condition] |= 1 << (case & 15);
+        }
+        case += 1;
+    }
+    table
+};
 
 /// Size in bytes of an integer operand.
 #[inline]
@@ -389,10 +407,8 @@ fn at_top(size: u8) -> u32 {
 fn add(a: u64, b: u64, carry: bool, size: u8) -> (u64, u64) {
     let shift = at_top(size);
     let (x, y) = (a << shift, b << shift);
-    let sum = x.wrapping_add(y).wrapping_add(u64::from(carry) << shift);
-    let out = x & y | (x | y) & !sum;
-    let overflow = (x ^ sum) & (y ^ sum);
-    (sum >> shift, sign_and_zero(sum) | out >> 63 << 29 | overflow >> 63 << 28)
+    let (sum, nzcv) = if carry { add_with(x, y, 1 << shift) } else { adds(x, y) };
+    (sum >> shift, nzcv)
 }
 
 /// Difference and NZCV, with C as x86 has it: the borrow.
@@ -400,11 +416,60 @@ fn add(a: u64, b: u64, carry: bool, size: u8) -> (u64, u64) {
 fn subtract(a: u64, b: u64, borrow: bool, size: u8) -> (u64, u64) {
     let shift = at_top(size);
     let (x, y) = (a << shift, b << shift);
-    let difference = x.wrapping_sub(y).wrapping_sub(u64::from(borrow) << shift);
+    let (difference, nzcv) = if borrow { subtract_with(x, y, 1 << shift) } else { subs(x, y) };
+    (difference >> shift, nzcv)
+}
+
+/// Sum of 64 bits and NZCV.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn adds(x: u64, y: u64) -> (u64, u64) {
+    let (sum, nzcv);
+    // SAFETY: registers only.
+    unsafe {
+        std::arch::asm!("adds {sum}, {x}, {y}", "mrs {nzcv}, nzcv", x = in(reg) x, y = in(reg) y,
+            sum = out(reg) sum, nzcv = lateout(reg) nzcv, options(pure, nomem, nostack));
+    }
+    (sum, nzcv)
+}
+
+/// Difference of 64 bits and NZCV, with the borrow in C.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn subs(x: u64, y: u64) -> (u64, u64) {
+    let (difference, nzcv): (u64, u64);
+    // SAFETY: registers only.
+    unsafe {
+        std::arch::asm!("subs {difference}, {x}, {y}", "mrs {nzcv}, nzcv", x = in(reg) x, y = in(reg) y,
+            difference = out(reg) difference, nzcv = lateout(reg) nzcv, options(pure, nomem, nostack));
+    }
+    (difference, nzcv ^ bit::C)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn adds(x: u64, y: u64) -> (u64, u64) {
+    add_with(x, y, 0)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn subs(x: u64, y: u64) -> (u64, u64) {
+    subtract_with(x, y, 0)
+}
+
+#[inline]
+fn add_with(x: u64, y: u64, carry: u64) -> (u64, u64) {
+    let sum = x.wrapping_add(y).wrapping_add(carry);
+    let out = x & y | (x | y) & !sum;
+    let overflow = (x ^ sum) & (y ^ sum);
+    (sum, sign_and_zero(sum) | out >> 63 << 29 | overflow >> 63 << 28)
+}
+
+#[inline]
+fn subtract_with(x: u64, y: u64, borrow: u64) -> (u64, u64) {
+    let difference = x.wrapping_sub(y).wrapping_sub(borrow);
     let out = !x & y | (!x | y) & difference;
     let overflow = (x ^ y) & (x ^ difference);
-    let nzcv = sign_and_zero(difference) | out >> 63 << 29 | overflow >> 63 << 28;
-    (difference >> shift, nzcv)
+    (difference, sign_and_zero(difference) | out >> 63 << 29 | overflow >> 63 << 28)
 }
 
 /// A logical operation's result and NZCV.
