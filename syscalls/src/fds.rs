@@ -72,9 +72,17 @@ pub fn is_kept(fd: i32) -> bool {
 }
 
 /// A descriptor of the guest's as the kernel gets it: one of the translator's is none.
+#[inline]
 pub fn for_kernel(fd: u64) -> u64 {
     let low = (fd as i32) < LOWEST.load(Ordering::Relaxed);
-    if low || !is_kept(fd as i32) { fd } else { u64::MAX }
+    if low { fd } else { high_for_kernel(fd) }
+}
+
+/// The same of one that may be the translator's.
+#[cold]
+#[inline(never)]
+fn high_for_kernel(fd: u64) -> u64 {
+    if is_kept(fd as i32) { u64::MAX } else { fd }
 }
 
 /// The kept descriptors in `first..=last`, in ascending order.

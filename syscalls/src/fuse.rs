@@ -88,14 +88,18 @@ fn places(
     })
 }
 
+/// Whether what was read, the first byte of which is there, may be a request, which begins with its length: nearly all that is
+/// none is not from its first byte on.
+#[inline]
+fn looks_like_request(first: u64, read: u64) -> bool {
+    read > HEADER as u64 && guest::read::<u8>(first) == Ok(read as u8)
+}
+
 /// What was read, made what the guest has to see.
+#[inline(never)]
 fn convert(fd: u64, read: u64, pieces: impl Iterator<Item = Range<u64>> + Clone) -> Option<()> {
-    if read <= HEADER as u64 {
-        return None;
-    }
-    // Nearly all that is read and is no request, is not from its first byte on.
     let first = places(pieces.clone(), 0..1).next()?.start;
-    if guest::read::<u8>(first).ok()? != read as u8 {
+    if !looks_like_request(first, read) {
         return None;
     }
     let mut request = [0; MOST];
@@ -123,7 +127,9 @@ fn convert(fd: u64, read: u64, pieces: impl Iterator<Item = Range<u64>> + Clone)
 fn read_with(task: &mut Task, nr: u64, args: [u64; 6]) -> SysResult {
     let [fd, buffer, len, ..] = args;
     let read = task.host_call(nr, args)?;
-    convert(fd, read, std::iter::once(buffer..buffer.saturating_add(len)));
+    if looks_like_request(buffer, read) {
+        convert(fd, read, std::iter::once(buffer..buffer.saturating_add(len)));
+    }
     Ok(read)
 }
 

@@ -14,6 +14,7 @@ impl Errno {
 pub type SysResult = Result<u64, Errno>;
 
 /// Splits a kernel return value: -4095..=-1 are errors.
+#[inline]
 pub fn result(ret: i64) -> SysResult {
     if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as u64) }
 }

@@ -211,9 +211,10 @@ mod safe_syscall {
         static demotic_safe_syscall_interrupted: u8;
     }
 
-    pub fn call(attention: *const u32, nr: u64, args: [u64; 6]) -> i64 {
+    #[inline]
+    pub fn call(attention: *const u32, nr: u64, args: &[u64; 6]) -> i64 {
         // SAFETY: the arguments name the guest's memory or the caller's own; so does host::syscall demand.
-        unsafe { demotic_safe_syscall(attention, nr, &args) }
+        unsafe { demotic_safe_syscall(attention, nr, args) }
     }
 
     /// Where to continue if a signal interrupted at `pc`: a call not yet made, or one that the kernel
@@ -230,7 +231,7 @@ mod safe_syscall {
 mod safe_syscall {
     //! There is no arm64 kernel to interrupt.
 
-    pub fn call(_attention: *const u32, _nr: u64, _args: [u64; 6]) -> i64 {
+    pub fn call(_attention: *const u32, _nr: u64, _args: &[u64; 6]) -> i64 {
         -i64::from(libc::ENOSYS)
     }
 
@@ -243,7 +244,8 @@ mod safe_syscall {
 ///
 /// The host's handlers are installed with the guest's SA_RESTART, so the kernel itself says which calls are
 /// restarted: it goes back to the `svc` instruction, and the handler finds it there.
-pub fn call(inbox: &Inbox, nr: u64, args: [u64; 6]) -> SysResult {
+#[inline]
+pub fn call(inbox: &Inbox, nr: u64, args: &[u64; 6]) -> SysResult {
     host::result(safe_syscall::call(inbox.attention.as_ptr(), nr, args))
 }
 

@@ -292,13 +292,13 @@ pub(crate) fn deliver(task: &mut Task) {
 fn open_host_mask(task: &Task) -> SysResult {
     let host = task.mask.for_host();
     let args = [libc::SIG_SETMASK as u64, &raw const host as u64, 0, 8, 0, 0];
-    interrupt::call(&task.inbox, nr::rt_sigprocmask, args)
+    interrupt::call(&task.inbox, nr::rt_sigprocmask, &args)
 }
 
 /// Makes the host's mask and dispositions those that the next program inherits, unless a signal came before.
 pub(crate) fn before_exec(task: &mut Task) -> Result<(), Errno> {
     let args = [libc::SIG_SETMASK as u64, &raw const task.mask as u64, 0, 8, 0, 0];
-    interrupt::call(&task.inbox, nr::rt_sigprocmask, args)?;
+    interrupt::call(&task.inbox, nr::rt_sigprocmask, &args)?;
     for signo in [SIGSEGV, SIGBUS] {
         if task.actions.get(signo).handler == SIG_IGN {
             set_host_action(signo, Action { handler: SIG_IGN, ..Action::default() });

@@ -33,8 +33,8 @@ pub struct Call {
     pub handling: Handling,
     /// A remark on the handling, for the reader and the documentation.
     pub note: &'static str,
-    /// How the raw argument registers are extended.
-    pub widths: [Width; 6],
+    /// The arguments of which the kernel looks at the low 32 bits: signed ones, and unsigned ones.
+    pub narrow: [u8; 2],
     /// The arguments that are, or may be, addresses: a bit for each.
     pub addresses: u8,
     /// The arguments that are descriptors.
@@ -105,15 +105,15 @@ pub fn lookup(number: u32) -> Option<&'static Call> {
     CALLS.get(usize::from(index).wrapping_sub(1))
 }
 
-/// The widths of all six argument registers; those without an argument are passed as they are.
-const fn widths(args: &[Arg]) -> [Width; 6] {
-    let mut widths = [Width::U64; 6];
-    let mut i = 0;
+/// The arguments of 32 bits, signed ones and unsigned ones; what is no argument is passed as it is.
+const fn narrow(args: &[Arg]) -> [u8; 2] {
+    let (mut bits, mut i) = ([0; 2], 0);
     while i < args.len() {
-        widths[i] = args[i].ty.width();
+        bits[0] |= (matches!(args[i].ty.width(), Width::I32) as u8) << i;
+        bits[1] |= (matches!(args[i].ty.width(), Width::U32) as u8) << i;
         i += 1;
     }
-    widths
+    bits
 }
 
 /// The arguments that may be addresses, and those that are descriptors.
@@ -156,7 +156,7 @@ macro_rules! calls {
                 ret: calls!(@ret $($ret)?),
                 handling: calls!(@handling $kind $($($how)*)?),
                 note: concat!($($note)?),
-                widths: super::widths(ARGS),
+                narrow: super::narrow(ARGS),
                 addresses: super::addresses_and_descriptors(ARGS)[0],
                 descriptors: super::addresses_and_descriptors(ARGS)[1],
                 has_inner: super::has_inner(ARGS),

@@ -89,10 +89,22 @@ impl Task {
     /// Makes a host system call for the guest. [`Errno::RESTART`] means that a signal came first, or
     /// that the kernel would restart the call after the signal: the caller passes it on.
     /// EFAULT is final only if no page was write-protected because it holds translated code.
+    #[inline]
     pub fn host_call(&mut self, nr: u64, args: [u64; 6]) -> SysResult {
-        let mut result = interrupt::call(&self.inbox, nr, args);
+        let result = interrupt::call(&self.inbox, nr, &args);
+        if result == Err(Errno(libc::EFAULT)) {
+            return self.host_call_again(nr, args);
+        }
+        result
+    }
+
+    /// The same once more for a call that has failed with EFAULT, as long as that was for such a page.
+    #[cold]
+    #[inline(never)]
+    fn host_call_again(&mut self, nr: u64, args: [u64; 6]) -> SysResult {
+        let mut result = Err(Errno(libc::EFAULT));
         while result == Err(Errno(libc::EFAULT)) && self.may_write_again(EVERYWHERE) {
-            result = interrupt::call(&self.inbox, nr, args);
+            result = interrupt::call(&self.inbox, nr, &args);
         }
         result
     }

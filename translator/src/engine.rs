@@ -106,6 +106,8 @@ pub struct Engine {
     /// Counts flushes: addresses in the cache from before one mean nothing after it. Changes under the lock, while
     /// no thread is in translated code.
     generation: AtomicU64,
+    /// Whether all translations are being thrown away, see [`Engine::translation_in_table`].
+    flushing: AtomicBool,
     visits: Visits,
     /// Copies of what the lock protects, for the interpreter.
     ordered: AtomicBool,
@@ -188,6 +190,7 @@ impl Engine {
                 profile,
             }),
             generation: AtomicU64::new(0),
+            flushing: AtomicBool::new(false),
             visits: Visits::new(config.interpret),
             ordered: AtomicBool::new(config.order == MemoryOrder::Ordered),
             flags_live_at_return: AtomicBool::new(config.flags_live_at_return),
@@ -256,6 +259,10 @@ impl Engine {
                 self.trap_floats();
             }
             let mut purpose = Purpose::Kept;
+            let after_call = next.is_none() && cpu.exit == ExitCode::Syscall as u64;
+            if after_call {
+                next = self.translation_in_table(cpu);
+            }
             if next.is_none() && self.visits.is_cold(cpu.rip) {
                 match self.interpret(cpu) {
                     ControlFlow::Break(exit) => return exit,
@@ -265,6 +272,9 @@ impl Engine {
             let Some(host) = next.or_else(|| self.enter_at(cpu, purpose)) else {
                 return no_code(cpu);
             };
+            if after_call && next.is_none() {
+                self.set_table_entry(cpu, cpu.rip, host);
+            }
             match self.enter(cpu, host) {
                 Left::For(exit) => return exit,
                 Left::ToGoOn(host) => next = host,
@@ -368,6 +378,26 @@ impl Engine {
         Some(host)
     }
 
+    /// The translation at `cpu.rip`, if the thread's indirect branches would find it; then the thread is marked as about to
+    /// enter it. So what follows a system call is found without the lock.
+    #[inline]
+    fn translation_in_table(&self, cpu: &mut CpuState) -> Option<u64> {
+        // From here on a flush waits for this thread, unless it has begun before.
+        // SAFETY: an aligned word of the state, which a flush reads meanwhile.
+        unsafe { AtomicU64::from_ptr(&raw mut cpu.entering) }.store(LOOKING, Ordering::SeqCst);
+        if !self.flushing.load(Ordering::SeqCst) {
+            let pair = table_entry(cpu.branch_table, cpu.rip);
+            // SAFETY: inside the table that `attach` mapped; others write it when the thread is out only.
+            let entry = unsafe { *(pair as *const BranchTableEntry) };
+            if entry.guest == cpu.rip {
+                cpu.entering = entry.host;
+                return Some(entry.host);
+            }
+        }
+        leave(cpu);
+        None
+    }
+
     /// Host address of the translation of a guest address, which is made if there is none. None if there is no code.
     pub fn translation(&self, guest: u64) -> Option<u64> {
         self.find_or_translate(&mut self.lock(), guest)
@@ -432,6 +462,7 @@ impl Engine {
 
     /// Why the code was left, and the generation of the cache it was in. None if the thread was interrupted before it
     /// could enter.
+    #[inline(always)]
     fn enter_raw(&self, cpu: &mut CpuState, host: u64) -> Option<(ExitCode, u64)> {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `interrupted`.
@@ -744,6 +775,9 @@ enum Left {
 
 const RAISED: u64 = ExitCode::Exception as u64;
 const FAULTED: u64 = ExitCode::MemoryFault as u64;
+
+/// [`CpuState::entering`] of a thread that looks for a translation to enter: no host address.
+const LOOKING: u64 = 1;
 
 /// Entries that were never written are 0, which is an address that is looked up in the first ones.
 fn miss_at_zero(table: u64) {

@@ -140,7 +140,15 @@ pub extern "C" fn trap_end(cpu: &mut CpuState, lanes: u64, register: u64, _: u64
 }
 
 /// Takes the flags that FPSR has collected over to `mxcsr`.
+#[inline]
 pub fn collect(cpu: &mut CpuState) {
+    if cpu.fpsr != 0 {
+        collect_some(cpu);
+    }
+}
+
+#[inline(never)]
+fn collect_some(cpu: &mut CpuState) {
     let mut flags =
         FLAGS.iter().filter(|(bit, _)| cpu.fpsr >> bit & 1 != 0).fold(0, |m, (_, flag)| m | flag);
     if cpu.fpcr & AH != 0 && cpu.fpsr & IDC != 0 {

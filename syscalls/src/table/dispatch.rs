@@ -16,7 +16,6 @@ pub const UNKNOWN: u32 = 472;
 const X32: std::ops::Range<u32> = 512..548;
 
 /// Makes the system call with the number and the arguments in the guest's registers.
-#[inline]
 pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
     // The kernel takes the number as an int (do_syscall_64).
     let Some(call) = lookup(number as u32) else {
@@ -30,13 +29,19 @@ pub fn dispatch(task: &mut Task, number: u64, raw: [u64; 6]) -> SysResult {
 }
 
 impl Call {
-    /// The arguments as their types say, from the registers.
+    /// The arguments as their types say, from the registers: filters outside compare whole registers (seccomp(2)), so what
+    /// the guest left in the upper half of one that counts with 32 bits must not pass.
     #[inline(always)]
     pub fn extend(&self, raw: [u64; 6]) -> [u64; 6] {
-        std::array::from_fn(|i| self.widths[i].extend(raw[i]))
+        let mut args = raw;
+        let [signed, unsigned] = self.narrow;
+        each(signed, |i| args[i] = raw[i] as i32 as u64);
+        each(unsigned, |i| args[i] = u64::from(raw[i] as u32));
+        args
     }
 
     /// Makes the call; the arguments are extended already.
+    #[inline(always)]
     pub fn make(&self, task: &mut Task, mut args: [u64; 6]) -> SysResult {
         each(self.addresses, |i| args[i] = guest::for_kernel(args[i]));
         each(self.descriptors, |i| args[i] = fds::for_kernel(args[i]));
@@ -51,13 +56,18 @@ impl Call {
         }
     }
 
-    fn pass(&self, task: &mut Task, mut args: [u64; 6]) -> SysResult {
-        let Some(host) = self.host else {
-            return Err(errno::ENOSYS);
-        };
-        if !self.has_inner {
-            return task.host_call(u64::from(host), args);
+    #[inline(always)]
+    fn pass(&self, task: &mut Task, args: [u64; 6]) -> SysResult {
+        match self.host {
+            None => Err(errno::ENOSYS),
+            Some(host) if self.has_inner => self.pass_translated(task, host, args),
+            Some(host) => task.host_call(u64::from(host), args),
         }
+    }
+
+    /// Passes a call on whose paths and vectors of addresses are others for the kernel.
+    #[inline(never)]
+    fn pass_translated(&self, task: &mut Task, host: u32, mut args: [u64; 6]) -> SysResult {
         let mut translated: [Option<paths::Path>; 6] = Default::default();
         let mut vectors: [Option<Vectors>; 6] = Default::default();
         for (i, arg) in self.args.iter().enumerate() {
@@ -87,8 +97,10 @@ impl Call {
     }
 }
 
-/// Does something for each bit that is set.
-fn each(mut bits: u8, mut what: impl FnMut(usize)) {
+/// Does something for each bit that is set, of one for each argument.
+#[inline(always)]
+fn each(bits: u8, mut what: impl FnMut(usize)) {
+    let mut bits = u32::from(bits);
     while bits != 0 {
         what(bits.trailing_zeros() as usize);
         bits &= bits - 1;

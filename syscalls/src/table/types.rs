@@ -72,18 +72,6 @@ pub enum Width {
     U64,
 }
 
-impl Width {
-    /// A register value as the C type has it. Filters outside compare whole registers
-    /// (seccomp(2)), so what the guest left in the upper half must not pass.
-    pub fn extend(self, raw: u64) -> u64 {
-        match self {
-            Width::I32 => raw as i32 as u64,
-            Width::U32 => u64::from(raw as u32),
-            Width::U64 => raw,
-        }
-    }
-}
-
 /// Type of an argument or a result.
 #[derive(Clone, Copy, Debug)]
 pub enum Type {
@@ -294,17 +282,4 @@ pub enum Count {
     Previous,
     /// In the result.
     Result,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn extension_follows_the_c_type() {
-        let raw = 0xdead_beef_ffff_ff9c;
-        assert_eq!(Type::DirFd.width().extend(raw), -100i64 as u64);
-        assert_eq!(Type::Uint.width().extend(raw), 0xffff_ff9c);
-        assert_eq!(Type::Ptr.width().extend(raw), raw);
-    }
 }

@@ -89,6 +89,8 @@ impl Engine {
 
     /// Throws all translations away. Every thread comes out of translated code first.
     pub(super) fn flush(&self, inner: &mut Inner) {
+        // A thread that looks for a translation without the lock sees this, or is waited for.
+        self.flushing.store(true, Ordering::SeqCst);
         self.cache.arm_all();
         for &cpu in &inner.attached {
             // SAFETY: attached states live until `detach`, which needs the lock. A thread that is
@@ -114,6 +116,7 @@ impl Engine {
         inner.found_flags.forget();
         inner.windows = Windows::default();
         self.cache.reset();
+        self.flushing.store(false, Ordering::SeqCst);
     }
 
     /// Waits for a thread to come out of translated code, all of which is set to stop.
@@ -122,7 +125,7 @@ impl Engine {
         const PATIENCE: u64 = 1 << 10;
         let mut turns = 0u64;
         // With `leave`: all that the thread did inside is done.
-        while entering.load(Ordering::Acquire) != 0 {
+        while entering.load(Ordering::SeqCst) != 0 {
             // SAFETY: no arguments.
             unsafe { libc::sched_yield() };
             turns += 1;

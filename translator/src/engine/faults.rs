@@ -107,6 +107,8 @@ impl Engine {
 
     /// At a fault, computes the flags that translated code has left out, see [`fault_flags`]. The
     /// thread still counts as inside, so the region's record is there.
+    #[cold]
+    #[inline(never)]
     pub(super) fn complete_flags(&self, cpu: &mut CpuState) {
         let Some(meta) = self.cache.region_at(cpu.fault_pc) else { return };
         let entry = meta.entry_at(cpu.fault_pc);
@@ -135,6 +137,8 @@ impl Engine {
     }
 
     /// Says of a fault what x86 would.
+    #[cold]
+    #[inline(never)]
     pub(super) fn describe_access(&self, cpu: &mut CpuState) {
         let code = CodeReader::new(&*self.memory);
         let mut ins = Instruction::default();
