@@ -111,7 +111,14 @@ impl Plan {
         let flow = Dataflow::of(counting)?;
         let needed = flow.needed()?;
         let words = flow.words?;
-        if flow.aligned.iter().any(|place| place.step % 16 != 0) {
+        let counter = host_of(counting.counter.0);
+        let loads = flow.ops.iter().filter_map(|op| match op {
+            Op::Load(place) => Some(place),
+            _ => None,
+        });
+        // The counter is off while the turns are done.
+        let mut loads = loads.filter(|place| place.base == counter);
+        if loads.next().is_some() || flow.aligned.iter().any(|place| place.step % 16 != 0) {
             return None;
         }
         let (same, last_use) = (flow.same_in_each_turn(), last_uses(&flow, &needed));
@@ -189,8 +196,8 @@ impl Lower<'_> {
         let (register, by) = counting.counter;
         let (w, counter) = (width_of(register.size() as u32), host_of(register));
         self.vectors_in_state(false);
-        self.add_constant(w, counter, counter, by); // it counts what comes before the last turn
         let first = self.begin_turns(&plan);
+        self.add_constant(w, counter, counter, by); // it counts what comes before the last turn
         self.a.b(turn);
         let again = self.a.here();
         let next = self.load_turn(&plan);
@@ -206,12 +213,12 @@ impl Lower<'_> {
         let to = self.a.pos();
         self.recover(index, next, to);
         self.end_turns(&plan);
+        self.add_constant(w, counter, counter, -by);
         self.a.bind(leave);
         let to = self.a.pos();
         self.recover(index, first, to);
         self.vectors_in_state(true);
         dynasm!(self.a; .arch aarch64; movi V(VZERO.0).d2, 0);
-        self.add_constant(w, counter, counter, -by);
         self.a.bind(alone);
         self.out.labels[index] = Some(alone);
         self.need = need;
