@@ -2,80 +2,11 @@
 //! (arm64 only: translated code must execute. What faults in a pass is a whole program's subject.)
 #![cfg(target_arch = "aarch64")]
 
+mod loops;
+
 use iced_x86::code_asm::*;
-use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder};
-use translator::state::CpuState;
-
-/// Everything is executable.
-struct Open;
-
-impl GuestMemory for Open {
-    fn executable_from(&self, _addr: u64) -> u64 {
-        4096
-    }
-    fn watch(&self, _start: u64, _end: u64) {}
-}
-
-/// Where the data is, behind the code.
-const DATA: usize = 4096;
-const SIZE: usize = 16384;
-
-const RAX: usize = 0;
-const RCX: usize = 1;
-const RSI: usize = 6;
-const RDI: usize = 7;
-
-/// Where a constant reaches it.
-const BASE: usize = 0x2000_0000;
-
-/// New memory there.
-fn memory() -> &'static mut [u8] {
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: nothing else of this program is there; the test is the only one, and done with what was there before.
-    unsafe {
-        let start = libc::mmap(BASE as *mut _, SIZE, prot, flags, -1, 0);
-        assert_eq!(start as usize, BASE);
-        std::slice::from_raw_parts_mut(start.cast(), SIZE)
-    }
-}
-
-fn noise(i: usize) -> u128 {
-    (i as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).rotate_left(i as u32)
-}
-
-/// Runs code with a counter and pointers into noise.
-fn run(order: MemoryOrder, counter: u64, build: impl Fn(&mut CodeAssembler)) -> Box<CpuState> {
-    let mut a = CodeAssembler::new(64).expect("64-bit");
-    build(&mut a);
-    a.syscall().expect("encodable");
-    let code = memory();
-    let base = code.as_ptr() as u64;
-    let bytes = a.assemble(base).expect("assembles");
-    code[..bytes.len()].copy_from_slice(&bytes);
-    for (i, piece) in code[DATA..].chunks_exact_mut(16).enumerate() {
-        piece.copy_from_slice(&noise(i).to_le_bytes());
-    }
-    let host = HostFeatures { aes: true, ..HostFeatures::default() };
-    let config = Config { host, order, cache_size: 16 << 20, ..Config::default() };
-    let engine = Engine::new(config, Box::new(Open)).expect("address space");
-    let mut cpu = CpuState::new();
-    engine.attach(&mut cpu).expect("memory");
-    cpu.rip = base;
-    cpu.gpr[RAX] = counter;
-    for (register, at) in [(RCX, DATA), (RSI, DATA + 4096), (RDI, DATA + 4096 + 800)] {
-        cpu.gpr[register] = base + at as u64;
-    }
-    for (i, xmm) in cpu.xmm.iter_mut().enumerate() {
-        *xmm = noise(1000 + i);
-    }
-    assert_eq!(engine.run(&mut cpu), Exit::Syscall);
-    engine.detach(&mut cpu);
-    for register in [RCX, RSI, RDI] {
-        cpu.gpr[register] = cpu.gpr[register].wrapping_sub(base);
-    }
-    cpu
-}
+use loops::{BASE, DATA, run};
+use translator::engine::MemoryOrder;
 
 /// A loop; and what its counter is for so many turns.
 type Shape = (fn(&mut CodeAssembler, CodeLabel), fn(u64) -> u64);
