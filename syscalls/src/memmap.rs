@@ -119,12 +119,23 @@ impl IntervalMap {
 
     /// The mappings that overlap a range, whole (not clipped to it), in order.
     pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, &Mapping)> {
-        let first = self.get(range.start).map_or(range.start, |(r, _)| r.start);
-        let last = range.end.max(first);
-        self.entries
-            .range(first..last)
-            .map(|(&start, entry)| (start..entry.end, &entry.mapping))
-            .filter(move |(r, _)| r.start < range.end && r.end > range.start)
+        let last = self.last_before(range.end).filter(|(r, _)| r.end > range.start);
+        // Most ranges touch one mapping, or none.
+        let more = last.as_ref().is_some_and(|(r, _)| r.start > range.start);
+        let (one, many) = if more {
+            let first = self.get(range.start).map_or(range.start, |(r, _)| r.start);
+            (None, Some(self.entries.range(first..range.end)))
+        } else {
+            (last, None)
+        };
+        let many = many.into_iter().flatten();
+        one.into_iter().chain(many.map(|(&start, entry)| (start..entry.end, &entry.mapping)))
+    }
+
+    /// The last mapping that begins before an address.
+    fn last_before(&self, end: u64) -> Option<(Range<u64>, &Mapping)> {
+        let (&start, entry) = self.entries.range(..end).next_back()?;
+        Some((start..entry.end, &entry.mapping))
     }
 
     /// Like [`overlapping`](Self::overlapping), with each range cut to the part inside.
@@ -153,7 +164,7 @@ impl IntervalMap {
 
     /// Whether nothing at all is mapped in a range.
     pub fn is_free(&self, range: Range<u64>) -> bool {
-        self.overlapping(range).next().is_none()
+        self.last_before(range.end).is_none_or(|(r, _)| r.end <= range.start)
     }
 
     /// Whether a range is the guest's without a hole.
@@ -195,25 +206,20 @@ impl IntervalMap {
         }
     }
 
-    /// Joins the entries around a boundary if they continue each other.
-    fn join(&mut self, addr: u64) {
-        let Some(next) = self.entries.get(&addr) else {
-            return;
-        };
-        let Some((&start, previous)) = self.entries.range(..addr).next_back() else {
-            return;
-        };
-        if previous.end == addr && previous.mapping.continues(addr - start, &next.mapping) {
-            let end = next.end;
-            self.entries.remove(&addr);
-            self.entries.get_mut(&start).expect("found above").end = end;
-        }
-    }
-
     /// Forgets whatever is mapped in a range.
     pub fn remove(&mut self, range: Range<u64>) {
-        if self.any(range.clone(), |mapping| mapping.prot & EXEC != 0) {
+        let Some((last, mapping)) = self.last_before(range.end) else { return };
+        if last.end <= range.start {
+            return;
+        }
+        let is_all = last == range;
+        let executable = |mapping: &Mapping| mapping.prot & EXEC != 0;
+        if executable(mapping) || !is_all && self.any(range.clone(), executable) {
             CHANGES.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_all {
+            self.entries.remove(&range.start);
+            return;
         }
         self.split(range.start);
         self.split(range.end);
@@ -229,9 +235,23 @@ impl IntervalMap {
             return;
         }
         self.remove(range.clone());
-        self.entries.insert(range.start, Entry { end: range.end, mapping });
-        self.join(range.end);
-        self.join(range.start);
+        let Range { start, mut end } = range;
+        // Neighbours that continue each other become one.
+        if let Some(next) = self.entries.get(&end)
+            && mapping.continues(end - start, &next.mapping)
+        {
+            let next_end = next.end;
+            self.entries.remove(&end);
+            end = next_end;
+        }
+        if let Some((&before, previous)) = self.entries.range_mut(..start).next_back()
+            && previous.end == start
+            && previous.mapping.continues(start - before, &mapping)
+        {
+            previous.end = end;
+        } else {
+            self.entries.insert(start, Entry { end, mapping });
+        }
     }
 
     /// Changes the attributes of all that is mapped in a range.
@@ -251,11 +271,11 @@ impl IntervalMap {
             if candidate < within.start {
                 return None;
             }
-            match self.overlapping(candidate..candidate + len).last() {
-                None => return Some(candidate),
+            match self.last_before(candidate + len) {
                 // The highest obstacle may reach into the candidate; continue below the lowest one
                 // only when they are adjacent, so go step by step.
-                Some((obstacle, _)) => top = obstacle.start,
+                Some((obstacle, _)) if obstacle.end > candidate => top = obstacle.start,
+                _ => return Some(candidate),
             }
         }
     }

@@ -317,7 +317,11 @@ impl Memory {
         if request.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) == 0 {
             let addr = self.map_anywhere(&mut state, request, len, &mapping)?;
             state.map.insert(addr..addr + len, mapping);
-            let twins = self.executable_twins(&state, &(addr..addr + len));
+            let twins = if request.is_shared_writable() {
+                self.executable_twins(&state, &(addr..addr + len))
+            } else {
+                Vec::new()
+            };
             let held_code = is_stale(&state, &(addr..addr + len));
             self.finish(state, addr..addr + len, held_code);
             self.forget_code(twins);
@@ -475,10 +479,12 @@ impl Memory {
             state.map.remove(part.clone());
             let wide = self.widen(&part);
             // A host page that other mappings still use stays.
-            let free = |page: u64| state.map.is_free(page..page + self.host_page);
-            let start = if free(wide.start) { wide.start } else { wide.start + self.host_page };
+            let free = |edge: u64, page: u64| {
+                edge == self.floor(edge) || state.map.is_free(page..page + self.host_page)
+            };
             let last = wide.end - self.host_page;
-            let end = if free(last) { wide.end } else { last };
+            let start = wide.start + if free(part.start, wide.start) { 0 } else { self.host_page };
+            let end = if free(part.end, last) { wide.end } else { last };
             if start < end {
                 raw::munmap(start, end - start)?;
             }
