@@ -249,9 +249,9 @@ mod tests {
 
     #[test]
     fn every_length_is_copied_exactly() {
-        let from: Vec<u8> = (1..=70).collect();
+        let from: Vec<u8> = (1..=200).collect();
         for len in 0..=from.len() {
-            let mut to = vec![0; 80];
+            let mut to = vec![0; 210];
             write_bytes(to.as_mut_ptr() as u64, &from[..len]).unwrap();
             assert_eq!(to[..len], from[..len]);
             assert!(to[len..].iter().all(|&byte| byte == 0));
