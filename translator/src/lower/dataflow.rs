@@ -303,6 +303,14 @@ impl Dataflow {
         }
     }
 
+    /// The places that are loaded from.
+    pub fn loads(&self) -> impl Iterator<Item = Place> {
+        self.ops.iter().filter_map(|op| match *op {
+            Op::Load(place) => Some(place),
+            _ => None,
+        })
+    }
+
     /// Whether a turn leaves a guest register as it is.
     pub fn is_kept(&self, register: u8) -> bool {
         let register = usize::from(register);

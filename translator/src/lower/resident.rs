@@ -4,8 +4,8 @@
 //!
 //! It stands in front of the loop's own code and does all turns but the last. The guest's vector registers are in the
 //! state meanwhile, and those that the turns change are put together behind the last one done. A turn begins with all its
-//! loads, into registers that nothing else is in. So when one faults, or the thread is to be stopped, all is there that the turn before has
-//! left: control goes on in the loop itself, which comes to that fault at its instruction, or is stopped.
+//! loads, into registers that nothing else is in. So when one faults, or the thread is to be stopped, all is there that the
+//! turn before has left: control goes on in the loop itself, which comes to that fault at its instruction, or is stopped.
 
 use super::counting::Counting;
 use super::dataflow::{Dataflow, Op, Place, Value};
@@ -61,6 +61,17 @@ struct Registers {
 const AT_END: Value = Value::MAX;
 
 impl Registers {
+    fn new(flow: &Dataflow, needed: &[bool], same: &[bool]) -> Self {
+        let last_use = last_uses(flow, needed);
+        Registers {
+            free: u32::MAX,
+            places: vec![VZERO; flow.ops.len()],
+            stays: stay(flow, needed, same, &last_use),
+            last_use,
+            steps: Vec::new(),
+        }
+    }
+
     fn take(&mut self) -> Option<V> {
         let lowest = self.free.trailing_zeros();
         self.free &= self.free.wrapping_sub(1);
@@ -70,6 +81,14 @@ impl Registers {
     /// Whether a value is not needed any more when another has been made from it.
     fn ends_with(&self, operand: Value, value: Value) -> bool {
         self.last_use[operand] == value && !self.stays[operand]
+    }
+
+    /// Gives a value that each turn loads a register that nothing else is ever in: there is the next turn's when this one's
+    /// may still be looked at.
+    fn keep(&mut self, value: Value) -> Option<V> {
+        self.stays[value] = true;
+        self.places[value] = self.take()?;
+        (self.last_use[value] != AT_END).then_some(self.places[value])
     }
 
     /// Makes a value.
@@ -109,51 +128,29 @@ impl Registers {
 impl Plan {
     fn of(counting: &Counting) -> Option<Self> {
         let flow = Dataflow::of(counting)?;
-        let needed = flow.needed()?;
-        let words = flow.words?;
-        let counter = host_of(counting.counter.0);
-        let loads = flow.ops.iter().filter_map(|op| match op {
-            Op::Load(place) => Some(place),
-            _ => None,
-        });
-        // The counter is off while the turns are done.
-        let mut loads = loads.filter(|place| place.base == counter);
-        if loads.next().is_some() || flow.aligned.iter().any(|place| place.step % 16 != 0) {
+        let (needed, words) = (flow.needed()?, flow.words?);
+        if !flow.loads().all(|place| suits(counting, place))
+            || flow.aligned.iter().any(|place| place.step % 16 != 0)
+        {
             return None;
         }
-        let (same, last_use) = (flow.same_in_each_turn(), last_uses(&flow, &needed));
-        let mut registers = Registers {
-            free: u32::MAX,
-            places: vec![VZERO; flow.ops.len()],
-            stays: vec![false; flow.ops.len()],
-            steps: Vec::new(),
-            last_use,
-        };
+        let same = flow.same_in_each_turn();
+        let mut registers = Registers::new(&flow, &needed, &same);
         let begin = (registers.take()?, registers.take()?);
         (registers.places[words.begin.0], registers.places[words.begin.1]) = begin;
-        let mut loads = Vec::new();
-        let all = || flow.ops.iter().copied().enumerate().filter(|&(value, _)| needed[value]);
-        for (value, op) in all().filter(|&(value, _)| same[value]) {
-            if op.overwrites() {
-                return None;
-            }
-            // What only others of them are made from gives way.
-            let last = registers.last_use[value];
-            registers.stays[value] = last == AT_END || !same[last];
+        let all = flow.ops.iter().copied().enumerate().filter(|&(value, _)| needed[value]);
+        let (once, each): (Vec<_>, Vec<_>) = all.partition(|&(value, _)| same[value]);
+        for (value, op) in once {
             registers.make(value, op)?;
         }
         let once = std::mem::take(&mut registers.steps);
-        for (value, op) in all().filter(|&(value, _)| !same[value]) {
+        let mut loads = Vec::new();
+        for &(value, op) in &each {
             if let Op::Load(place) = op {
-                if registers.last_use[value] == AT_END {
-                    return None; // the next turn's is there then
-                }
-                registers.stays[value] = true;
-                registers.places[value] = registers.take()?;
-                loads.push((registers.places[value], place));
+                loads.push((registers.keep(value)?, place));
             }
         }
-        for (value, op) in all().filter(|&(value, _)| !same[value]) {
+        for (value, op) in each {
             if !matches!(op, Op::Load(_) | Op::Abcd | Op::Efgh) {
                 registers.make(value, op)?;
             }
@@ -165,6 +162,11 @@ impl Plan {
         let carried = (places[words.end.0], places[words.end.1]) == begin;
         carried.then_some(Plan { flow, once, loads, turn, places, begin, free })
     }
+}
+
+/// Whether a turn can load from a place: the counter is off while the turns are done.
+fn suits(counting: &Counting, place: Place) -> bool {
+    place.base != host_of(counting.counter.0)
 }
 
 /// The last value that is made from each value that is needed.
@@ -179,6 +181,19 @@ fn last_uses(flow: &Dataflow, needed: &[bool]) -> Vec<Value> {
         last[part] = AT_END;
     }
     last
+}
+
+/// Whether each value is the same in each turn, and looked at in a turn or behind the last one: only others like it
+/// are made from the rest of those.
+fn stay(flow: &Dataflow, needed: &[bool], same: &[bool], last_use: &[Value]) -> Vec<bool> {
+    let mut stay: Vec<_> =
+        same.iter().zip(last_use).map(|(&same, &last)| same && last == AT_END).collect();
+    for (value, op) in flow.ops.iter().enumerate() {
+        if needed[value] && !same[value] {
+            op.operands().for_each(|operand| stay[operand] = same[operand]);
+        }
+    }
+    stay
 }
 
 impl Lower<'_> {

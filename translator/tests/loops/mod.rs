@@ -1,6 +1,7 @@
 //! Runs loops over memory, under one memory order or another.
 
 use iced_x86::code_asm::*;
+use std::sync::{Mutex, PoisonError};
 use translator::dump;
 use translator::engine::{Config, Engine, Exit, GuestMemory, HostFeatures, MemoryOrder};
 use translator::state::CpuState;
@@ -27,11 +28,14 @@ const RDI: usize = 7;
 /// Where a constant reaches it.
 pub const BASE: usize = 0x2000_0000;
 
+/// Held by who uses that memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// New memory there.
 fn memory() -> &'static mut [u8] {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: nothing else of this program is there; the test is the only one, and done with what was there before.
+    // SAFETY: nothing else of this program is there, and whoever holds the lock is done with what was there before.
     unsafe {
         let start = libc::mmap(BASE as *mut _, SIZE, prot, flags, -1, 0);
         assert_eq!(start as usize, BASE);
@@ -62,6 +66,7 @@ fn place(build: impl Fn(&mut CodeAssembler)) -> &'static mut [u8] {
 /// How the code is translated.
 #[allow(dead_code)] // not by all that run loops
 pub fn listing(order: MemoryOrder, build: impl Fn(&mut CodeAssembler)) -> String {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     place(build);
     let made = dump::translate(&Open, BASE as u64, &config(order)).expect("there is code");
     dump::text(&made.region, &made.asm, &made.emitted)
@@ -69,6 +74,7 @@ pub fn listing(order: MemoryOrder, build: impl Fn(&mut CodeAssembler)) -> String
 
 /// Runs code with a counter and pointers into noise.
 pub fn run(order: MemoryOrder, counter: u64, build: impl Fn(&mut CodeAssembler)) -> Box<CpuState> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let code = place(build);
     let base = BASE as u64;
     for (i, piece) in code[DATA..].chunks_exact_mut(16).enumerate() {
