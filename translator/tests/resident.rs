@@ -67,6 +67,12 @@ fn turn(a: &mut Assembler, groups: usize, between: fn(&mut Assembler, usize) -> 
     a.paddd(xmm1, xmm9)
 }
 
+/// The end of a turn that counts down.
+fn down(a: &mut Assembler, again: CodeLabel) -> Result {
+    a.dec(rax)?;
+    a.jne(again)
+}
+
 /// A loop; what its counter is for so many turns; whether all can stay in registers.
 type Shape = (fn(&mut Assembler, CodeLabel) -> Result, fn(u64) -> u64, bool);
 
@@ -74,8 +80,7 @@ const SHAPES: [Shape; 15] = [
     (
         |a, again| {
             turn(a, 16, nothing)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         true,
@@ -121,8 +126,7 @@ const SHAPES: [Shape; 15] = [
                 a.pshufd(xmm0, xmm0, 0xfe)?;
                 a.sha256rnds2(xmm1, xmm2)?;
             }
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         true,
@@ -136,8 +140,7 @@ const SHAPES: [Shape; 15] = [
                 _ => Ok(()),
             })?;
             a.pshufd(xmm14, xmm12, 0x1b)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -149,8 +152,7 @@ const SHAPES: [Shape; 15] = [
             a.movdqa(xmm12, xmm9)?;
             a.pshufd(xmm14, xmm3, 0x1b)?;
             a.movdqa(xmm0, xmm15)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         true,
@@ -160,8 +162,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.paddd(xmm12, xmm1)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -171,8 +172,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.paddd(xmm12, xmm3)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -182,8 +182,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.movdqu(xmm11, xmmword_ptr(rax + (loops::BASE + loops::DATA + 2048) as i32))?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -193,8 +192,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.movdqu(xmm11, xmmword_ptr(rsi))?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -203,8 +201,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.movdqu(xmm11, xmmword_ptr(rdi + 3))?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         true,
@@ -216,8 +213,7 @@ const SHAPES: [Shape; 15] = [
             a.movdqa(xmm11, xmm1)?;
             a.movdqa(xmm1, xmm2)?;
             a.movdqa(xmm2, xmm11)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -227,8 +223,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.movdqu(xmmword_ptr(rdi), xmm1)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         false,
@@ -238,8 +233,7 @@ const SHAPES: [Shape; 15] = [
         |a, again| {
             turn(a, 4, nothing)?;
             a.movdqa(xmm7, xmm15)?;
-            a.dec(rax)?;
-            a.jne(again)
+            down(a, again)
         },
         |turns| turns,
         true,
