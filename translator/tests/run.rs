@@ -421,13 +421,27 @@ fn alignment_is_checked_on_every_way_in() {
 #[test]
 fn flags_behind_a_branch_are_those_of_the_comparison() {
     type Emit = fn(&mut CodeAssembler);
-    let compares: [Emit; 6] = [
+    let compares: [Emit; 20] = [
+        |a| a.cmp(al, 0x10).unwrap(),
+        |a| a.cmp(al, cl).unwrap(),
+        |a| a.cmp(ax, 0x7123).unwrap(),
+        |a| a.cmp(cx, ax).unwrap(),
+        |a| a.cmp(ah, 0).unwrap(),
+        |a| a.cmp(al, ch).unwrap(),
+        |a| a.cmp(cl, byte_ptr(rsi)).unwrap(),
+        |a| a.cmp(byte_ptr(rsi), cl).unwrap(),
+        |a| a.cmp(word_ptr(rsi), 0x12).unwrap(),
         |a| a.cmp(eax, ecx).unwrap(),
         |a| a.cmp(rax, qword_ptr(rsi)).unwrap(),
         |a| a.cmp(dword_ptr(rsi), 0x1234_5678).unwrap(),
         |a| a.cmp(rax, 0).unwrap(),
         |a| a.test(eax, eax).unwrap(),
         |a| a.test(rax, rcx).unwrap(),
+        |a| a.test(al, al).unwrap(),
+        |a| a.test(al, cl).unwrap(),
+        |a| a.test(cx, 0x8011).unwrap(),
+        |a| a.test(byte_ptr(rsi), 0x11).unwrap(),
+        |a| a.test(word_ptr(rsi), ax).unwrap(),
     ];
     let word = 0x8000_0011u64;
     let flags = |compare: Emit, branch: bool, values: [u64; 2]| {
@@ -457,8 +471,17 @@ fn flags_behind_a_branch_are_those_of_the_comparison() {
     };
     for (i, compare) in compares.into_iter().enumerate() {
         // TEST leaves AF undefined.
-        let defined = if i < 4 { 0x8d5 } else { 0x8c5 };
-        for values in [[5, 7], [7, 5], [0x8000_0000, 1], [0x10, 0x10], [u64::MAX, 3], [0, 0]] {
+        let defined = if i < 13 { 0x8d5 } else { 0x8c5 };
+        for values in [
+            [5, 7],
+            [7, 5],
+            [0x8000_0000, 1],
+            [0x10, 0x10],
+            [u64::MAX, 3],
+            [0, 0],
+            [0x80, 0x7f],
+            [0x8011, 0xff00],
+        ] {
             let [left, direct] =
                 [true, false].map(|branch| flags(compare, branch, values) & defined);
             assert_eq!(left, direct, "comparison {i} of {values:x?}");

@@ -582,10 +582,30 @@ fn locked_logic(l: &mut Lower, ins: &Instruction, op: Logic) -> Lowered {
 }
 
 impl Lower<'_> {
-    /// The needed flags of a & b, of 32 or 64 bits.
+    /// The needed flags of a & b.
     pub(super) fn test_flags(&mut self, size: u32, a: R, rhs: Rhs) {
+        if size < 4 {
+            return self.narrow_test_flags(size, a, rhs);
+        }
         let d = if self.wants_pf() { PF } else { R::ZR };
         self.emit_ands(width_of(size), d, a, rhs);
+    }
+
+    fn narrow_test_flags(&mut self, size: u32, a: R, rhs: Rhs) {
+        // S is only right at the top of the register; without it any place will do.
+        let narrow = match rhs {
+            Rhs::Imm(v) if !self.need.any(Flags::S.or(Flags::O)) || v >> (8 * size - 1) == 0 => {
+                let d = if self.wants_pf() { PF } else { R::ZR };
+                return self.emit_ands(Width::W, d, a, rhs);
+            }
+            Rhs::Reg(b) if a == b => a,
+            _ => {
+                let t = self.tmp();
+                self.emit_logic(Logic::And, Width::W, t, a, rhs);
+                t
+            }
+        };
+        self.flags_of_result(narrow, size);
     }
 
     pub(super) fn emit_ands(&mut self, w: Width, d: R, a: R, rhs: Rhs) {
@@ -612,9 +632,7 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         Rhs::Imm(v) => Some(v),
         Rhs::Reg(_) => None,
     };
-    if size >= 4 {
-        l.leave_to_edge(false, size, a, rhs);
-    }
+    l.leave_to_edge(false, size, a, rhs);
     if (same || mask.is_some()) && l.leave_to_branch(a, size, mask) {
         return Ok(());
     }
@@ -622,23 +640,6 @@ fn test(l: &mut Lower, ins: &Instruction) -> Lowered {
         if !l.leave_to_branch(a, 4, None) {
             l.test_flags(4, a, rhs);
         }
-        return Ok(());
-    }
-    if size < 4 {
-        // S is only right at the top of the register; without it any place will do.
-        let narrow = match rhs {
-            Rhs::Imm(v) if !l.need.any(Flags::S.or(Flags::O)) || v >> (8 * size - 1) == 0 => {
-                l.emit_ands(Width::W, if l.wants_pf() { PF } else { R::ZR }, a, rhs);
-                return Ok(());
-            }
-            _ if same => a,
-            _ => {
-                let t = l.tmp();
-                l.emit_logic(Logic::And, Width::W, t, a, rhs);
-                t
-            }
-        };
-        l.flags_of_result(narrow, size);
         return Ok(());
     }
     l.test_flags(size, a, rhs);

@@ -8,7 +8,7 @@ use crate::flags::Flags;
 use crate::region::{Insn, Next};
 use iced_x86::{ConditionCode, FlowControl, Mnemonic as M};
 
-/// Flags of a CMP or TEST of 32 or 64 bits that are computed where a branch behind it leads, see
+/// Flags of a CMP or TEST that are computed where a branch behind it leads, see
 /// [`Lower::leave_to_edge`].
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeFlags {
@@ -37,7 +37,9 @@ impl Lower<'_> {
             && branch.target.is_none()
             && !branch.join
             && !self.region.flags_live_at_fault
-            && !branch.entry.reads.any(Flags::P);
+            && !branch.entry.reads.any(Flags::P)
+            // A narrow operand is shifted to a temporary there: it may not be one.
+            && (size >= 4 || !matches!(rhs, Rhs::Reg(r) if r.0 >= 16));
         let inline = self.need.and(branch.entry.reads.or(behind));
         if leaves && inline != self.need && branch.ins.is_jcc_short_or_near() {
             let need = self.need.and(branch.live_taken);

@@ -13,6 +13,9 @@ pub(super) fn narrow_sum(l: &mut Lower, ins: &Instruction, op: Sum, compare: boo
     let (a, destination) = l.read_destination(ins);
     let rhs = l.rhs(ins, size);
     let extended = destination.memory.is_some() || is_high_byte(ins.op_register(0));
+    if compare {
+        l.leave_to_edge(true, size, a, rhs);
+    }
     if compare
         && op == Sum::Sub
         && l.need.within(Flags::Z.or(Flags::C))
