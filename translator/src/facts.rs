@@ -10,7 +10,7 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 use std::cell::Cell;
 
 /// How many instructions behind an exit are looked at for a definition of the flags.
-const LOOK_AHEAD: usize = 16;
+const LOOK_AHEAD: usize = 24;
 
 /// What is known of code outside the region.
 #[derive(Clone, Copy)]
