@@ -91,7 +91,7 @@ const SHAPES: [Shape; 15] = [
             a.sub(eax, 5)?;
             a.jne(again)
         },
-        |turns| turns * 5 | 0xabcd_0000_0000,
+        |turns| (turns * 5) | 0xabcd_0000_0000,
         true,
     ),
     (
@@ -284,11 +284,11 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         (any::<usize>(), 0..40u8).prop_map(|(d, at)| Action::Load(d, at)),
         (any::<usize>(), 0..8u8).prop_map(|(d, at)| Action::Constant(d, at)),
-        two.clone().prop_map(|(d, s)| Action::Move(d, s)),
-        two.clone().prop_map(|(d, s)| Action::Add(d, s)),
-        two.clone().prop_map(|(d, s)| Action::Shuffle(d, s)),
-        (two.clone(), 0..256u32).prop_map(|((d, s), by)| Action::Words(d, s, by)),
-        (two.clone(), 0..16u32).prop_map(|((d, s), by)| Action::Align(d, s, by)),
+        two.prop_map(|(d, s)| Action::Move(d, s)),
+        two.prop_map(|(d, s)| Action::Add(d, s)),
+        two.prop_map(|(d, s)| Action::Shuffle(d, s)),
+        (two, 0..256u32).prop_map(|((d, s), by)| Action::Words(d, s, by)),
+        (two, 0..16u32).prop_map(|((d, s), by)| Action::Align(d, s, by)),
         two.prop_map(|(d, s)| Action::Schedule(d, s)),
         any::<usize>().prop_map(Action::Rounds),
         any::<usize>().prop_map(Action::Rounds),

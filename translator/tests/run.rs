@@ -489,6 +489,34 @@ fn flags_behind_a_branch_are_those_of_the_comparison() {
     }
 }
 
+/// A copy has zeros above its low bits only if what was copied has.
+#[test]
+fn a_copy_is_shifted_as_what_was_copied() {
+    let value = 0xdead_beef_1234_8765u64;
+    let cpu = run(|a| {
+        a.mov(rax, value).unwrap();
+        a.movzx(edx, ax).unwrap();
+        a.mov(ecx, edx).unwrap();
+        a.shr(cx, 8).unwrap();
+        a.mov(rsi, rax).unwrap();
+        a.shr(si, 8).unwrap();
+        a.mov(edi, eax).unwrap();
+        a.shr(di, 8).unwrap();
+        a.movzx(r8d, al).unwrap();
+        a.mov(r9, r8).unwrap();
+        a.mov(r8d, eax).unwrap();
+        a.shr(r9w, 1).unwrap();
+        a.shr(r8w, 1).unwrap();
+        a.cmp(eax, eax).unwrap();
+    });
+    let upper = value & !0xffff;
+    assert_eq!([cpu.gpr[1], cpu.gpr[6], cpu.gpr[9]], [0x87, upper | 0x87, 0x32]);
+    assert_eq!(
+        [cpu.gpr[7], cpu.gpr[8]],
+        [upper as u32 as u64 | 0x87, upper as u32 as u64 | 0x43b2]
+    );
+}
+
 /// Flags that a comparison leaves to a branch are not those of who comes to that branch in another way.
 #[test]
 fn a_branch_that_is_jumped_to_has_the_flags_of_the_jump() {

@@ -48,6 +48,17 @@ fn extends(ins: &Instruction, register: Register, size: usize) -> bool {
         }
 }
 
+/// The register that an instruction copies to this one, with zeros above it if it is one of 32 bits.
+fn copied(ins: &Instruction, register: Register) -> Option<Register> {
+    let (to, from) = (ins.op0_register(), ins.op1_register());
+    let copies = ins.mnemonic() == M::Mov
+        && ins.op1_kind() == OpKind::Register
+        && to.full_register() == register
+        && to.size() >= 4
+        && from.is_gpr();
+    copies.then(|| from.full_register())
+}
+
 impl Lower<'_> {
     /// Whether an 8- or 16-bit operand is in a register that holds zeros above it.
     pub fn is_zero_extended(&mut self, ins: &Instruction, op: u32) -> bool {
@@ -55,7 +66,7 @@ impl Lower<'_> {
         if ins.op_kind(op) != OpKind::Register || is_high_byte(register) {
             return false;
         }
-        let (full, size) = (register.full_register(), register.size());
+        let (mut full, size) = (register.full_register(), register.size());
         let insns = &self.region.insns;
         for i in (self.index.saturating_sub(LOOK_BACK)..self.index).rev() {
             if insns[i + 1].join || !goes_straight_on(self.region, i) {
@@ -63,6 +74,10 @@ impl Lower<'_> {
             }
             let before = &insns[i].ins;
             if !changes(before, full) || keeps_upper(before, full, size) {
+                continue;
+            }
+            if let Some(copied) = copied(before, full) {
+                full = copied;
                 continue;
             }
             let zeros = extends(before, full, size);

@@ -103,6 +103,11 @@ fn shift(l: &mut Lower, ins: &Instruction) -> Lowered {
         && l.need.is_empty()
     {
         // What is shifted in is what the extension would have put there.
+        if ins.mnemonic() == M::Shr && in_register && l.is_zero_extended(ins, 0) {
+            let d = host_of(ins.op0_register());
+            l.a.lsr(Width::W, d, d, n);
+            return Ok(());
+        }
         let d = l.tmp();
         match ins.mnemonic() {
             M::Shr => l.a.ubfx(Width::X, d, a, n, 8 * size - n),
