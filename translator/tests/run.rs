@@ -496,8 +496,8 @@ fn a_copy_is_shifted_as_what_was_copied() {
     let cpu = run(|a| {
         a.mov(rax, value).unwrap();
         a.movzx(edx, ax).unwrap();
-        a.mov(ecx, edx).unwrap();
-        a.shr(cx, 8).unwrap();
+        a.mov(r10d, edx).unwrap();
+        a.shr(r10w, 8).unwrap();
         a.mov(rsi, rax).unwrap();
         a.shr(si, 8).unwrap();
         a.mov(edi, eax).unwrap();
@@ -510,7 +510,7 @@ fn a_copy_is_shifted_as_what_was_copied() {
         a.cmp(eax, eax).unwrap();
     });
     let upper = value & !0xffff;
-    assert_eq!([cpu.gpr[1], cpu.gpr[6], cpu.gpr[9]], [0x87, upper | 0x87, 0x32]);
+    assert_eq!([cpu.gpr[10], cpu.gpr[6], cpu.gpr[9]], [0x87, upper | 0x87, 0x32]);
     assert_eq!(
         [cpu.gpr[7], cpu.gpr[8]],
         [upper as u32 as u64 | 0x87, upper as u32 as u64 | 0x43b2]
