@@ -246,3 +246,22 @@ fn what_is_generated_is_up_to_date() {
         assert!(written == text, "{name} is stale: UPDATE_DOCS=1 cargo test -p syscalls");
     }
 }
+
+/// What the guest left in the upper half of a register does not pass, and the type says what is there instead.
+#[test]
+fn extension_follows_the_c_type() {
+    let raw = 0xdead_beef_ffff_ff9c;
+    let (signed, unsigned) = (-100i64 as u64, 0xffff_ff9c);
+    for call in CALLS {
+        let args = call.extend([raw; 6]);
+        for (arg, value) in call.args.iter().zip(args) {
+            let wanted = match arg.ty.width() {
+                Width::I32 => signed,
+                Width::U32 => unsigned,
+                Width::U64 => raw,
+            };
+            assert_eq!(value, wanted, "{} of {}", arg.name, call.name);
+        }
+        assert!(args[call.args.len()..].iter().all(|&value| value == raw), "{}", call.name);
+    }
+}
