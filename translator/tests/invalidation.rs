@@ -314,3 +314,31 @@ fn a_leaf_changes_that_is_called() {
         assert_eq!(guest.cpu.gpr[3], 20 * u64::from(value));
     }
 }
+
+/// What follows a system call is found in the thread's own table: not what was there before it changed, nor before all
+/// translations were thrown away.
+#[test]
+fn what_follows_a_system_call_changes() {
+    const CALL: u64 = 64;
+    let mut guest = Guest::new();
+    let follow = |guest: &Guest, value: u32| {
+        guest.put(CALL, |a| {
+            a.syscall().unwrap();
+            a.mov(ebx, value).unwrap();
+            a.syscall().unwrap();
+        });
+    };
+    let after = |guest: &mut Guest| {
+        guest.run(CALL);
+        guest.go_on();
+        guest.cpu.gpr[3]
+    };
+    follow(&guest, 1);
+    assert_eq!([(); 5].map(|()| after(&mut guest)), [1; 5]);
+    follow(&guest, 2);
+    guest.engine.invalidate(guest.base, guest.base + PAGE);
+    assert_eq!([(); 5].map(|()| after(&mut guest)), [2; 5]);
+    follow(&guest, 3);
+    guest.engine.set_order(MemoryOrder::Ordered);
+    assert_eq!([(); 5].map(|()| after(&mut guest)), [3; 5]);
+}

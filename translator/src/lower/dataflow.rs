@@ -36,7 +36,7 @@ pub enum Op<T> {
     /// Bytes of the first by indices.
     Table(T, T),
     /// PSHUFD's.
-    Words(T, u8),
+    ShuffleDwords(T, u8),
     /// Bytes from this one on, of the first, then of the second (EXT).
     Align(T, T, u8),
     /// The first SHA256RNDS2 of a pair: C D G H, A B E F, message words.
@@ -95,7 +95,7 @@ impl<T: Copy> Op<T> {
     pub fn operands(self) -> impl Iterator<Item = T> {
         let all = match self {
             Op::Begin(_) | Op::Load(_) | Op::Abcd | Op::Efgh => [None; 3],
-            Op::Indices(a) | Op::Words(a, _) => [Some(a), None, None],
+            Op::Indices(a) | Op::ShuffleDwords(a, _) => [Some(a), None, None],
             Op::Abef(a, b)
             | Op::Cdgh(a, b)
             | Op::Add(a, b)
@@ -122,7 +122,7 @@ impl<T: Copy> Op<T> {
             Op::Add(a, b) => Op::Add(f(a), f(b)),
             Op::Indices(a) => Op::Indices(f(a)),
             Op::Table(a, b) => Op::Table(f(a), f(b)),
-            Op::Words(a, selectors) => Op::Words(f(a), selectors),
+            Op::ShuffleDwords(a, selectors) => Op::ShuffleDwords(f(a), selectors),
             Op::Align(a, b, from) => Op::Align(f(a), f(b), from),
             Op::FirstRounds(a, b, c) => Op::FirstRounds(f(a), f(b), f(c)),
             Op::Rounds(a, b, c) => Op::Rounds(f(a), f(b), f(c)),
@@ -225,7 +225,7 @@ impl Dataflow {
                 let indices = self.make_once(Op::Indices(second));
                 self.make(Op::Table(first, indices))
             }
-            M::Pshufd => self.make(Op::Words(second, ins.immediate8())),
+            M::Pshufd => self.make(Op::ShuffleDwords(second, ins.immediate8())),
             M::Palignr if ins.immediate8() < 16 => {
                 self.make(Op::Align(second, first, ins.immediate8()))
             }
@@ -277,8 +277,7 @@ impl Dataflow {
         let Op::FirstRounds(before, same, first) = self.ops[abef] else {
             return Some(self.make(Op::FirstRounds(cdgh, abef, words)));
         };
-        let other_half =
-            matches!(self.ops[words], Op::Words(of, half) if of == first && half & 15 == 0xe);
+        let other_half = matches!(self.ops[words], Op::ShuffleDwords(of, half) if of == first && half & 15 == 0xe);
         if cdgh != same || !other_half {
             return None;
         }
@@ -338,7 +337,9 @@ impl Dataflow {
         match op {
             Op::Begin(other) if usize::from(other) == register => None,
             Op::Begin(_) => Some((op, Vec::new())),
-            Op::Abef(..) | Op::Cdgh(..) | Op::Words(..) => Some((op, op.operands().collect())),
+            Op::Abef(..) | Op::Cdgh(..) | Op::ShuffleDwords(..) => {
+                Some((op, op.operands().collect()))
+            }
             _ => Some((op, vec![value])),
         }
     }
@@ -361,7 +362,7 @@ impl Dataflow {
             }
             let possible = match op {
                 Op::Begin(register) => self.is_kept(register),
-                Op::Abef(..) | Op::Cdgh(..) | Op::Words(..) | Op::FirstRounds(..) => false,
+                Op::Abef(..) | Op::Cdgh(..) | Op::ShuffleDwords(..) | Op::FirstRounds(..) => false,
                 _ => true,
             };
             if !possible {

@@ -341,7 +341,7 @@ impl Lower<'_> {
                     self.make(d, op.map(|value| plan.places[value]));
                     d
                 }
-                Op::Words(value, selectors) => {
+                Op::ShuffleDwords(value, selectors) => {
                     self.a.ldr_literal_q(t, word_indices(selectors));
                     self.make(d, Op::Table(plan.places[value], t));
                     d
@@ -404,7 +404,7 @@ impl Lower<'_> {
             Op::Schedule1(_, n, m) => {
                 dynasm!(self.a; .arch aarch64; sha256su1 V(d.0).s4, V(n.0).s4, V(m.0).s4);
             }
-            Op::Abcd | Op::Efgh | Op::Words(..) | Op::FirstRounds(..) => {
+            Op::Abcd | Op::Efgh | Op::ShuffleDwords(..) | Op::FirstRounds(..) => {
                 unreachable!("no turn is planned with these")
             }
         }
