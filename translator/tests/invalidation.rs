@@ -2,6 +2,7 @@
 #![cfg(target_arch = "aarch64")]
 
 use iced_x86::code_asm::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use translator::engine::{Config, Engine, Exit, GuestMemory, MemoryOrder, PAGE};
 use translator::state::CpuState;
@@ -341,4 +342,52 @@ fn what_follows_a_system_call_changes() {
     follow(&guest, 3);
     guest.engine.set_order(MemoryOrder::Ordered);
     assert_eq!([(); 5].map(|()| after(&mut guest)), [3; 5]);
+}
+
+/// Threads come back from system calls while another one throws all translations away: each to its own code, though what
+/// that is translated to has another length each time, and another place.
+#[test]
+fn system_calls_return_while_all_is_thrown_away() {
+    const FLUSHES: usize = 10_000;
+    const THREADS: u64 = 3;
+    let guest = Guest::new();
+    for thread in 0..THREADS {
+        guest.put(thread * 256, |a| {
+            for _ in 0..2 {
+                (0..thread).for_each(|i| a.mov(qword_ptr(rsi + 8 * i), rax).unwrap());
+                a.add(rbx, thread as i32 + 1).unwrap();
+                a.syscall().unwrap();
+            }
+        });
+    }
+    let (engine, base) = (&guest.engine, guest.base);
+    let done = AtomicBool::new(false);
+    let calls = |thread: u64| {
+        let mut cpu = CpuState::new();
+        engine.attach(&mut cpu).expect("memory");
+        cpu.gpr[6] = base + 4096 * (4 + thread);
+        let mut calls = 0;
+        while !done.load(Ordering::Relaxed) || calls < 100 {
+            cpu.rip = base + thread * 256;
+            for _ in 0..2 {
+                assert_eq!(engine.run(&mut cpu), Exit::Syscall);
+                calls += 1;
+                assert_eq!(cpu.gpr[3], calls * (thread + 1));
+            }
+        }
+        engine.detach(&mut cpu);
+    };
+    std::thread::scope(|scope| {
+        (0..THREADS).for_each(|thread| {
+            drop(scope.spawn({
+                let calls = &calls;
+                move || calls(thread)
+            }))
+        });
+        for i in 0..FLUSHES {
+            let order = if i % 2 == 0 { MemoryOrder::Ordered } else { MemoryOrder::Plain };
+            engine.set_order(order);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
