@@ -146,7 +146,8 @@ impl Machine {
         Ok(())
     }
 
-    fn tail(&self, log: &str) -> String {
+    /// The end of one of its logs.
+    pub fn tail(&self, log: &str) -> String {
         tail(&self.file(log))
     }
 

@@ -92,6 +92,10 @@ pub fn test(
     if passed + failed == 0 {
         bail!("no test of the machine has {:?} in its name", filter.unwrap_or_default());
     }
+    if failed > 0 {
+        // What ended a program may stand there: that memory ran out, above all.
+        println!("the machine's console ends with:\n{}", machine.tail("console.log"));
+    }
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
