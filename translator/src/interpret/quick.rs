@@ -109,6 +109,11 @@ struct ModRm {
 
 impl ModRm {
     #[inline(always)]
+    fn read(bytes: &mut Bytes, rex: u8) -> Self {
+        ModRm { byte: bytes.byte(), rex }
+    }
+
+    #[inline(always)]
     fn reg(self) -> usize {
         usize::from(self.byte >> 3 & 7 | (self.rex & R) << 1)
     }
@@ -182,7 +187,7 @@ impl Interpreter<'_> {
                 self.jump(by.wrapping_add(bytes.address()))
             }
             Kind::JumpTo => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 if modrm.operation() != 4 {
                     return None;
                 }
@@ -190,17 +195,17 @@ impl Interpreter<'_> {
                 self.jump(target)
             }
             Kind::Store => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 let value = self.cpu.gpr[modrm.reg()];
                 self.move_to_rm(modrm, size, 0, &mut bytes, |_| value)
             }
             Kind::Load => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 self.cpu.gpr[modrm.reg()] = self.value_of_rm(modrm, size, 0, &mut bytes);
                 Flow::Next
             }
             Kind::Lea => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 if !modrm.is_memory() {
                     return None;
                 }
@@ -214,51 +219,39 @@ impl Interpreter<'_> {
                 Flow::Next
             }
             Kind::StoreConstant => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 if modrm.operation() != 0 {
                     return None;
                 }
                 self.move_to_rm(modrm, size, 4, &mut bytes, |bytes| bytes.read::<i32>() as u64)
             }
             Kind::WithReg => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 let reg = self.cpu.gpr[modrm.reg()];
                 self.operate_on_rm(operation(), modrm, size, 0, &mut bytes, |_| reg)?
             }
             Kind::WithRm => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 let b = self.value_of_rm(modrm, size, 0, &mut bytes);
                 let a = self.cpu.gpr[modrm.reg()] & mask(size);
                 self.operate_on(operation(), modrm.reg(), a, b, size)
             }
-            Kind::With8 => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
-                let operation = Arithmetic::ALL[modrm.operation()];
-                self.operate_on_rm(operation, modrm, size, 1, &mut bytes, |bytes| {
-                    bytes.read::<i8>() as u64
-                })?
-            }
-            Kind::With32 => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
-                let operation = Arithmetic::ALL[modrm.operation()];
-                self.operate_on_rm(operation, modrm, size, 4, &mut bytes, |bytes| {
-                    bytes.read::<i32>() as u64
-                })?
-            }
+            Kind::With8 => self.operate_with::<1>(rex, size, &mut bytes)?,
+            Kind::With32 => self.operate_with::<4>(rex, size, &mut bytes)?,
             Kind::Test => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 let a = self.value_of_rm(modrm, size, 0, &mut bytes);
                 let b = self.cpu.gpr[modrm.reg()] & mask(size);
                 self.operate_on(Arithmetic::Test, 0, a, b, size)
             }
             Kind::TestByte => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 let a = self.byte_of_rm(modrm, 0, &mut bytes);
                 let b = self.byte_register(modrm.reg(), rex);
                 self.operate_on(Arithmetic::Test, 0, a, b, 1)
             }
             Kind::TestByte8 => {
-                let modrm = ModRm { byte: bytes.byte(), rex };
+                let modrm = ModRm::read(&mut bytes, rex);
                 if modrm.operation() != 0 {
                     return None;
                 }
@@ -286,7 +279,7 @@ impl Interpreter<'_> {
         if opcode & 0xf6 != 0xb6 {
             return None;
         }
-        let modrm = ModRm { byte: bytes.byte(), rex };
+        let modrm = ModRm::read(bytes, rex);
         let value = if opcode & 1 == 0 {
             self.byte_of_rm(modrm, 0, bytes)
         } else {
@@ -348,6 +341,22 @@ impl Interpreter<'_> {
             self.cpu.gpr[modrm.rm()] = value(bytes) & mask(size);
         }
         Flow::Next
+    }
+
+    /// An operation on ModRM.rm with an immediate of so many bytes, sign-extended.
+    #[inline(always)]
+    fn operate_with<const BYTES: u8>(
+        &mut self,
+        rex: u8,
+        size: u8,
+        bytes: &mut Bytes,
+    ) -> Option<Flow> {
+        let modrm = ModRm::read(bytes, rex);
+        let operation = Arithmetic::ALL[modrm.operation()];
+        self.operate_on_rm(operation, modrm, size, BYTES, bytes, |bytes| match BYTES {
+            1 => bytes.read::<i8>() as u64,
+            _ => bytes.read::<i32>() as u64,
+        })
     }
 
     /// An operation on ModRM.rm, behind which the other operand may be. None if its result goes to memory, and for ADC and SBB.
